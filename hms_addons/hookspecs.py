@@ -1,0 +1,185 @@
+"""The plugin contract: every hook that the mesh calls, and when.
+
+A plugin is any object with methods marked `@hookimpl`. Built-ins use exactly this contract.
+Publish yours as an entry point in the group `hms_addons` and it is found when it is installed:
+
+    [project.entry-points.hms_addons]
+    stamp = "hms_plugin_stamp:Stamp"
+
+A class named by an entry point is called without arguments; an instance or a module is used as it is.
+Hooks run in the order of registration, built-ins first; `@hookimpl(tryfirst=True)` and
+`trylast=True` move a hook to either end. Per-request hooks may be plain or `async`. An exception
+in identify, route, authorize or prepare refuses the request (500 `PE`); in respond and complete it
+is logged and counted, and the exchange goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Route, Snapshot
+    from hms_addons.errors import Failure
+    from hms_addons.exchange import Exchange
+    from hms_addons.http_message import Answer
+
+PROJECT = "hms"
+"""pluggy's project name."""
+ENTRY_POINT_GROUP = "hms_addons"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Mesh(Protocol):
+    """What a plugin may ask of the running sidecar; given to `hms_startup`."""
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The configuration now in force; None before the first."""
+
+    @property
+    def clock(self) -> Clock:
+        """The sidecar's time."""
+
+    @property
+    def ready(self) -> bool:
+        """A snapshot, its certificates and its listeners are there, and no drain has begun."""
+
+    @property
+    def draining(self) -> bool:
+        """The sidecar is on its way out."""
+
+    def status(self) -> dict[str, Any]:
+        """Version, readiness and the last refused change, as JSON-ready types."""
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """Live state of every cluster and endpoint, as JSON-ready types."""
+
+    def certificates(self) -> list[dict[str, Any]]:
+        """Every secret's SPIFFE ID, validity and generation, as JSON-ready types; no keys."""
+
+    def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Which listener, route, cluster, policies and retries apply, and why not the others."""
+
+    async def serve(
+        self, host: str, port: int, handler: Callable[[AdminRequest], Awaitable[Answer]]
+    ) -> tuple[str, int]:
+        """Answer plain HTTP/1.1 on a port of the plugin's own until the sidecar stops.
+
+        Returns:
+            The address it listens on (`port` 0 picks one).
+        """
+
+    def drain(self) -> None:
+        """Begin to leave: stop accepting, finish what is in flight, then exit."""
+
+
+class AdminRequest(Protocol):
+    """A request to a port that a plugin serves."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Upstream(Protocol):
+    """What `hms_forward` is given: the clusters, their pools and breakers.
+
+    The built-in `resilience` works on `hms_addons.upstream.cluster_manager.ClusterManager`, which
+    is what this is.
+    """
+
+
+class MeshSpecs:
+    """The hooks. Each docstring is the hook's documentation."""
+
+    @hookspec
+    def hms_configure(self, snapshot: Snapshot) -> None:
+        """Check a new configuration, and prepare for it, before it is swapped in.
+
+        Called for every plugin with the candidate; if any raises `ConfigError`, the snapshot is
+        refused, the old one stays, and every plugin that had accepted the candidate is called
+        again with the old one. Must be quick: it runs on the event loop.
+
+        Raises:
+            ConfigError: this plugin cannot work with `snapshot`; say where and what to change.
+        """
+
+    @hookspec
+    def hms_startup(self, mesh: Mesh) -> Any:
+        """Start background work; called once, after the first snapshot. May be async.
+
+        An exception ends the start of the sidecar.
+        """
+
+    @hookspec
+    def hms_shutdown(self) -> Any:
+        """Stop what `hms_startup` began; called once, after the last request. May be async."""
+
+    @hookspec
+    def hms_identify(self, exchange: Exchange) -> Any:
+        """Who is calling? Set `exchange.peer` or `exchange.principal`, or `exchange.deny(...)`."""
+
+    @hookspec(firstresult=True)
+    def hms_route(self, exchange: Exchange) -> Route | None:
+        """Where should it go? Return a `Route`, or None to leave it to the next plugin.
+
+        No route from any plugin is a 404 `NR`. Set `exchange.cluster` too to choose among the
+        route's clusters; otherwise the chain picks one by weight.
+        """
+
+    @hookspec
+    def hms_authorize(self, exchange: Exchange) -> Any:
+        """May it? `exchange.deny(status, flag, reason)` refuses; to return is to agree."""
+
+    @hookspec
+    def hms_prepare(self, exchange: Exchange) -> Any:
+        """What must it carry? Change `exchange.flow.request`."""
+
+    @hookspec(firstresult=True)
+    def hms_forward(self, exchange: Exchange, upstream: Upstream) -> Answer | None:
+        """Carry it out and return the answer. The built-in `resilience` does; yours may answer first.
+
+        Only called with `exchange.permit` set. Raise `ExchangeFailed` to answer with a failure.
+        """
+
+    @hookspec(firstresult=True)
+    def hms_pick_endpoint(self, exchange: Exchange, candidates: Sequence[Any]) -> Any:
+        """Choose an endpoint for one attempt, or None to leave it to the cluster's balancer.
+
+        `candidates` are the endpoints that may be used now (`hms_addons.upstream.endpoint.Endpoint`).
+        """
+
+    @hookspec(firstresult=True)
+    def hms_fallback(self, exchange: Exchange, failure: Failure) -> Answer | None:
+        """Answer in place of a failure to forward, or None.
+
+        Called when the forward phase failed, never for a request that was refused.
+        """
+
+    @hookspec
+    def hms_respond(self, exchange: Exchange) -> Any:
+        """What must the answer carry? Change `exchange.answer` (upstream's, or the mesh's own)."""
+
+    @hookspec
+    def hms_complete(self, exchange: Exchange) -> Any:
+        """What happened? Called exactly once for every request, however it ended. Observe only."""
+
+    @hookspec
+    def hms_load_balancers(self) -> Mapping[str, type]:
+        """Name further balancers, usable as a cluster's `load_balancer`; called at start.
+
+        Each class follows `hms_addons.upstream.load_balancer.LoadBalancer`.
+        """
+
+    @hookspec
+    def hms_mitmproxy_addons(self) -> Sequence[Any]:
+        """Ordinary mitmproxy addons to load with this plugin; called at start."""
