@@ -130,7 +130,7 @@ _hms_make_venv() {
 }
 
 _hms_pip() {
-  "$HMS_VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+  "$HMS_VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
     --progress-bar off "$@" </dev/null
 }
 
