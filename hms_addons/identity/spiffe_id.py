@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from hms_addons.errors import MeshError
+
 MAX_SPIFFE_ID_BYTES: Final = 2048
 """Longest ID that an implementation must take (SPIFFE-ID §2.3); longer ones are refused here."""
 
@@ -25,7 +27,7 @@ _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]+", re.ASCII)
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
-class SpiffeIdError(ValueError):
+class SpiffeIdError(MeshError, ValueError):
     """A text is not a SPIFFE ID, trust domain or service name; the message says why."""
 
 

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from hms_addons.errors import MeshError
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ MAX_CHAIN_LENGTH: Final = 8
 _PEER_CACHE_SIZE: Final = 1024
 
 
-class SvidError(ValueError):
+class SvidError(MeshError, ValueError):
     """A certificate is not a valid X.509-SVID; `problems` holds every violation found."""
 
     def __init__(self, *problems: str) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.errors import MeshError
 from hms_addons.identity.svid import SvidError, iso_time, peer_leaf
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _TLS12_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 
 
-class PeerIdentityError(Exception):
+class PeerIdentityError(MeshError):
     """The peer of a TLS connection is not who it must be; close the connection.
 
     `expected` and `found` are texts for the log: the IDs that would do, and what was presented.

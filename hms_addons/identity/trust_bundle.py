@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from hms_addons.errors import MeshError
 from hms_addons.identity.spiffe_id import SpiffeIdError, validate_trust_domain
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _X509_SVID_USE = "x509-svid"
 
 
-class TrustBundleError(ValueError):
+class TrustBundleError(MeshError, ValueError):
     """A trust bundle cannot be read; the message says what is wrong with it."""
 
 

@@ -213,9 +213,9 @@ def make_leaf(
 def key_usage(*names: str) -> x509.KeyUsage:
     """A KeyUsage with exactly these flags."""
     flags = (
-        "digital_signature content_commitment key_encipherment data_encipherment key_agreement "
-        "key_cert_sign crl_sign encipher_only decipher_only"
-    ).split()
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+        *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    )
     return x509.KeyUsage(**{flag: flag in names for flag in flags})
 
 

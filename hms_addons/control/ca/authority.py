@@ -20,6 +20,7 @@ from hms_addons.control.ca import template
 from hms_addons.control.ca.csr import check_csr
 from hms_addons.control.ca.files import PUBLIC_MODE, SECRET_MODE, write_atomic
 from hms_addons.control.ca.validator import validate_authority, validate_svid
+from hms_addons.errors import MeshError
 from hms_addons.identity.spiffe_id import SpiffeId
 from hms_addons.identity.svid import (
     Svid,
@@ -47,7 +48,7 @@ BUNDLE_FILE = "bundle.pem"
 MIN_LIFETIME = 1.0
 
 
-class CaError(ValueError):
+class CaError(MeshError, ValueError):
     """The CA cannot be loaded, or cannot do what was asked; the message says what and why."""
 
 
@@ -167,9 +168,7 @@ class CertificateAuthority:
         """
         return self._sign(check_csr(csr, spiffe_id), spiffe_id, lifetime)
 
-    def issue(
-        self, spiffe_id: SpiffeId, lifetime: float = template.DEFAULT_SVID_LIFETIME
-    ) -> Svid:
+    def issue(self, spiffe_id: SpiffeId, lifetime: float = template.DEFAULT_SVID_LIFETIME) -> Svid:
         """Make a key and sign an SVID for it; for offline use, where no CSR travels.
 
         Raises:
@@ -215,9 +214,7 @@ class CertificateAuthority:
             message = f"a lifetime of {lifetime:g}s cannot be signed: at least {MIN_LIFETIME:g}s"
             raise CaError(message)
         now = self.clock.wall()
-        builder = template.svid(
-            spiffe_id, public_key, self.certificate, now=now, lifetime=lifetime
-        )
+        builder = template.svid(spiffe_id, public_key, self.certificate, now=now, lifetime=lifetime)
         leaf = builder.sign(self.key, hashes.SHA256())
         chain = (leaf, *(cert for cert in self.chain if cert not in self.bundle.roots))
         validate_svid(chain, spiffe_id, public_key, self.bundle, now)

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hms_addons.errors import MeshError
 from hms_addons.identity.weak_keys import weakness
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ MAX_CSR_BYTES: Final = 16 * 1024
 _PURPOSES: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
 
-class CsrError(ValueError):
+class CsrError(MeshError, ValueError):
     """A CSR is refused; `problems` holds every reason."""
 
     def __init__(self, *problems: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hms_addons.errors import MeshError
 from hms_addons.identity.svid import (
     SvidError,
     same_public_key,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hms_addons.identity.trust_bundle import TrustBundle
 
 
-class CredentialError(RuntimeError):
+class CredentialError(MeshError, RuntimeError):
     """The CA signed something that it must not hand out: a defect of the CA itself."""
 
 
@@ -57,9 +58,7 @@ def validate_svid(
         raise CredentialError(message)
 
 
-def validate_authority(
-    chain: Sequence[x509.Certificate], bundle: TrustBundle, now: float
-) -> None:
+def validate_authority(chain: Sequence[x509.Certificate], bundle: TrustBundle, now: float) -> None:
     """Check a CA's own certificate chain (signing certificate first).
 
     Raises:
