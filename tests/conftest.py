@@ -66,11 +66,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which real peers took part, and why the others did not."""
-    terminalreporter.section("real peers")
-    for name, peer in PEERS.items():
-        path = peer.path()
-        terminalreporter.line(f"{name}: {path}" if path else f"{name}: missing ({peer.remedy})")
+    """Say which real peers could take part, and what brings in the others."""
+    found = [name for name, peer in PEERS.items() if peer.path()]
+    missing = [f"{name} ({peer.remedy})" for name, peer in PEERS.items() if not peer.path()]
+    terminalreporter.line(f"real peers here: {', '.join(found) or 'none'}")
+    if missing:
+        terminalreporter.line(f"real peers missing: {', '.join(missing)}")
 
 
 @pytest_asyncio.fixture

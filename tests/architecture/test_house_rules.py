@@ -118,7 +118,8 @@ RULES: list[Rule] = [
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_rule(rule: Rule) -> None:
-    assert list(violations(rule)) == []
+    found = list(violations(rule))
+    assert not found, "\n".join(found)
 
 
 def violations(rule: Rule) -> Iterator[str]:
