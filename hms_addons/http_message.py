@@ -66,6 +66,7 @@ class BodyStream:
         "_resume",
         "_size",
         "_waiter",
+        "received",
         "trailers",
     )
 
@@ -84,6 +85,8 @@ class BodyStream:
         self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.received = 0
+        """Bytes fed so far."""
         self.trailers: Fields = ()
         """The trailer section; complete once `read` has returned `b""`."""
 
@@ -107,6 +110,7 @@ class BodyStream:
             return
         self._chunks.append(data)
         self._size += len(data)
+        self.received += len(data)
         if self._size > HIGH_WATER and not self._paused:
             self._paused = True
             self._pause()
@@ -207,6 +211,7 @@ class Answer:
         body: the whole body when it is held, else a stream.
         trailers: the trailer section of a held body (a stream carries its own).
         length: the body's length if known from framing, None for a stream that ends when it ends.
+            An answer to HEAD has an empty body and the length that a GET would have had.
         tunnel: set on 101 only.
         local: the mesh made it; no upstream was involved.
     """
@@ -230,7 +235,7 @@ class Answer:
         self.fields = fields
         self.body = body
         self.trailers = trailers
-        self.length = len(body) if isinstance(body, bytes) else length
+        self.length = len(body) if length is None and isinstance(body, bytes) else length
         self.tunnel = tunnel
         self.local = local
 

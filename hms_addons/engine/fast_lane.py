@@ -1,0 +1,335 @@
+"""The fast lane: one request from parsed head to written answer.
+
+parse → flow → mitmproxy `requestheaders`, `request` (a person may hold it here) → identify → route →
+authorize → prepare → forward → mitmproxy `responseheaders`, `response` → respond → write → complete.
+
+The mesh decides after people and scripts have edited the request, so what is checked is what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hms_addons.config.request_target import TargetError, named_service, parse_target
+from hms_addons.config.snapshot import Direction
+from hms_addons.engine import flow_view
+from hms_addons.engine.connection_context import ConnectionContext
+from hms_addons.engine.flow_builder import build_flow, flow_error, was_killed
+from hms_addons.engine.framing import index_fields
+from hms_addons.engine.hook_chain import local_answer
+from hms_addons.engine.hygiene import Hygiene
+from hms_addons.engine.tunnel import run_tunnel
+from hms_addons.errors import ExchangeFailed, Failure, Fault
+from hms_addons.exchange import Exchange
+from hms_addons.http_message import set_field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mitmproxy.connection import Server
+    from mitmproxy.http import HTTPFlow
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Limits, Listener, Snapshot
+    from hms_addons.engine.flow_events import FlowEvents
+    from hms_addons.engine.framing import RequestHead
+    from hms_addons.engine.hook_chain import HookChain
+    from hms_addons.engine.http1_server import Http1Server
+    from hms_addons.http_message import Fields
+    from hms_addons.tasks import TaskSet
+
+logger = logging.getLogger(__name__)
+
+
+class Binding(NamedTuple):
+    """What a lane serves by; replaced by one assignment when the snapshot changes."""
+
+    snapshot: Snapshot
+    listener: Listener
+    hygiene: Hygiene
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, listener: Listener) -> Binding:
+        """The binding of `listener` in `snapshot`."""
+        return cls(snapshot, listener, Hygiene(snapshot.headers.all))
+
+
+class FastLane:
+    """Serves the requests of one listener.
+
+    Args:
+        binding: the snapshot and listener to begin with; assign `binding` to swap.
+        chain: the compiled plugins; assign to swap.
+        upstream: what `hms_forward` is given.
+        events: mitmproxy's listeners.
+        clock: time.
+        tasks: for what outlives a request.
+        identify: makes a connection's context, or None if it must be closed.
+        placeholder: the `server_conn` of flows that have met no upstream.
+    """
+
+    def __init__(  # noqa: PLR0913 - its collaborators, each passed once at start
+        self,
+        binding: Binding,
+        chain: HookChain,
+        upstream: Any,
+        events: FlowEvents,
+        clock: Clock,
+        tasks: TaskSet,
+        identify: Callable[[Http1Server, Listener], ConnectionContext | None],
+        placeholder: Server,
+    ) -> None:
+        self.binding = binding
+        self.chain = chain
+        self.connections: set[Http1Server] = set()
+        self.in_flight = 0
+        self.refusals = 0
+        """Requests too malformed to become an exchange."""
+        self._upstream = upstream
+        self._events = events
+        self._clock = clock
+        self._tasks = tasks
+        self._identify = identify
+        self._placeholder = placeholder
+
+    def __repr__(self) -> str:
+        return (
+            f"<FastLane {self.binding.listener.name} connections={len(self.connections)} "
+            f"in_flight={self.in_flight}>"
+        )
+
+    # -- Lane -----------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """See `Lane`."""
+        return self.binding.listener.limits
+
+    def clean_trailers(self, trailers: Fields) -> Fields:
+        """See `Lane`."""
+        return self.binding.hygiene.clean_trailers(trailers)
+
+    def opened(self, connection: Http1Server) -> bool:
+        """See `Lane`: identify the peer; a peer that will not do is closed."""
+        context = self._identify(connection, self.binding.listener)
+        if context is None:
+            return False
+        connection.context = context
+        self.connections.add(connection)
+        if self._events.client_connected:
+            context.announced = self._tasks.start(
+                self._events.fire(self._events.client_connected, context.client), "client_connected"
+            )
+        return True
+
+    def closed(self, connection: Http1Server) -> None:
+        """See `Lane`."""
+        self.connections.discard(connection)
+        context = connection.context
+        if context is not None:
+            context.close()
+            if self._events.client_disconnected:
+                self._tasks.start(
+                    self._events.fire(self._events.client_disconnected, context.client),
+                    "client_disconnected",
+                )
+
+    def refused(self, connection: Http1Server, failure: Failure) -> None:
+        """See `Lane`."""
+        self.refusals += 1
+        logger.info(
+            "%s:%d: %d %s: %s",
+            *connection.peername,
+            failure.status,
+            failure.flag,
+            failure.detail,
+        )
+
+    async def handle(self, connection: Http1Server, request: RequestHead) -> None:
+        """See `Lane`: serve one request, whatever happens."""
+        binding = self.binding
+        context: ConnectionContext = connection.context
+        flow = self._build_flow(context, request)
+        exchange = Exchange(flow, binding.snapshot, binding.listener, self._clock.monotonic())
+        exchange.downstream = context
+        exchange.request_id = flow.id
+        exchange.body = request.stream
+        if request.minor:
+            exchange.interim = connection.send_interim
+        self.in_flight += 1
+        try:
+            if await self._before(connection, request, exchange):
+                self._take_over(exchange, request, binding.hygiene)
+                if exchange.failure is None:
+                    await self.chain.decide(exchange)
+                if exchange.failure is None:
+                    if request.expect_continue:
+                        connection.send_continue()
+                    await self.chain.forward(exchange, self._upstream)
+            if was_killed(flow):
+                connection.abort()
+            else:
+                await self._answer(connection, request, exchange)
+        except asyncio.CancelledError:
+            self._client_left(exchange)
+            raise
+        except ConnectionResetError:
+            self._client_left(exchange)
+            connection.abort()
+        except Exception as error:  # noqa: BLE001 - the connection must end, whatever it was
+            self._cut_short(exchange, error)
+            connection.abort()
+        finally:
+            self._end(connection, request, exchange)
+
+    # -- the steps ------------------------------------------------------------------------------
+
+    def _build_flow(self, context: ConnectionContext, request: RequestHead) -> HTTPFlow:
+        host, port = context.host_and_port(request.head.get(b"host", b""))
+        flow = build_flow(
+            context.client,
+            self._placeholder,
+            method=request.method,
+            target=request.target,
+            minor=request.minor,
+            fields=tuple(request.fields),
+            content=request.body,
+            host=host,
+            port=port,
+            scheme=context.scheme,
+        )
+        if request.trailers:
+            flow_view.set_trailers(flow.request, request.trailers)
+        return flow
+
+    async def _before(
+        self, connection: Http1Server, request: RequestHead, exchange: Exchange
+    ) -> bool:
+        """Show the request to mitmproxy's addons. False if one of them has answered or killed it."""
+        events = self._events
+        context: ConnectionContext = exchange.downstream
+        if context.announced is not None:
+            await context.announced
+            context.announced = None
+            if context.client.error:
+                connection.abort()
+                return False
+        if not events.watched:
+            return True
+        flow = exchange.flow
+        if request.stream is not None:
+            flow.request.stream = True
+        if events.requestheaders:
+            await events.fire_flow(events.requestheaders, flow)
+        if events.request and not was_killed(flow):
+            await events.fire_flow(events.request, flow)
+        if callable(flow.request.stream) and request.stream is not None:
+            exchange.body = flow_view.transformed(request.stream, flow.request.stream)
+        return flow.response is None and not was_killed(flow)
+
+    def _take_over(self, exchange: Exchange, request: RequestHead, hygiene: Hygiene) -> None:
+        """From here the request is the mesh's: normalise its target, clean its fields."""
+        data = exchange.flow.request.data
+        headers = data.headers
+        head = request.head
+        if self._events.watched:
+            head = index_fields(headers.fields)  # somebody may have edited them
+        exchange.head = head
+        try:
+            path, query, authority = parse_target(data.path, data.method)
+        except TargetError as error:
+            exchange.fail(Fault.BAD_REQUEST, str(error), close=True)
+            return
+        fields = headers.fields
+        if authority is not None:
+            # RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
+            head[b"host"] = authority.encode()
+            fields = set_field(fields, b"Host", head[b"host"])
+        if exchange.listener.direction is Direction.OUTBOUND:
+            service, rest = named_service(query, head.get(b"host"))
+            if rest != query:
+                query = rest
+                fields = set_field(fields, b"Host", f"{service}.svc".encode())
+            exchange.service = service
+        exchange.path = path
+        exchange.query = query
+        target = f"{path}?{query}" if query else path
+        data.path = target.encode()
+        context: ConnectionContext = exchange.downstream
+        given = head.get(b"x-request-id")
+        if given is not None:
+            exchange.request_id = given.decode("latin-1")
+        headers.fields = hygiene.clean(
+            fields,
+            head,
+            context.own,
+            exchange.request_id.encode("latin-1"),
+            peer=context.peer,
+            upgrade=request.upgrade,
+        )
+
+    async def _answer(
+        self, connection: Http1Server, request: RequestHead, exchange: Exchange
+    ) -> None:
+        """Show the answer to mitmproxy's addons, let plugins change it, write it."""
+        flow = exchange.flow
+        answer = exchange.answer
+        if answer is None:
+            if flow.response is not None:
+                answer = flow_view.answer_of(flow.response)
+            else:
+                answer = local_answer(exchange)
+            exchange.answer = answer
+        if self._events.watched:
+            answer = await flow_view.show_answer(exchange, self._events)
+            if answer is None:  # killed
+                connection.abort()
+                return
+        await self.chain.respond(exchange)
+        answer = exchange.answer
+        failure = exchange.failure
+        close = failure is not None and failure.close
+        exchange.bytes_out = await connection.respond(request, answer, close=close)
+        if answer.tunnel is not None:
+            await run_tunnel(connection, answer.tunnel, exchange)
+
+    # -- how it may end -------------------------------------------------------------------------
+
+    def _client_left(self, exchange: Exchange) -> None:
+        exchange.fail(Fault.CLIENT_GONE, "the client closed the connection before its answer")
+        self._flow_failed(exchange, "Client disconnected.")
+
+    def _cut_short(self, exchange: Exchange, error: Exception) -> None:
+        """The answer had begun, so all that can be done is to cut it off and say so."""
+        if isinstance(error, ExchangeFailed):
+            exchange.failure = exchange.failure or error.failure
+        elif isinstance(error, OSError | EOFError):
+            exchange.fail(Fault.UPSTREAM_RESET, f"the answer's body was cut short: {error}")
+        else:
+            logger.error("an exchange failed: %r", exchange, exc_info=error)
+            exchange.fail(Fault.PLUGIN_ERROR, "the sidecar failed while it sent the answer")
+        self._flow_failed(exchange, str(exchange.failure.detail if exchange.failure else error))
+
+    def _flow_failed(self, exchange: Exchange, message: str) -> None:
+        events = self._events
+        if events.watched and not was_killed(exchange.flow):
+            exchange.flow.error = flow_error(message)
+            flow_view.annotate(exchange)
+            self._tasks.start(events.fire_flow(events.error, exchange.flow), "error event")
+
+    def _end(self, connection: Http1Server, request: RequestHead, exchange: Exchange) -> None:
+        self.in_flight -= 1
+        stream = request.stream
+        if stream is not None:
+            exchange.bytes_in = stream.received
+            if not stream.ended:
+                stream.close()
+        else:
+            exchange.bytes_in = len(request.body or b"")
+        exchange.flow.live = False
+        self.chain.complete(exchange)
+        if self._events.watched:
+            flow_view.annotate(exchange)
+        connection.finished(request)

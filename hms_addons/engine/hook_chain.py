@@ -1,0 +1,262 @@
+"""The seven phases of a request, compiled from the registered plugins. Fails closed.
+
+pluggy registers and orders plugins; it does not dispatch here, as its call costs several µs. The
+chain holds one flat tuple of bound functions per hook and runs them in order:
+
+- an exception in identify, route, authorize or prepare ends in a 500 `PE` that names plugin and hook;
+- only the end of authorize makes a `Permit`, and `forward` goes nowhere without one;
+- an exception in respond or complete is logged and counted, and the exchange goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hms_addons.config.snapshot import Route
+from hms_addons.errors import ExchangeFailed, Failure, Fault, problem
+from hms_addons.exchange import Permit
+from hms_addons.http_message import Answer
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hms_addons.exchange import Exchange
+
+logger = logging.getLogger(__name__)
+
+REQUEST_HOOKS = (
+    "hms_identify",
+    "hms_route",
+    "hms_authorize",
+    "hms_prepare",
+    "hms_forward",
+    "hms_pick_endpoint",
+    "hms_fallback",
+    "hms_respond",
+    "hms_complete",
+)
+"""The hooks that run per request, in the order of the phases."""
+
+
+class Hook(NamedTuple):
+    """One plugin's implementation of one hook."""
+
+    call: Callable[..., Any]
+    plugin: str
+    name: str
+
+
+_NOBODY = Hook(lambda: None, "mesh", "chain")
+
+
+class HookChain:
+    """Runs an `Exchange` through the phases. Immutable; a new one is compiled when plugins change.
+
+    Args:
+        hooks: the implementations of each of `REQUEST_HOOKS`, in calling order.
+        rng: for choosing among a route's weighted clusters when no plugin did.
+    """
+
+    def __init__(self, hooks: Mapping[str, Sequence[Hook]], rng: random.Random) -> None:
+        (
+            self._identify,
+            self._route,
+            self._authorize,
+            self._prepare,
+            self._forward,
+            self._pick,
+            self._fallback,
+            self._respond,
+            self._complete,
+        ) = (tuple(hooks.get(name, ())) for name in REQUEST_HOOKS)
+        self._rng = rng
+        self.errors: Counter[tuple[str, str]] = Counter()
+        """Exceptions by plugin and hook, since the start."""
+
+    def __repr__(self) -> str:
+        phases = ("identify", "route", "authorize", "prepare", "forward", "respond", "complete")
+        names = {
+            phase: [hook.plugin for hook in getattr(self, f"_{phase}")]
+            for phase in phases
+            if getattr(self, f"_{phase}")
+        }
+        return f"<HookChain {names}>"
+
+    async def decide(self, exchange: Exchange) -> None:
+        """Identify, route, authorize, prepare. Ends with a permit or with a failure, never both."""
+        hook = _NOBODY
+        try:
+            for hook in self._identify:
+                result = hook.call(exchange)
+                if result is not None and inspect.isawaitable(result):
+                    await result
+                if exchange.failure is not None:
+                    return
+            route: Any = None
+            for hook in self._route:
+                route = hook.call(exchange)
+                if route is not None and inspect.isawaitable(route):
+                    route = await route
+                if exchange.failure is not None:
+                    return
+                if route is not None:
+                    break
+            if not isinstance(route, Route):
+                _no_route(exchange, route, hook)
+                return
+            exchange.route = route
+            if exchange.cluster is None:
+                self._choose_cluster(exchange, route)
+            for hook in self._authorize:
+                result = hook.call(exchange)
+                if result is not None and inspect.isawaitable(result):
+                    await result
+                if exchange.failure is not None:
+                    return
+            for hook in self._prepare:
+                result = hook.call(exchange)
+                if result is not None and inspect.isawaitable(result):
+                    await result
+                if exchange.failure is not None:
+                    return
+            # After prepare, so that nothing which failed there can hold one.
+            exchange.permit = Permit()
+        except ExchangeFailed as failed:
+            exchange.failure = exchange.failure or failed.failure
+        except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
+            self._plugin_failed(exchange, hook, error)
+
+    def _choose_cluster(self, exchange: Exchange, route: Route) -> None:
+        clusters = route.clusters
+        chosen = clusters[0]
+        if len(clusters) > 1:
+            weights = [weighted.weight for weighted in clusters]
+            chosen = self._rng.choices(clusters, weights)[0]
+        exchange.cluster = exchange.snapshot.clusters[chosen.cluster]
+
+    async def forward(self, exchange: Exchange, upstream: Any) -> None:
+        """Carry a permitted exchange out; ends with an answer, its own or the mesh's."""
+        hook = _NOBODY
+        try:
+            if exchange.permit is None:
+                _refuse_without_permit(exchange)
+                return
+            for hook in self._forward:
+                answer = hook.call(exchange, upstream)
+                if answer is not None and inspect.isawaitable(answer):
+                    answer = await answer
+                if answer is not None:
+                    exchange.answer = answer
+                    return
+            exchange.fail(Fault.PLUGIN_ERROR, "no plugin carries requests out (hms_forward)")
+        except ExchangeFailed as failed:
+            exchange.failure = exchange.failure or failed.failure
+        except Exception as error:  # noqa: BLE001 - see decide
+            self._plugin_failed(exchange, hook, error)
+        if self._fallback and exchange.failure is not None:
+            await self._fall_back(exchange, exchange.failure)
+
+    async def _fall_back(self, exchange: Exchange, failure: Failure) -> None:
+        for hook in self._fallback:
+            try:
+                answer = hook.call(exchange, failure)
+                if answer is not None and inspect.isawaitable(answer):
+                    answer = await answer
+            except Exception as error:  # noqa: BLE001 - the failure itself is still an answer
+                self._count(hook, error)
+                continue
+            if answer is not None:
+                exchange.answer = answer
+                return
+
+    async def respond(self, exchange: Exchange) -> None:
+        """Let plugins change the answer, making the mesh's own first if there is none."""
+        if exchange.answer is None:
+            exchange.answer = local_answer(exchange)
+        for hook in self._respond:
+            try:
+                result = hook.call(exchange)
+                if result is not None and inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # noqa: BLE001 - logged and counted: too late to refuse
+                self._count(hook, error)
+
+    def complete(self, exchange: Exchange) -> None:
+        """Tell every plugin that it is over. Runs even while the task is being cancelled."""
+        for hook in self._complete:
+            try:
+                result = hook.call(exchange)
+                if result is not None and inspect.isawaitable(result):
+                    result.close() if inspect.iscoroutine(result) else None
+                    message = "hms_complete must be a plain function"
+                    raise TypeError(message)  # noqa: TRY301 - counted like any other fault of it
+            except Exception as error:  # noqa: BLE001 - an observer cannot change what happened
+                self._count(hook, error)
+
+    @property
+    def picks_endpoints(self) -> bool:
+        """Some plugin wants a say in `hms_pick_endpoint`."""
+        return bool(self._pick)
+
+    def pick_endpoint(self, exchange: Exchange, candidates: Sequence[Any]) -> Any:
+        """The endpoint that a plugin chose among `candidates`, or None.
+
+        Raises:
+            ExchangeFailed: a plugin raised; the request is refused.
+        """
+        for hook in self._pick:
+            try:
+                endpoint = hook.call(exchange, candidates)
+            except Exception as error:
+                self._count(hook, error)
+                raise ExchangeFailed(_plugin_failure(hook)) from error
+            if endpoint is not None:
+                return endpoint
+        return None
+
+    def _plugin_failed(self, exchange: Exchange, hook: Hook, error: Exception) -> None:
+        self._count(hook, error)
+        exchange.permit = None
+        exchange.failure = exchange.failure or _plugin_failure(hook)
+
+    def _count(self, hook: Hook, error: Exception) -> None:
+        self.errors[hook.plugin, hook.name] += 1
+        logger.error("plugin %s failed in %s: %r", hook.plugin, hook.name, error, exc_info=error)
+
+
+def _plugin_failure(hook: Hook) -> Failure:
+    # Not the exception's text: it may hold anything, and this goes to the caller.
+    return Failure.of(
+        Fault.PLUGIN_ERROR,
+        f"plugin '{hook.plugin}' failed in {hook.name}; the sidecar's log has the traceback",
+    )
+
+
+def _refuse_without_permit(exchange: Exchange) -> None:
+    exchange.fail(Fault.PLUGIN_ERROR, "refused: the exchange holds no permit to be forwarded")
+
+
+def _no_route(exchange: Exchange, route: Any, hook: Hook) -> None:
+    if route is not None:
+        detail = f"plugin '{hook.plugin}' returned {type(route).__name__} from {hook.name}"
+        exchange.fail(Fault.PLUGIN_ERROR, f"{detail}, which is no Route")
+        return
+    exchange.fail(
+        Fault.NO_ROUTE,
+        f"no route of listener '{exchange.listener.name}' matches {exchange.method} "
+        f"{exchange.path}; `hms explain` and /explain on the admin port tell why not",
+    )
+
+
+def local_answer(exchange: Exchange) -> Answer:
+    """The mesh's own answer to an exchange that failed."""
+    failure = exchange.failure
+    if failure is None:
+        failure = Failure.of(Fault.PLUGIN_ERROR, "the exchange ended without an answer")
+        exchange.failure = failure
+    reason, fields, body = problem(failure, exchange.request_id)
+    return Answer(failure.status, reason, fields, body, local=True)

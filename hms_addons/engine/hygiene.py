@@ -1,0 +1,162 @@
+"""What a request may bring across a hop, and what the hop adds (SEMANTICS, "Header hygiene").
+
+Removed, whoever sent them: the headers the mesh owns, hop-by-hop fields (RFC 9110 section 7.6.1)
+and those that `Connection` names, the client-certificate header, and framing, which is written
+anew. Added: `Via`, `X-Forwarded-*`, `X-Request-ID`, `traceparent`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hms_addons.engine.flow_builder import new_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hms_addons.http_message import Fields
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+"""Fields that end at the hop."""
+
+_ALWAYS = HOP_BY_HOP | {b"content-length", b"expect", b"x-forwarded-client-cert"}
+
+_FORWARDING = frozenset(
+    {b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"}
+)
+
+_PROTECTED = frozenset({b"host", b"authorization", b"content-type", b"cookie"})
+"""Fields that a `Connection` header cannot have removed: that would change what is authorised."""
+
+
+class Hygiene:
+    """The rules for one set of mesh-owned header names; made once per snapshot.
+
+    Args:
+        owned: the names that only the mesh may set, in any spelling.
+    """
+
+    __slots__ = ("_drop",)
+
+    def __init__(self, owned: tuple[bytes, ...]) -> None:
+        spellings = {spelling for name in owned for spelling in _spellings(name.lower())}
+        self._drop = _ALWAYS | spellings | _FORWARDING
+
+    def clean(  # noqa: PLR0913 - the request, and the connection's own part of it
+        self,
+        fields: Fields,
+        head: Mapping[bytes, bytes],
+        own: Fields,
+        request_id: bytes,
+        *,
+        peer: str | None,
+        upgrade: bytes | None = None,
+    ) -> Fields:
+        """The fields to forward.
+
+        Args:
+            fields: as received, or as a person left them.
+            head: the same by lower-cased name.
+            own: the connection's `Via`, `X-Forwarded-For` and `-Proto`, made once (`own_fields`).
+            request_id: used when the caller sent no `X-Request-ID`.
+            peer: the caller's SPIFFE ID: a mesh sidecar's word on forwarding is kept.
+            upgrade: the protocol to ask the upstream for, if this is an upgrade.
+        """
+        drop = self._drop
+        named = head.get(b"connection")
+        if named is not None:
+            drop = drop | _connection_tokens(named)
+        if not drop.isdisjoint(head):
+            fields = tuple(field for field in fields if field[0].lower() not in drop)
+            if not _FORWARDING.isdisjoint(head):
+                own = _append_forwarding(own, head, trusted=peer is not None)
+        extra = own
+        if b"x-forwarded-host" not in head and (host := head.get(b"host")):
+            extra = (*extra, (b"X-Forwarded-Host", host))
+        if b"x-request-id" not in head:
+            extra = (*extra, (b"X-Request-ID", request_id))
+        if b"traceparent" not in head:
+            extra = (*extra, (b"traceparent", new_traceparent()))
+        if upgrade is not None:
+            extra = (*extra, (b"Connection", b"Upgrade"), (b"Upgrade", upgrade))
+        return fields + extra
+
+    def clean_trailers(self, trailers: Fields) -> Fields:
+        """Trailer fields that may be forwarded: none that the mesh owns, none that frames or
+        authorises (RFC 9110 section 6.5.1)."""
+        drop = self._drop
+        return tuple(
+            field
+            for field in trailers
+            if (lower := field[0].lower()) not in drop and lower not in _NOT_IN_TRAILERS
+        )
+
+
+def _spellings(name: bytes) -> set[bytes]:
+    """`name` with every mix of `-` and `_`.
+
+    CGI and WSGI turn both into `_`, so an app would read a forged `X_Caller_Role` as the real one.
+    """
+    found = {b""}
+    for part in name.replace(b"_", b"-").split(b"-"):
+        found = {
+            before + joint + part for before in found for joint in ((b"-", b"_") if before else (b"",))
+        }
+    return found
+
+
+def _connection_tokens(value: bytes) -> frozenset[bytes]:
+    tokens = value.lower().replace(b" ", b"").replace(b"\t", b"").split(b",")
+    return frozenset(tokens) - _PROTECTED
+
+
+_NOT_IN_TRAILERS = frozenset(
+    {b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"set-cookie"}
+)
+"""Fields that change routing, framing or authority when a recipient merges trailers."""
+
+
+def own_fields(client_ip: str, scheme: str) -> Fields:
+    """What every request of one downstream connection carries on; made once per connection."""
+    return (
+        (b"Via", b"1.1 hms"),
+        (b"X-Forwarded-For", client_ip.encode()),
+        (b"X-Forwarded-Proto", scheme.encode()),
+    )
+
+
+def _append_forwarding(own: Fields, head: Mapping[bytes, bytes], *, trusted: bool) -> Fields:
+    """Continue the lists the caller sent; single values are kept only from a mesh sidecar."""
+    merged = []
+    client = b""
+    for name, value in own:
+        lower = name.lower()
+        before = head.get(lower)
+        if lower == b"x-forwarded-for":
+            client = value
+        if before is None:
+            merged.append((name, value))
+        elif lower == b"x-forwarded-proto":
+            merged.append((name, before if trusted else value))
+        else:
+            merged.append((name, before + b", " + value))
+    if (before := head.get(b"x-forwarded-host")) is not None:
+        host = before if trusted else head.get(b"host", before)
+        merged.append((b"X-Forwarded-Host", host))
+    if (before := head.get(b"forwarded")) is not None:
+        node = b'"[%b]"' % client if b":" in client else client
+        merged.append((b"Forwarded", before + b", for=" + node))
+    return tuple(merged)

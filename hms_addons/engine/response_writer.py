@@ -1,0 +1,93 @@
+"""Answers on the wire: the head's bytes, and a streaming body in the framing the client can read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hms_addons.errors import reason_phrase
+from hms_addons.http_message import BodyStream
+
+if TYPE_CHECKING:
+    from hms_addons.engine.framing import RequestHead
+    from hms_addons.engine.http1_server import Http1Server
+    from hms_addons.http_message import Answer
+
+NO_BODY_STATUS = frozenset({204, 304})
+"""Statuses whose answers never have a body (RFC 9112 section 6.3)."""
+
+_STATUS_LINES = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status)) for status in range(100, 600)
+}
+
+
+def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool) -> bytes:
+    """The head of `answer`, with framing and connection fields for the client of `request`.
+
+    Args:
+        answer: its `fields` hold no framing and no hop-by-hop fields.
+        request: None when there was none that could be read.
+        keep_alive: whether the connection goes on.
+    """
+    status = answer.status
+    line = _STATUS_LINES.get(status)
+    if line is None or (answer.reason and answer.reason != reason_phrase(status)):
+        line = b"HTTP/1.1 %d %b\r\n" % (status, answer.reason)
+    parts = [line, *[b"%b: %b\r\n" % field for field in answer.fields]]
+    if answer.tunnel is not None:
+        upgrade = request.upgrade if request is not None and request.upgrade else b""
+        parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade)
+        return b"".join(parts)
+    if status not in NO_BODY_STATUS:
+        if answer.length is not None:
+            parts.append(b"Content-Length: %d\r\n" % answer.length)
+        elif request is not None and request.minor:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+    elif status == 304 and answer.length:  # noqa: PLR2004 - it may tell what a 200 would have had
+        parts.append(b"Content-Length: %d\r\n" % answer.length)
+    if not keep_alive:
+        parts.append(b"Connection: close\r\n\r\n")
+    elif request is not None and request.minor == 0:
+        parts.append(b"Connection: keep-alive\r\n\r\n")
+    else:
+        parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+async def write_body(connection: Http1Server, request: RequestHead, answer: Answer) -> int:
+    """Write a streaming answer piece by piece, at the pace the client takes it.
+
+    Returns:
+        The number of body bytes written, framing not counted.
+
+    Raises:
+        ConnectionResetError: the client has gone.
+        Exception: what the stream failed with.
+    """
+    stream = answer.body
+    assert isinstance(stream, BodyStream)  # noqa: S101 - the caller has looked
+    bodyless = request.method == b"HEAD" or answer.status in NO_BODY_STATUS
+    chunked = answer.length is None and request.minor == 1 and not bodyless
+    if answer.length is None and request.minor == 0:
+        request.keep_alive = False  # HTTP/1.0: the end of the connection ends the body
+    transport, flow_control = connection.transport, connection.flow_control
+    transport.write(write_head(answer, request, keep_alive=request.keep_alive))
+    if bodyless:
+        answer.release()
+        return 0
+    written = 0
+    try:
+        while data := await stream.read():
+            written += len(data)
+            if chunked:
+                transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            else:
+                transport.write(data)
+            if flow_control.paused:
+                await flow_control.drain()
+    except BaseException:
+        stream.close()
+        raise
+    if chunked:
+        trailers = b"".join([b"%b: %b\r\n" % field for field in stream.trailers])
+        transport.write(b"0\r\n" + trailers + b"\r\n")
+    return written

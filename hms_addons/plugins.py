@@ -1,0 +1,203 @@
+"""The plugin manager: registers built-ins in order, finds installed plugins, compiles the chain."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from hms_addons.engine.hook_chain import REQUEST_HOOKS, Hook, HookChain
+from hms_addons.errors import ConfigError, MeshError
+from hms_addons.hookspecs import ENTRY_POINT_GROUP, PROJECT, MeshSpecs
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.hookspecs import Mesh
+
+logger = logging.getLogger(__name__)
+
+_ARGUMENTS = {
+    name: tuple(inspect.signature(getattr(MeshSpecs, name)).parameters)[1:]
+    for name in vars(MeshSpecs)
+    if name.startswith("hms_")
+}
+
+
+class PluginError(MeshError):
+    """A plugin cannot be loaded: its name, and what is wrong with it."""
+
+
+class PluginManager:
+    """The plugins of one sidecar, in the order in which their hooks run."""
+
+    def __init__(self) -> None:
+        self._pluggy = pluggy.PluginManager(PROJECT)
+        self._pluggy.add_hookspecs(MeshSpecs)
+        self._order: list[Any] = []
+        self.sources: dict[str, str] = {}
+        """Where each plugin came from, by plugin name: `built-in`, or its distribution."""
+
+    def __repr__(self) -> str:
+        return f"<PluginManager {', '.join(self.names)}>"
+
+    @property
+    def names(self) -> list[str]:
+        """Registered plugins, in order."""
+        return [self._name(plugin) for plugin in self._order]
+
+    def get(self, name: str) -> Any:
+        """The plugin registered as `name`, or None."""
+        return self._pluggy.get_plugin(name)
+
+    def register(self, plugin: Any, name: str, source: str = "built-in") -> None:
+        """Add `plugin` after those already there.
+
+        Raises:
+            PluginError: it implements no hook, an unknown one, or one in a way that is not taken.
+        """
+        try:
+            self._pluggy.register(plugin, name)
+            self._pluggy.check_pending()
+        except (ValueError, pluggy.PluginValidationError) as error:
+            if self._pluggy.has_plugin(name) and self._pluggy.get_plugin(name) is plugin:
+                self._pluggy.unregister(plugin)
+            message = f"plugin '{name}' ({source}): {error}"
+            raise PluginError(message) from error
+        callers = self._pluggy.get_hookcallers(plugin)
+        if not callers:
+            self._pluggy.unregister(plugin)
+            message = f"plugin '{name}' ({source}): it has no method marked @hookimpl"
+            raise PluginError(message)
+        for caller in callers:
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is plugin and (
+                    implementation.wrapper or implementation.hookwrapper
+                ):
+                    self._pluggy.unregister(plugin)
+                    message = f"plugin '{name}' ({source}): {caller.name} is a wrapper; the mesh \
+compiles its hooks and takes plain ones only"
+                    raise PluginError(message)
+        self._order.append(plugin)
+        self.sources[name] = source
+
+    def load_entry_points(self, disabled: Sequence[str] = ()) -> None:
+        """Register every installed plugin of the group `hms_addons`, by name, less `disabled`.
+
+        Raises:
+            PluginError: one of them cannot be imported or registered. It is not passed over: a
+                sidecar without the policy that somebody installed would admit what it should not.
+        """
+        for entry_point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+            if entry_point.name in disabled:
+                continue
+            distribution = entry_point.dist
+            source = f"{distribution.name} {distribution.version}" if distribution else "entry point"
+            try:
+                plugin = entry_point.load()
+                if inspect.isclass(plugin):
+                    plugin = plugin()
+            except Exception as error:
+                message = f"plugin '{entry_point.name}' ({source}) cannot be loaded: {error!r}"
+                raise PluginError(message) from error
+            self.register(plugin, entry_point.name, source)
+
+    def _name(self, plugin: Any) -> str:
+        return self._pluggy.get_name(plugin) or repr(plugin)
+
+    def hooks(self, hook_name: str) -> list[Hook]:
+        """The implementations of a hook, in calling order: tryfirst, then as registered, trylast."""
+        caller = getattr(self._pluggy.hook, hook_name)
+        position = {id(plugin): index for index, plugin in enumerate(self._order)}
+        implementations = sorted(
+            caller.get_hookimpls(),
+            key=lambda impl: (impl.trylast - impl.tryfirst, position[id(impl.plugin)]),
+        )
+        return [
+            Hook(
+                _adapt(impl.function, impl.argnames, _ARGUMENTS[hook_name]),
+                impl.plugin_name,
+                hook_name,
+            )
+            for impl in implementations
+        ]
+
+    def compile_chain(self, rng: random.Random) -> HookChain:
+        """The per-request chain of the plugins registered now."""
+        return HookChain({name: self.hooks(name) for name in REQUEST_HOOKS}, rng)
+
+    def configure(self, snapshot: Snapshot, current: Snapshot | None) -> None:
+        """Offer `snapshot` to every plugin; all accept it, or all are back on `current`.
+
+        Raises:
+            ConfigError: a plugin refused it, or failed; the message names the plugin.
+        """
+        accepted: list[Hook] = []
+        for hook in self.hooks("hms_configure"):
+            accepted.append(hook)
+            try:
+                hook.call(snapshot)
+            except Exception as error:
+                if current is not None:
+                    self._roll_back(accepted, current)
+                if isinstance(error, ConfigError):
+                    message = f"plugin '{hook.plugin}' refused the configuration: {error}"
+                else:
+                    message = f"plugin '{hook.plugin}' failed in hms_configure: {error!r}"
+                    logger.exception("plugin %s failed in hms_configure", hook.plugin)
+                raise ConfigError(message) from error
+
+    @staticmethod
+    def _roll_back(accepted: list[Hook], current: Snapshot) -> None:
+        for hook in accepted:
+            try:
+                hook.call(current)
+            except Exception:
+                logger.exception("plugin %s failed to go back to the old snapshot", hook.plugin)
+
+    async def startup(self, mesh: Mesh) -> None:
+        """Start every plugin, in order.
+
+        Raises:
+            PluginError: one failed to start; those started before it are still to be shut down.
+        """
+        for hook in self.hooks("hms_startup"):
+            try:
+                result = hook.call(mesh)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                message = f"plugin '{hook.plugin}' failed to start: {error}"
+                raise PluginError(message) from error
+
+    async def shutdown(self) -> None:
+        """Stop every plugin, last first; a failure is logged and the others are still stopped."""
+        for hook in reversed(self.hooks("hms_shutdown")):
+            try:
+                result = hook.call()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("plugin %s failed to shut down", hook.plugin)
+
+    def collect(self, hook_name: str) -> list[Any]:
+        """What every implementation of a start-time hook returns, in order."""
+        return [result for hook in self.hooks(hook_name) if (result := hook.call()) is not None]
+
+
+def _adapt(
+    function: Callable[..., Any], taken: Sequence[str], given: Sequence[str]
+) -> Callable[..., Any]:
+    """`function`, called with all of a hook's arguments by position though it takes only `taken`.
+
+    pluggy lets an implementation leave out arguments that it does not need.
+    """
+    if tuple(taken) == tuple(given):
+        return function
+    positions = [given.index(name) for name in taken]
+    return lambda *arguments: function(*(arguments[index] for index in positions))
