@@ -35,6 +35,7 @@ hms_fail() {
 # Prints a usable Python's version, or says on stdout why it is none and fails.
 _hms_probe() {
   local answer
+  [ -x "$1" ] || { echo "is no program" && return 1; }
   # A shim of pyenv may exist and yet fail, and Debian's python3 may lack ensurepip: run it to know.
   if ! answer=$("$1" -IS -c '
 import sys
@@ -94,6 +95,10 @@ _hms_find_python() {
     fi
     reasons+=("$path $answer")
   done < <(_hms_candidates)
+  if [ -n "${HMS_PYTHON:-}" ]; then
+    hms_fail "HMS_PYTHON names no usable Python >= 3.12: ${reasons[*]}" \
+      "Remedy: name another, or unset HMS_PYTHON to have one found."
+  fi
   hms_fail "no usable Python >= 3.12 was found" "${reasons[@]/#/tried: }" \
     "Remedy, any one of:" \
     "  apt-get install python3-venv     where Debian's python3 is 3.12 or newer" \
