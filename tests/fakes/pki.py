@@ -68,9 +68,14 @@ AUDIENCE = "hms"
 # --- certificates ---------------------------------------------------------------------------------
 
 
-@functools.cache
 def ca(trust_domain: str = TRUST_DOMAIN) -> CertificateAuthority:
     """The CA of a trust domain; the same one for the whole test run."""
+    return _shared_ca(trust_domain)
+
+
+# The caches take every argument by position: `ca()` and `ca(TRUST_DOMAIN)` must be one entry.
+@functools.cache
+def _shared_ca(trust_domain: str) -> CertificateAuthority:
     return CertificateAuthority.create(trust_domain)
 
 
@@ -293,9 +298,13 @@ class JwtKey:
         return {name: value for name, value in members.items() if value is not None}
 
 
-@functools.cache
 def jwt_key(algorithm: str = "RS256", name: str = "key-1") -> JwtKey:
     """A key for an algorithm; the same one for the same name."""
+    return _shared_jwt_key(algorithm, name)
+
+
+@functools.cache
+def _shared_jwt_key(algorithm: str, name: str) -> JwtKey:
     private: Any
     if algorithm.startswith(("RS", "PS")):
         private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
