@@ -22,7 +22,7 @@ MITMPROXY_USERS = {
     "hms_addons.mesh",
 }
 CTX_USERS = {"hms_addons.engine.mode", "hms_addons.mesh"}
-FLOW_TYPES = ("mitmproxy.http", "mitmproxy.flow")
+FLOW_TYPES = ("mitmproxy.http", "mitmproxy.flow", "mitmproxy.connection")  # … and its parts
 
 CLOCK_READERS = re.compile(
     r"time\.(time|monotonic|perf_counter|process_time)(_ns)?"
