@@ -37,6 +37,11 @@ class TaskSet:
     def __repr__(self) -> str:
         return f"<TaskSet {self._name} running={len(self._tasks)} closed={self._closed}>"
 
+    @property
+    def closed(self) -> bool:
+        """`close` has been called: nothing more can be started."""
+        return self._closed
+
     def start(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run `coro` in the background under `name`.
 

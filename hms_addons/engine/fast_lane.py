@@ -12,18 +12,16 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hms_addons.config.request_target import TargetError, named_service, parse_target
-from hms_addons.config.snapshot import Direction
 from hms_addons.engine import flow_view
 from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import build_flow, flow_error, was_killed
 from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.hygiene import Hygiene
+from hms_addons.engine.intake import take_over
 from hms_addons.engine.tunnel import run_tunnel
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.exchange import Exchange
-from hms_addons.http_message import set_field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,7 +159,8 @@ class FastLane:
         self.in_flight += 1
         try:
             if await self._before(connection, request, exchange):
-                self._take_over(exchange, request, binding.hygiene)
+                head = self._head(exchange, request)
+                take_over(exchange, head, context, binding.hygiene, request.upgrade)
                 if exchange.failure is None:
                     await self.chain.decide(exchange)
                 if exchange.failure is None:
@@ -229,46 +228,11 @@ class FastLane:
             exchange.body = flow_view.transformed(request.stream, flow.request.stream)
         return flow.response is None and not was_killed(flow)
 
-    def _take_over(self, exchange: Exchange, request: RequestHead, hygiene: Hygiene) -> None:
-        """From here the request is the mesh's: normalise its target, clean its fields."""
-        data = exchange.flow.request.data
-        headers = data.headers
-        head = request.head
+    def _head(self, exchange: Exchange, request: RequestHead) -> dict[bytes, bytes]:
+        """The fields by name: as parsed, or indexed again where somebody may have edited them."""
         if self._events.watched:
-            head = index_fields(headers.fields)  # somebody may have edited them
-        exchange.head = head
-        try:
-            path, query, authority = parse_target(data.path, data.method)
-        except TargetError as error:
-            exchange.fail(Fault.BAD_REQUEST, str(error), close=True)
-            return
-        fields = headers.fields
-        if authority is not None:
-            # RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
-            head[b"host"] = authority.encode()
-            fields = set_field(fields, b"Host", head[b"host"])
-        if exchange.listener.direction is Direction.OUTBOUND:
-            service, rest = named_service(query, head.get(b"host"))
-            if rest != query:
-                query = rest
-                fields = set_field(fields, b"Host", f"{service}.svc".encode())
-            exchange.service = service
-        exchange.path = path
-        exchange.query = query
-        target = f"{path}?{query}" if query else path
-        data.path = target.encode()
-        context: ConnectionContext = exchange.downstream
-        given = head.get(b"x-request-id")
-        if given is not None:
-            exchange.request_id = given.decode("latin-1")
-        headers.fields = hygiene.clean(
-            fields,
-            head,
-            context.own,
-            exchange.request_id.encode("latin-1"),
-            peer=context.peer,
-            upgrade=request.upgrade,
-        )
+            return index_fields(exchange.flow.request.data.headers.fields)
+        return request.head
 
     async def _answer(
         self, connection: Http1Server, request: RequestHead, exchange: Exchange

@@ -18,6 +18,8 @@ from mitmproxy.flow import Error
 from mitmproxy.http import Headers, HTTPFlow, Request, RequestData, Response, ResponseData
 
 if TYPE_CHECKING:
+    import ssl
+
     from mitmproxy.proxy.mode_specs import ProxyMode
 
     from hms_addons.http_message import Fields
@@ -175,6 +177,43 @@ def mark_closed(connection: Client | Server) -> None:
 def unconnected_server() -> Server:
     """The `server_conn` of a flow that has met no upstream; shared, never connected."""
     return Server(address=None)
+
+
+def build_server(host: str, port: int) -> Server:
+    """An upstream connection that is about to be opened; once per connection."""
+    return Server(address=(host, port), id=new_id(), timestamp_start=time.time())
+
+
+def mark_connected(
+    server: Server,
+    peername: Any,
+    sockname: Any,
+    ssl_object: ssl.SSLObject | None,
+    *,
+    watched: bool,
+) -> None:
+    """Fill in what is known once the connection, and its TLS, is there."""
+    server.timestamp_tcp_setup = time.time()
+    server.peername = peername[:2] if peername else None
+    server.sockname = sockname[:2] if sockname else None
+    if ssl_object is not None:
+        server.tls = True
+        server.timestamp_tls_setup = server.timestamp_tcp_setup
+        server.tls_version = ssl_object.version()  # type: ignore[assignment] # OpenSSL's name
+        cipher = ssl_object.cipher()
+        server.cipher = cipher[0] if cipher else None
+        server.alpn = (ssl_object.selected_alpn_protocol() or "").encode()
+        if watched and (der := ssl_object.getpeercert(binary_form=True)):
+            server.certificate_list = [load_certificate(der)]
+    server.state = ConnectionState.OPEN
+
+
+def server_event(server: Server) -> Any:
+    """The data of mitmproxy's `server_*` events."""
+    from mitmproxy.proxy.server_hooks import ServerConnectionHookData  # noqa: PLC0415 - watched only
+
+    client = Client(peername=("", 0), sockname=("", 0))
+    return ServerConnectionHookData(server=server, client=client)
 
 
 def flow_error(message: str) -> Error:

@@ -1,0 +1,54 @@
+"""Puts a sidecar's plugins together: the built-ins in their order, then what is installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hms_addons.addons.admin import Admin
+from hms_addons.addons.governance import Governance
+from hms_addons.addons.mtls import Mtls
+from hms_addons.addons.rbac import Rbac
+from hms_addons.addons.resilience import Resilience
+from hms_addons.addons.routing import Routing
+from hms_addons.errors import MeshError
+from hms_addons.plugins import PluginManager
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_ADMIN = "127.0.0.1:15000"
+
+
+def parse_admin(value: str) -> tuple[str, int] | None:
+    """`host:port` of the admin port; None for `off`.
+
+    Raises:
+        MeshError: it is neither.
+    """
+    if value == "off":
+        return None
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
+        message = f"'{value}' is no admin address: give host:port, as {DEFAULT_ADMIN}, or off"
+        raise MeshError(message)
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def build_plugins(
+    admin: tuple[str, int] | None, disabled: Sequence[str] = ()
+) -> PluginManager:
+    """The plugins of a sidecar, registered in the order in which their hooks run.
+
+    Raises:
+        PluginError: an installed plugin cannot be loaded.
+    """
+    plugins = PluginManager()
+    plugins.register(Mtls(), "mtls")
+    plugins.register(Rbac(), "rbac")
+    plugins.register(Routing(), "routing")
+    plugins.register(Governance(), "governance")
+    plugins.register(Resilience(), "resilience")
+    if admin is not None:
+        plugins.register(Admin(*admin), "admin")
+    plugins.load_entry_points(disabled)
+    return plugins

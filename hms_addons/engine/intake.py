@@ -1,0 +1,71 @@
+"""Where a request becomes the mesh's: its target normalised, its service named, its fields cleaned.
+
+The one place where both lanes do this, after people and scripts have edited the request and before
+any plugin sees it. What stands in `flow.request` afterwards is what is matched, authorised and sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hms_addons.config.request_target import TargetError, named_service, parse_target
+from hms_addons.config.snapshot import Direction
+from hms_addons.errors import Fault
+from hms_addons.http_message import set_field
+
+if TYPE_CHECKING:
+    from hms_addons.engine.connection_context import ConnectionContext
+    from hms_addons.engine.hygiene import Hygiene
+    from hms_addons.exchange import Exchange
+
+
+def take_over(
+    exchange: Exchange,
+    head: dict[bytes, bytes],
+    context: ConnectionContext,
+    hygiene: Hygiene,
+    upgrade: bytes | None = None,
+) -> None:
+    """Fill in what the phases read of the request; a bad target is recorded as the failure.
+
+    Args:
+        exchange: with its flow; gets `head`, `path`, `query`, `service`, `request_id`.
+        head: the request's fields by lower-cased name, as they stand in the flow now.
+        context: the connection it came over.
+        hygiene: the rules for what may cross the hop.
+        upgrade: the protocol to ask the upstream for, if this is an upgrade.
+    """
+    data = exchange.flow.request.data
+    headers = data.headers
+    exchange.head = head
+    exchange.downstream = context
+    try:
+        path, query, authority = parse_target(data.path, data.method)
+    except TargetError as error:
+        exchange.fail(Fault.BAD_REQUEST, str(error), close=True)
+        return
+    fields = headers.fields
+    if authority is not None:
+        # RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
+        head[b"host"] = authority.encode()
+        fields = set_field(fields, b"Host", head[b"host"])
+    if exchange.listener.direction is Direction.OUTBOUND:
+        service, rest = named_service(query, head.get(b"host"))
+        exchange.service = service
+        if rest != query:
+            # `?host=auth-svc.svc` is for the mesh; the next hop reads it where it belongs.
+            query = rest
+            fields = set_field(fields, b"Host", f"{service}.svc".encode())
+    exchange.path = path
+    exchange.query = query
+    data.path = (f"{path}?{query}" if query else path).encode()
+    given = head.get(b"x-request-id")
+    exchange.request_id = exchange.flow.id if given is None else given.decode("latin-1")
+    headers.fields = hygiene.clean(
+        fields,
+        head,
+        context.own,
+        exchange.request_id.encode("latin-1"),
+        peer=context.peer,
+        upgrade=upgrade,
+    )

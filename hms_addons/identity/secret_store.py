@@ -1,0 +1,98 @@
+"""The secrets of one sidecar: an `IdentityHolder` per name, fed from files and kept fresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hms_addons.identity.file_secret import FileSecret
+from hms_addons.identity.identity_holder import IdentityHolder
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from hms_addons.clock import Clock
+    from hms_addons.identity.file_secret import SecretFiles
+    from hms_addons.identity.identity_holder import Identity
+    from hms_addons.tasks import TaskSet
+
+
+class _Entry(NamedTuple):
+    files: SecretFiles
+    trust_domain: str | None
+    holder: IdentityHolder
+    secret: FileSecret
+    watcher: asyncio.Task[None] | None
+
+
+class SecretStore:
+    """Follows a set of file secrets through configuration changes.
+
+    `stage` reads what a new configuration needs without touching what is in use; `commit` makes it
+    so; a staged set that is not committed is simply forgotten.
+
+    Args:
+        clock: time.
+        tasks: runs the file watchers.
+        on_change: called with a secret's name after it was swapped for a newer one.
+    """
+
+    def __init__(self, clock: Clock, tasks: TaskSet, on_change: Callable[[str], object]) -> None:
+        self._clock = clock
+        self._tasks = tasks
+        self._on_change = on_change
+        self._entries: dict[str, _Entry] = {}
+
+    def __repr__(self) -> str:
+        return f"<SecretStore {', '.join(map(repr, self.holders.values()))}>"
+
+    @property
+    def holders(self) -> dict[str, IdentityHolder]:
+        """Every secret's holder, by name."""
+        return {name: entry.holder for name, entry in self._entries.items()}
+
+    def current(self, name: str) -> Identity | None:
+        """The identity in use for the secret `name`, or None."""
+        entry = self._entries.get(name)
+        return entry.holder.current if entry is not None else None
+
+    def problem(self, name: str) -> str | None:
+        """Why the secret's files, as they are now, cannot be used; None if they can."""
+        entry = self._entries.get(name)
+        return entry.secret.problem if entry is not None else None
+
+    def stage(
+        self, wanted: Mapping[str, SecretFiles], trust_domain: str | None
+    ) -> dict[str, _Entry]:
+        """Load what is new in `wanted`; what is the same is kept with its generation.
+
+        Raises:
+            SecretError: a new secret cannot be loaded; nothing has changed.
+        """
+        staged = {}
+        for name, files in wanted.items():
+            entry = self._entries.get(name)
+            if entry is None or entry.files != files or entry.trust_domain != trust_domain:
+                holder = IdentityHolder(name)
+                secret = FileSecret(files, holder, self._clock, trust_domain)
+                secret.load()
+                entry = _Entry(files, trust_domain, holder, secret, None)
+            staged[name] = entry
+        return staged
+
+    def commit(self, staged: dict[str, _Entry]) -> list[str]:
+        """Use `staged` from now on. Returns the names whose identity is another than before."""
+        changed = []
+        old, self._entries = self._entries, {}
+        for name, entry in staged.items():
+            if entry is old.get(name):
+                self._entries[name] = entry
+                continue
+            changed.append(name)
+            entry.holder.subscribe(lambda _identity, name=name: self._on_change(name))
+            watcher = self._tasks.start(entry.secret.watch(), f"secret {name}")
+            self._entries[name] = entry._replace(watcher=watcher)
+        for name, entry in old.items():
+            if staged.get(name) is not entry and entry.watcher is not None:
+                entry.watcher.cancel()
+        return changed

@@ -1,0 +1,210 @@
+"""The mesh inside mitmproxy: `mitmdump -s hms_addons/mesh.py`, and mitmweb and mitmproxy likewise.
+
+One addon. It reads the configuration that `hms_config` names (bare: `configs/routes.yaml`), puts its
+listeners into mitmproxy's modes, and serves them by the fast lane; stock modes such as `reverse:`
+are served by the native lane, with the same chain. Options, each by `--set`:
+
+    hms_config=routes.yaml,local.yaml   configuration files, merged in order
+    hms_service=claims-svc              the service this sidecar stands beside
+    hms_admin=127.0.0.1:15000           the admin port; `off` for none
+    hms_disable=stamp                   installed plugins to leave out, by name
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+_HERE = Path(__file__).resolve().parent
+# mitmproxy puts a script's folder first on the path; here that is the package itself, whose modules
+# would then be importable under bare names. Its parent is what is needed.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
+if str(_HERE.parent) not in sys.path:
+    sys.path.append(str(_HERE.parent))
+
+from mitmproxy import ctx  # noqa: E402 - the path comes first
+from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode  # noqa: E402
+
+from hms_addons.bootstrap import build_plugins, parse_admin  # noqa: E402
+from hms_addons.clock import SYSTEM_CLOCK  # noqa: E402
+from hms_addons.config.source import FileSource  # noqa: E402
+from hms_addons.engine.mode import MeshInstance, follow_addons, make_flow_events  # noqa: E402
+from hms_addons.engine.native_lane import NativeLane  # noqa: E402
+from hms_addons.errors import MeshError  # noqa: E402
+from hms_addons.sidecar import DRAIN_GRACE, Sidecar  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mitmproxy.addonmanager import Loader
+
+    from hms_addons.config.snapshot import Listener, Snapshot
+
+logger = logging.getLogger("hms_addons.mesh")
+
+DEFAULT_CONFIG = "configs/routes.yaml"
+
+
+class Mesh:
+    """The mitmproxy addon that runs a sidecar. Its own flow events come by `NativeLane`."""
+
+    name = "hms-mesh"
+
+    def __init__(self) -> None:
+        self._sidecar: Sidecar | None = None
+        self._native: NativeLane | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._unfollow: Callable[[], None] = lambda: None
+        self._stock_modes: list[str] = []
+
+    def load(self, loader: Loader) -> None:
+        """mitmproxy event: declare the options."""
+        loader.add_option("hms_config", str, "", "Mesh configuration files, comma-separated.")
+        loader.add_option("hms_service", str, "", "The service this sidecar stands beside.")
+        loader.add_option(
+            "hms_admin", str, "127.0.0.1:15000", "Address of the mesh's admin port, or 'off'."
+        )
+        loader.add_option("hms_disable", str, "", "Mesh plugins to leave out, comma-separated.")
+
+    def running(self) -> None:
+        """mitmproxy event: start the sidecar."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="hms-mesh")
+
+    def done(self) -> asyncio.Task[None] | None:
+        """mitmproxy event: finish what is in flight, then stop.
+
+        A plain function that returns a task: mitmproxy awaits it at its own end, and does not when
+        it reloads the script.
+        """
+        if self._task is None:
+            return None
+        return asyncio.get_running_loop().create_task(self._stop(), name="hms-mesh-stop")
+
+    async def _run(self) -> None:
+        try:
+            await self._start()
+        except (MeshError, OSError) as error:
+            logger.error("the mesh did not start:\n%s", error)  # noqa: TRY400 - no traceback: it is the user's file
+            await self._stop_parts()
+            ctx.master.shutdown()
+            # mitmproxy's own way to end with a failure while it starts (addons/errorcheck.py).
+            sys.exit(1)
+
+    async def _start(self) -> None:
+        self._stock_modes = list(ctx.options.mode) if ctx.options.is_set("mode") else []
+        source = FileSource(
+            _config_files(),
+            SYSTEM_CLOCK,
+            service=ctx.options.hms_service or None,
+            extra=self._reverse_listeners(),
+        )
+        snapshot = source.load()
+        events = make_flow_events()
+        plugins = build_plugins(
+            admin=parse_admin(ctx.options.hms_admin), disabled=_split(ctx.options.hms_disable)
+        )
+        for addons in plugins.collect("hms_mitmproxy_addons"):
+            ctx.master.addons.add(*addons)
+        sidecar = self._sidecar = Sidecar(
+            plugins,
+            events=events,
+            elsewhere=frozenset(port for port, _ in self._stock_ports()),
+            mode=_mode_of,
+            on_drained=ctx.master.shutdown,
+        )
+        self._native = NativeLane(
+            ctx.master.addons,
+            lambda: sidecar.bindings,
+            lambda: sidecar.chain,
+            sidecar.upstream,
+            SYSTEM_CLOCK,
+        )
+        self._unfollow = follow_addons(ctx.master.addons, events, self._native)
+        ctx.master.addons.add(self._native)
+        MeshInstance.find = staticmethod(sidecar.port_of)
+        await sidecar.start(snapshot)
+        self._show_modes(snapshot)
+        await source.watch(self._changed, lambda reason: sidecar.reject(source.name, reason))
+
+    async def _changed(self, snapshot: Snapshot) -> None:
+        """A new version of the files: apply it, or say why not and go on with the old one."""
+        if self._sidecar is None:
+            return
+        try:
+            await self._sidecar.apply(snapshot)
+        except MeshError as error:
+            logger.error("the new configuration was refused, the old one goes on:\n%s", error)  # noqa: TRY400
+        else:
+            self._show_modes(snapshot)
+
+    def _show_modes(self, snapshot: Snapshot) -> None:
+        """Put the open listeners into mitmproxy's list of modes, after the stock ones asked for."""
+        if self._sidecar is None:
+            return
+        opened = [
+            listener for listener in snapshot.listeners if self._sidecar.port_of(listener.name)
+        ]
+        ctx.options.update(
+            mode=[*self._stock_modes, *(_mode_of(listener).full_spec for listener in opened)],
+            connection_strategy="lazy",  # the native lane answers; nothing is to be connected to
+        )
+
+    def _stock_ports(self) -> list[tuple[int, ProxyMode]]:
+        modes = [ProxyMode.parse(spec) for spec in self._stock_modes]
+        return [(mode.listen_port(ctx.options.listen_port) or 0, mode) for mode in modes]
+
+    def _reverse_listeners(self) -> dict[str, Any]:
+        """Listeners for `--mode reverse:`: its target is the app behind an inbound listener.
+
+        Used where the configuration has no listener of its own on that port.
+        """
+        listeners = [
+            {
+                "name": f"reverse-{port}",
+                "port": port,
+                "direction": "inbound",
+                "app": f"{mode.scheme}://{mode.address[0]}:{mode.address[1]}",
+            }
+            for port, mode in self._stock_ports()
+            if isinstance(mode, ReverseMode)
+        ]
+        return {"listeners": listeners} if listeners else {}
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        await self._stop_parts(DRAIN_GRACE)
+
+    async def _stop_parts(self, grace: float = 0.0) -> None:
+        self._unfollow()
+        MeshInstance.find = staticmethod(lambda _name: None)
+        if self._native is not None and self._native in ctx.master.addons:
+            ctx.master.addons.remove(self._native)
+        self._native = None
+        if self._sidecar is not None:
+            await self._sidecar.stop(grace)
+            self._sidecar = None
+
+
+def _mode_of(listener: Listener) -> ProxyMode:
+    return ProxyMode.parse(f"mesh:{listener.name}@{listener.host}:{listener.port}")
+
+
+def _config_files() -> list[Path]:
+    """The files of `hms_config`; bare, `configs/routes.yaml` here or in the project's folder."""
+    names = _split(ctx.options.hms_config)
+    if names:
+        return [Path(name).expanduser() for name in names]
+    here = Path(DEFAULT_CONFIG)
+    return [here if here.exists() else _HERE.parent / DEFAULT_CONFIG]
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+addons = [Mesh()]

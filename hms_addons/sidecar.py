@@ -1,0 +1,387 @@
+"""The sidecar: everything that runs, put together, and the transaction that changes it.
+
+A configuration change is one transaction: secrets are loaded, every plugin is asked, new ports are
+opened, and only then is anything swapped. Whatever fails on the way, the old snapshot goes on
+serving. Requests in flight finish on the snapshot they began with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.snapshot import TlsMode
+from hms_addons.engine.admin_lane import AdminLane
+from hms_addons.engine.drain import drain
+from hms_addons.engine.fast_lane import Binding, FastLane
+from hms_addons.engine.flow_builder import unconnected_server
+from hms_addons.engine.flow_events import FlowEvents
+from hms_addons.engine.listener import PortListener
+from hms_addons.engine.peer import identify_connection
+from hms_addons.engine.server_events import ServerEvents
+from hms_addons.errors import ConfigError
+from hms_addons.identity.file_secret import SecretFiles
+from hms_addons.identity.identity_holder import SecretError
+from hms_addons.identity.secret_store import SecretStore
+from hms_addons.identity.svid import iso_time
+from hms_addons.tasks import TaskSet
+from hms_addons.upstream.cluster_manager import ClusterManager
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from mitmproxy.proxy.mode_specs import ProxyMode
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Listener, Snapshot
+    from hms_addons.engine.connection_context import ConnectionContext
+    from hms_addons.engine.hook_chain import HookChain
+    from hms_addons.engine.http1_server import Http1Server
+    from hms_addons.hookspecs import AdminRequest
+    from hms_addons.http_message import Answer
+    from hms_addons.plugins import PluginManager
+
+logger = logging.getLogger(__name__)
+
+DRAIN_GRACE = 30.0
+"""Seconds that requests in flight are given when the sidecar leaves."""
+
+
+class _Port:
+    """One configured listener as it runs."""
+
+    __slots__ = ("lane", "listener", "port")
+
+    def __init__(self, listener: Listener, lane: FastLane, port: PortListener) -> None:
+        self.listener = listener
+        self.lane = lane
+        self.port = port
+
+
+class Sidecar:
+    """One sidecar's data plane; what plugins know as `Mesh`.
+
+    Args:
+        plugins: registered and ready.
+        events: mitmproxy's listeners; empty in the slim sidecar.
+        clock, rng: time and chance.
+        elsewhere: ports that stock mitmproxy modes serve; the fast lane leaves them alone.
+        mode: makes mitmproxy's `ProxyMode` for a listener; None outside mitmproxy's server.
+        on_drained: called once a drain that `drain()` began has ended.
+    """
+
+    def __init__(  # noqa: PLR0913 - its collaborators
+        self,
+        plugins: PluginManager,
+        *,
+        events: FlowEvents | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        rng: random.Random | None = None,
+        elsewhere: frozenset[int] = frozenset(),
+        mode: Callable[[Listener], ProxyMode] | None = None,
+        on_drained: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.plugins = plugins
+        self.clock = clock
+        self.events = events or FlowEvents()
+        self.snapshot: Snapshot | None = None
+        self.rejected: dict[str, Any] | None = None
+        """The last change that was refused: `source`, `reason`, `at`; None once one is accepted."""
+        self.draining = False
+        self._rng = rng or random.Random()  # noqa: S311 - load balancing, not cryptography
+        self._elsewhere = elsewhere
+        self._mode = mode
+        self._on_drained = on_drained
+        self._tasks = TaskSet("sidecar")
+        self._secrets = SecretStore(clock, self._tasks, self._secret_changed)
+        self.upstream = ClusterManager(clock, self._rng, self._secrets.current)
+        self._ports: dict[str, _Port] = {}
+        self._admin: list[tuple[PortListener, AdminLane]] = []
+        self._placeholder = unconnected_server()
+        self._lock = asyncio.Lock()
+        self._started = False
+        self.chain: HookChain = plugins.compile_chain(self._rng)
+        if self.chain.picks_endpoints:
+            self.upstream.pick_endpoint = self.chain.pick_endpoint
+        self.upstream.observer = ServerEvents(self.events, self._tasks)
+
+    def __repr__(self) -> str:
+        version = self.snapshot.version if self.snapshot else None
+        return f"<Sidecar version={version} listeners={list(self._ports)} ready={self.ready}>"
+
+    # -- start and stop -------------------------------------------------------------------------
+
+    async def start(self, snapshot: Snapshot) -> None:
+        """Apply the first snapshot, start the plugins, accept requests.
+
+        Raises:
+            ConfigError: the snapshot cannot be used.
+            ListenError: a port cannot be listened on.
+            PluginError: a plugin failed to start.
+        """
+        await self.apply(snapshot)
+        await self.plugins.startup(self)
+        self._started = True
+
+    async def stop(self, grace: float = 0.0) -> None:
+        """End everything: let requests finish for `grace` seconds, then let go of all. Idempotent."""
+        self.draining = True
+        for port in self._ports.values():
+            port.port.close()
+        cut = await drain(
+            [port.lane.connections for port in self._ports.values()], self.clock, grace
+        )
+        if cut:
+            logger.warning("%d connections were cut off after %g s of grace", cut, grace)
+        if self._started:
+            self._started = False
+            await self.plugins.shutdown()
+        for listener, lane in self._admin:
+            listener.close()
+            await drain([lane.connections], self.clock, 0.5)
+        await self.upstream.close()
+        await self._tasks.close()
+        self._ports.clear()
+
+    def drain(self) -> None:
+        """See `hookspecs.Mesh`: readiness off, no new connections, finish, then `on_drained`."""
+        if not self.draining:
+            self.draining = True
+            self._tasks.start(self._drain(), "drain")
+
+    async def _drain(self) -> None:
+        logger.info("draining: no new requests are taken; %g s for those in flight", DRAIN_GRACE)
+        for port in self._ports.values():
+            port.port.close()
+        groups = [port.lane.connections for port in self._ports.values()]
+        cut = await drain(groups, self.clock, DRAIN_GRACE)
+        logger.info("drained%s", f"; {cut} connections were cut off" if cut else "")
+        self._on_drained()
+
+    # -- configuration --------------------------------------------------------------------------
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Make `snapshot` the configuration in force, or leave everything as it is.
+
+        Raises:
+            ConfigError: a secret cannot be loaded, a plugin refused, or a port is not to be had.
+        """
+        async with self._lock:
+            try:
+                await self._apply(snapshot)
+            except Exception as error:
+                self.reject(snapshot.source, str(error))
+                raise
+            self.rejected = None
+
+    def reject(self, source: str, reason: str) -> None:
+        """Remember, for `/config` and `status()`, that a change was refused."""
+        self.rejected = {"source": source, "reason": reason, "at": iso_time(self.clock.wall())}
+
+    async def _apply(self, snapshot: Snapshot) -> None:
+        wanted = {
+            name: SecretFiles(Path(secret.certificate), Path(secret.key), Path(secret.bundle))
+            for name, secret in snapshot.secrets.items()
+        }
+        try:
+            staged = self._secrets.stage(wanted, snapshot.trust_domain)
+        except SecretError as error:
+            raise ConfigError(str(error)) from error
+        identities = {name: entry.holder.current for name, entry in staged.items()}
+        self.plugins.configure(snapshot, self.snapshot)
+        opened: dict[str, _Port] = {}
+        try:
+            for listener in snapshot.listeners:
+                running = self._ports.get(listener.name)
+                if running is None or _moved(running.listener, listener):
+                    identity = identities.get(listener.secret) if listener.secret else None
+                    opened[listener.name] = await self._open(snapshot, listener, identity)
+        except Exception:
+            for port in opened.values():
+                port.port.close()
+            if self.snapshot is not None:
+                self.plugins.configure(self.snapshot, self.snapshot)
+            raise
+        self._swap(snapshot, staged, opened)
+
+    def _swap(self, snapshot: Snapshot, staged: Any, opened: dict[str, _Port]) -> None:
+        """The point of no return: nothing here can fail or wait."""
+        self.snapshot = snapshot
+        changed = set(self._secrets.commit(staged))
+        self.upstream.apply(snapshot)
+        kept = {}
+        for listener in snapshot.listeners:
+            port = opened.get(listener.name)
+            if port is None:
+                port = self._ports[listener.name]
+                retls = listener.tls != port.listener.tls or listener.secret in changed
+                port.listener = listener
+                port.lane.binding = Binding.of(snapshot, listener)
+                if retls:
+                    self._tasks.start(self._refresh_tls(port), "tls")
+            kept[listener.name] = port
+        for name, port in self._ports.items():
+            if kept.get(name) is not port:
+                port.port.close()
+                for connection in list(port.lane.connections):
+                    connection.drain()
+        self._ports = kept
+        logger.info("configuration %s from %s is in force", snapshot.version, snapshot.source)
+
+    async def _open(self, snapshot: Snapshot, listener: Listener, identity: Any) -> _Port:
+        lane = FastLane(
+            Binding.of(snapshot, listener),
+            self.chain,
+            self.upstream,
+            self.events,
+            self.clock,
+            self._tasks,
+            self._identify,
+            self._placeholder,
+        )
+        port = PortListener(listener.name, lane, self.clock)
+        if listener.port not in self._elsewhere or listener.port == 0:
+            await port.open(listener.host, listener.port, _server_context(listener, identity))
+        return _Port(listener, lane, port)
+
+    def _identify(self, connection: Http1Server, listener: Listener) -> ConnectionContext | None:
+        identity = self._secrets.current(listener.secret) if listener.secret else None
+        mode = self._mode(listener) if self._mode is not None else None
+        return identify_connection(
+            connection, listener, identity, mode, self.clock.wall(), watched=self.events.watched
+        )
+
+    def _secret_changed(self, name: str) -> None:
+        self.upstream.identity_changed(name)
+        for port in self._ports.values():
+            if port.listener.secret == name:
+                self._tasks.start(self._refresh_tls(port), "tls")
+
+    async def _refresh_tls(self, port: _Port) -> None:
+        secret = port.listener.secret
+        identity = self._secrets.current(secret) if secret else None
+        await port.port.use_tls(_server_context(port.listener, identity))
+
+    # -- what plugins and the lanes ask of it ---------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """See `hookspecs.Mesh`."""
+        return self._started and self.snapshot is not None and not self.draining
+
+    @property
+    def bindings(self) -> dict[str, Binding]:
+        """The lanes' bindings in force, by listener name."""
+        return {name: port.lane.binding for name, port in self._ports.items()}
+
+    @property
+    def lanes(self) -> dict[str, FastLane]:
+        """The running lanes, by listener name."""
+        return {name: port.lane for name, port in self._ports.items()}
+
+    def port_of(self, name: str) -> PortListener | None:
+        """The open port of the listener `name`, or None."""
+        port = self._ports.get(name)
+        return port.port if port is not None and port.port.address is not None else None
+
+    def status(self) -> dict[str, Any]:
+        """See `hookspecs.Mesh`."""
+        snapshot = self.snapshot
+        return {
+            "ready": self.ready,
+            "draining": self.draining,
+            "version": snapshot.version if snapshot else None,
+            "source": snapshot.source if snapshot else None,
+            "service": snapshot.service if snapshot else None,
+            "rejected": self.rejected,
+            "listeners": [
+                {
+                    "name": name,
+                    "direction": str(port.listener.direction),
+                    "tls": str(port.listener.tls),
+                    "address": f"{port.port.address[0]}:{port.port.address[1]}"
+                    if port.port.address
+                    else None,
+                    "connections": len(port.lane.connections),
+                    "in_flight": port.lane.in_flight,
+                    "malformed": port.lane.refusals,
+                }
+                for name, port in self._ports.items()
+            ],
+            "plugins": [
+                {"name": name, "source": self.plugins.sources[name]} for name in self.plugins.names
+            ],
+            "plugin_errors": [
+                {"plugin": plugin, "hook": hook, "count": count}
+                for (plugin, hook), count in self.chain.errors.items()
+            ],
+        }
+
+    def clusters(self) -> list[dict[str, Any]]:
+        """See `hookspecs.Mesh`."""
+        return self.upstream.describe()
+
+    def certificates(self) -> list[dict[str, Any]]:
+        """See `hookspecs.Mesh`."""
+        now = self.clock.wall()
+        found = []
+        for name, holder in self._secrets.holders.items():
+            identity = holder.current
+            if identity is None:
+                continue
+            svid = identity.svid
+            found.append(
+                {
+                    "secret": name,
+                    "spiffe_id": str(svid.spiffe_id),
+                    "serial": f"{svid.serial:x}",
+                    "not_before": iso_time(svid.not_before),
+                    "not_after": iso_time(svid.not_after),
+                    "remaining_s": round(svid.not_after - now, 1),
+                    "generation": identity.generation,
+                    "problem": self._secrets.problem(name),
+                }
+            )
+        return found
+
+    def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        """See `hookspecs.Mesh`."""
+        from hms_addons.config.explain import explain  # noqa: PLC0415 - seldom asked
+
+        if self.snapshot is None:
+            message = "there is no configuration yet"
+            raise ConfigError(message)
+        return explain(self.snapshot, request_line, headers)
+
+    async def serve(
+        self, host: str, port: int, handler: Callable[[AdminRequest], Awaitable[Answer]]
+    ) -> tuple[str, int]:
+        """See `hookspecs.Mesh`."""
+        lane = AdminLane(handler)
+        listener = PortListener("admin", lane, self.clock)
+        await listener.open(host, port)
+        self._admin.append((listener, lane))
+        assert listener.address is not None  # noqa: S101 - it has just been opened
+        return listener.address
+
+
+def _server_context(listener: Listener, identity: Any) -> ssl.SSLContext | None:
+    if listener.tls is TlsMode.NONE:
+        return None
+    if identity is None:
+        message = (
+            f"listener '{listener.name}' asks for tls: {listener.tls} but nobody provides its "
+            f"secret '{listener.secret}'; add it under `secrets:`"
+        )
+        raise ConfigError(message)
+    context: ssl.SSLContext = identity.server_context(require_peer=listener.tls is TlsMode.STRICT)
+    return context
+
+
+def _moved(old: Listener, new: Listener) -> bool:
+    return (old.host, old.port) != (new.host, new.port)
