@@ -6,13 +6,13 @@ and asks `RouteMatch.rest_matches` for what is left; `why_not` is the same decis
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Mapping, Sequence
 
 
@@ -85,9 +85,7 @@ class RouteMatch:
         """Whether `host` (lower case, no port) is one of this route's."""
         return not self.hosts or any(covers_host(pattern, host) for pattern in self.hosts)
 
-    def rest_matches(
-        self, path: str, query: str, method: str, head: Mapping[bytes, bytes]
-    ) -> bool:
+    def rest_matches(self, path: str, query: str, method: str, head: Mapping[bytes, bytes]) -> bool:
         """Whether all holds that a look-up by path and exact host does not tell."""
         if self.methods and method not in self.methods:
             return False

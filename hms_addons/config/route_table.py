@@ -125,7 +125,7 @@ class RouteTable:
         return None if best is None else best.route
 
     @staticmethod
-    def _first(  # noqa: PLR0917 - a request's parts; keywords cost on the hot path
+    def _first(
         drawer: _Drawer,
         path: str,
         query: str,

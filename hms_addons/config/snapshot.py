@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hms_addons.config.route_table import RouteTable
+
+
+DEFAULT_TIMEOUT: Final = 15.0
+"""Seconds that an outbound request may take, all retries included, where no route says otherwise."""
 
 
 class Direction(StrEnum):
@@ -111,7 +115,7 @@ class Route:
     """In order; their weights sum to more than 0. `trafficPolicy` is already worked in."""
     service: str
     """The service this route leads to: what policies' `services` are matched against."""
-    timeout: float | None = 15.0
+    timeout: float | None = DEFAULT_TIMEOUT
     retry: RetryPolicy = RetryPolicy()
     thresholds: Thresholds | None = None
     """The route's own limits, on top of its cluster's."""
@@ -183,6 +187,7 @@ class Listener:
     services: Mapping[str, RouteTable] = field(default_factory=dict)
     """For requests that name a service: the routes that lead to it, then its default route.
 
+    By service, and by cluster where a cluster is not called as its service; names in lower case.
     Empty for an inbound listener. A service that is not here is unknown.
     """
     limits: Limits = Limits()

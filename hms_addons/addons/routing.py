@@ -1,0 +1,102 @@
+"""Where does a request go? The built-in plugin of the route phase.
+
+A request that names a service is looked up among the routes that lead there, any other among all
+routes of its listener; the tables are ready in the snapshot. It runs after other plugins' route
+hooks, so that theirs can take requests that no configured route takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from hms_addons.errors import Fault
+from hms_addons.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from hms_addons.config.snapshot import Listener, Route, WeightedCluster
+    from hms_addons.exchange import Exchange
+
+_SHOWN_SERVICES = 8
+_COMPARED_SERVICES = 200
+"""Services among which a close name is looked for; the search is slow and callers can ask often."""
+_SHOWN_LENGTH = 100
+"""Characters of a caller's text that an answer repeats."""
+
+
+class Routing:
+    """Finds the route by the snapshot's tables, and the cluster by weight.
+
+    Args:
+        random: chooses among weighted clusters.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random.random
+
+    @hookimpl(trylast=True)
+    def hms_route(self, exchange: Exchange) -> Route | None:
+        """The first matching route; sets `exchange.cluster`. Fails with 404 `NR` if there is none."""
+        listener = exchange.listener
+        service = exchange.service
+        if service is None:
+            table = listener.routes
+        else:
+            found = listener.services.get(service)
+            if found is None:
+                exchange.fail(Fault.UNKNOWN_SERVICE, _unknown(service, listener))
+                return None
+            table = found
+        route = table.match(exchange.path, exchange.query, exchange.method, exchange.head)
+        if route is None:
+            exchange.fail(Fault.NO_ROUTE, _no_route(exchange))
+            return None
+        clusters = route.clusters
+        name = clusters[0].cluster if len(clusters) == 1 else self._pick(clusters)
+        exchange.cluster = exchange.snapshot.clusters[name]
+        return route
+
+    def _pick(self, clusters: Sequence[WeightedCluster]) -> str:
+        """One of `clusters`, each as often as its share of the weights."""
+        point = self._random() * sum([item.weight for item in clusters])
+        for item in clusters:
+            point -= item.weight
+            if point < 0:
+                return item.cluster
+        # Rounding can leave the point on the very end: the last one that has a weight owns it.
+        return next(item.cluster for item in reversed(clusters) if item.weight)
+
+
+def _unknown(service: str, listener: Listener) -> str:
+    known = sorted(listener.services)
+    guess: list[str] = []
+    if len(known) <= _COMPARED_SERVICES and len(service) <= _SHOWN_LENGTH:
+        guess = difflib.get_close_matches(service, known, n=1)
+    hint = f" (did you mean {guess[0]}.svc?)" if guess else ""
+    if not known:
+        named = "it leads to none"
+    else:
+        more = len(known) - _SHOWN_SERVICES
+        shown = ", ".join(known[:_SHOWN_SERVICES])
+        named = f"it leads to {shown}" + (f" and {more} more" if more > 0 else "")
+    return (
+        f"the listener {listener.name} knows no service {_short(service)!r}{hint}; {named}. "
+        "Add a cluster of that name to the configuration"
+    )
+
+
+def _no_route(exchange: Exchange) -> str:
+    listener = exchange.listener
+    host = exchange.header("host") or ""
+    return (
+        f"no route of the listener {listener.name} matches {_short(exchange.method)} "
+        f"{_short(exchange.path)} for the host {_short(host)!r} ({len(listener.routes)} routes); "
+        "`hms explain` says why each was passed over, and a service can be named by ?host=NAME.svc"
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

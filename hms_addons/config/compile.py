@@ -1,0 +1,379 @@
+"""Compiles what users write into the snapshot that the hot path reads.
+
+Everything that can be decided once is decided here: defaults, addresses, which SPIFFE IDs a cluster
+may have, canary shares, route tables. The result is consistent or there is none: each reference
+leads somewhere, each weight sums to something, and no cluster that asks for TLS is left without.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
+from hms_addons.config.problems import listing
+from hms_addons.config.schema_base import parse_address
+from hms_addons.config.snapshot import (
+    Cluster,
+    Direction,
+    EndpointSpec,
+    Governance,
+    HeaderNames,
+    JwtProvider,
+    Limits,
+    Listener,
+    OutlierDetection,
+    Policy,
+    PolicyAction,
+    Rbac,
+    Secret,
+    Snapshot,
+    Thresholds,
+    TlsMode,
+    UpstreamTls,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hms_addons.config.problems import Path, Report
+    from hms_addons.config.schema import (
+        ClusterModel,
+        Config,
+        EndpointModel,
+        ListenerModel,
+        TlsContextModel,
+    )
+    from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
+    from hms_addons.config.yaml_marks import Document
+
+APP_PREFIX: Final = "app:"
+"""Begins the name of the cluster that an inbound listener's app becomes."""
+_VERSION_SUFFIX = re.compile(r"-v[0-9]+$")
+_SENSITIVE = re.compile(r"secret|token|passw|credential|api_?key|private", re.IGNORECASE)
+_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
+_DEFAULT_TTL = 60.0
+_STALE_TTLS = 10
+"""`max_stale` in TTLs, where it is not written (SEMANTICS, Governance)."""
+
+
+def compile_config(
+    config: Config, document: Document, report: Report, *, source: str, service: str | None = None
+) -> Snapshot | None:
+    """The snapshot, or None when `report` now holds why there is none.
+
+    Args:
+        config: the validated configuration.
+        document: what it was read from; its marks say which file a relative path belongs to.
+        report: takes the problems.
+        source: where it came from, for people.
+        service: the service this sidecar stands beside, if the command line says so.
+    """
+    return _Compiler(config, document, report, service or config.service).compile(source)
+
+
+class _Compiler:
+    def __init__(
+        self, config: Config, document: Document, report: Report, service: str | None
+    ) -> None:
+        self._config = config
+        self._document = document
+        self._report = report
+        self._service = service
+
+    def compile(self, source: str) -> Snapshot | None:
+        config = self._config
+        traffic = self._traffic()
+        self._check_own_service()
+        self._check_addresses()
+        clusters = dict(traffic.clusters)
+        listeners = []
+        for index, model in enumerate(config.listeners):
+            app = self._app_cluster(model)
+            if app is not None:
+                clusters[app.name] = app
+            listeners.append(self._listener(model, ("listeners", index), traffic, app))
+        if self._report.failed:
+            return None
+        document = redacted(self._document.data or {})
+        return Snapshot(
+            version=digest(self._document.data or {}, self._service),
+            source=source,
+            service=self._service,
+            trust_domain=config.trust_domain,
+            listeners=tuple(listeners),
+            clusters=clusters,
+            secrets=self._secrets(),
+            governance=_governance(config.governance),
+            rbac=self._rbac(config.rbac),
+            headers=_headers(config.headers),
+            plugins=config.plugins,
+            document=document,
+        )
+
+    # Clusters
+
+    def _traffic(self) -> Traffic:
+        models = self._config.clusters
+        clusters = {model.name: self._cluster(model) for model in models}
+        self._check_names(clusters)
+        shares = {m.name: m.trafficPolicy.weight for m in models if m.trafficPolicy is not None}
+        members: dict[str, list[str]] = {}
+        for name, cluster in clusters.items():
+            members.setdefault(cluster.service, []).append(name)
+        bases = {}
+        for service, names in members.items():
+            steady = [name for name in names if name not in shares]
+            bases[service] = [service] if service in steady else steady
+        canaries: dict[str, list[tuple[str, int]]] = {}
+        for index, model in enumerate(models):
+            if model.name in shares:
+                service = clusters[model.name].service
+                self._check_canary(index, model, service, bases[service])
+                for base in bases[service]:
+                    canaries.setdefault(base, []).append((model.name, shares[model.name]))
+        self._check_shares(canaries)
+        # A service of canaries alone is an error by now; its table must not be empty all the same.
+        return Traffic(clusters, canaries, {s: found or members[s] for s, found in bases.items()})
+
+    def _check_names(self, clusters: Mapping[str, Cluster]) -> None:
+        """Host names know no case, so names must differ in more."""
+        seen: dict[str, str] = {}
+        for index, cluster in enumerate(clusters.values()):
+            for name in dict.fromkeys((cluster.name, cluster.service)):
+                other = seen.setdefault(name.lower(), name)
+                if other != name:
+                    message = f"{name!r} and {other!r} differ only in case, which hosts do not tell"
+                    self._report.error(("clusters", index, "name"), message)
+
+    def _check_canary(
+        self, index: int, model: ClusterModel, service: str, bases: Sequence[str]
+    ) -> None:
+        if bases:
+            return
+        path: Path = ("clusters", index, "trafficPolicy")
+        others = [m.name for m in self._config.clusters if m.trafficPolicy is None]
+        message = (
+            f"{model.name} is to get a share of the service {service}, but no other cluster belongs "
+            f"to it; name the base's with `service:` (clusters: {listing(others)})"
+        )
+        self._report.error(path, message)
+
+    def _check_shares(self, canaries: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+        positions = {model.name: index for index, model in enumerate(self._config.clusters)}
+        for base, shares in canaries.items():
+            total = sum(percent for _, percent in shares)
+            if total > 100:  # noqa: PLR2004 - percent
+                named = " + ".join(f"{name} {percent}" for name, percent in shares)
+                path: Path = ("clusters", positions[shares[-1][0]], "trafficPolicy")
+                message = f"the shares of {base} sum to {total}%, more than there is: {named}"
+                self._report.error(path, message)
+
+    def _cluster(self, model: ClusterModel) -> Cluster:
+        service = model.service or _VERSION_SUFFIX.sub("", model.name)
+        given = {
+            key: value
+            for key in ("load_balancer", "connect_timeout", "idle_timeout")
+            if (value := getattr(model, key)) is not None
+        }
+        if model.circuit_breakers is not None:
+            given["thresholds"] = Thresholds(**model.circuit_breakers.given())
+        if model.outlier_detection is not None:
+            given["outlier_detection"] = OutlierDetection(**model.outlier_detection.given())
+        elif "outlier_detection" in model.model_fields_set:
+            given["outlier_detection"] = None
+        return Cluster(
+            name=model.name,
+            service=service,
+            endpoints=tuple(map(_endpoint, model.endpoints)),
+            dns=tuple(map(_endpoint, model.dns or ())),
+            tls=self._upstream_tls(model.tls_context, service, model.name),
+            **given,
+        )
+
+    def _upstream_tls(
+        self, model: TlsContextModel | None, service: str, name: str
+    ) -> UpstreamTls | None:
+        if model is None:
+            return None
+        peers = model.peers or ([model.peer] if model.peer is not None else None)
+        if peers is None:
+            domain = self._config.trust_domain
+            prefix = "" if domain is None else f"spiffe://{domain}/"
+            peers = [f"{prefix}svc/{service}", f"{prefix}svc/{name}"]
+        return UpstreamTls(secret=model.sds, peers=frozenset(peers))
+
+    # Listeners
+
+    def _app_cluster(self, model: ListenerModel) -> Cluster | None:
+        if model.app is None:
+            return None
+        host, port = parse_address(model.app)
+        # No outlier detection: one app is all there is, and ejecting it at its own door would turn
+        # a few 500s into 503s for every caller. Their own sidecars decide that (as Istio's do).
+        return Cluster(
+            name=f"{APP_PREFIX}{model.name}",
+            service=self._service or model.name,
+            endpoints=(EndpointSpec(host=host, port=port),),
+            outlier_detection=None,
+        )
+
+    def _listener(
+        self, model: ListenerModel, path: Path, traffic: Traffic, app: Cluster | None
+    ) -> Listener:
+        direction = Direction(model.direction)
+        if direction is Direction.OUTBOUND:
+            routes, services = compile_outbound(model, path, traffic, self._report)
+        else:
+            routes, services = compile_inbound(model, path, traffic, app, self._report), {}
+        tls = TlsMode(model.tls or TlsMode.NONE)
+        default_host = "127.0.0.1" if direction is Direction.OUTBOUND else "0.0.0.0"  # noqa: S104 - peers must reach it
+        return Listener(
+            name=model.name,
+            host=model.host or default_host,
+            port=model.port,
+            direction=direction,
+            tls=tls,
+            secret=None if tls is TlsMode.NONE else self._listener_secret(model, path),
+            routes=routes,
+            services=services,
+            limits=Limits(**({} if model.limits is None else model.limits.given())),
+        )
+
+    def _listener_secret(self, model: ListenerModel, path: Path) -> str | None:
+        """The secret named, or the only one that is spoken of at all."""
+        if model.secret is not None:
+            return model.secret
+        config = self._config
+        asked = {c.tls_context.sds for c in config.clusters if c.tls_context is not None}
+        names = sorted(config.secrets) or sorted(asked)
+        if len(names) == 1:
+            return names[0]
+        which = f"name one of them with `secret:` ({listing(names)})" if names else "add `secrets:`"
+        message = f"tls: {model.tls} needs a certificate to show; {which}"
+        self._report.error((*path, "tls"), message)
+        return None
+
+    def _check_addresses(self) -> None:
+        seen: list[tuple[str, int, str]] = []
+        for index, model in enumerate(self._config.listeners):
+            default_host = "127.0.0.1" if model.direction == "outbound" else ""
+            host = model.host or default_host
+            for other_host, port, name in seen:
+                both = host == other_host or _ANY_ADDRESS & {host, other_host}
+                if port == model.port != 0 and both:
+                    message = f"the port {port} is taken by the listener {name}"
+                    self._report.error(("listeners", index, "port"), message)
+            seen.append((host, model.port, model.name))
+
+    def _check_own_service(self) -> None:
+        if self._service is not None or all(m.app is None for m in self._config.listeners):
+            return
+        for index, policy in enumerate(self._config.rbac.policies):
+            if policy.services is not None:
+                message = (
+                    "this policy is for certain services, but which one this sidecar stands beside "
+                    "is not known, so it could not be applied; add `service:` to the configuration"
+                )
+                self._report.error(("rbac", "policies", index, "services"), message)
+
+    # Files and policies
+
+    def _file(self, path: Path, value: str) -> str:
+        """`value` as an absolute path; relative ones are relative to the file that wrote them."""
+        written_in = self._document.marks.place_of(path).file
+        return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(written_in)), value))  # noqa: PTH100, PTH118, PTH120 - a text in, a text out
+
+    def _secrets(self) -> dict[str, Secret]:
+        return {
+            name: Secret(
+                name=name,
+                **{
+                    key: self._file(("secrets", name, key), getattr(model, key))
+                    for key in ("certificate", "key", "bundle")
+                },
+            )
+            for name, model in self._config.secrets.items()
+        }
+
+    def _rbac(self, model: RbacModel) -> Rbac:
+        providers = []
+        for index, provider in enumerate(model.providers):
+            values = provider.given()
+            for key in ("public_key_file", "jwks_file"):
+                if key in values:
+                    values[key] = self._file(("rbac", "providers", index, key), values[key])
+            default = ("HS256",) if provider.hs256_secret_env is not None else ("RS256",)
+            values["algorithms"] = tuple(values.get("algorithms", default))
+            values["audiences"] = tuple(values.get("audiences", ()))
+            providers.append(JwtProvider(**values))
+        policies = [
+            Policy(
+                name=policy.name,
+                action=PolicyAction(policy.action),
+                **{
+                    key: tuple(value)
+                    for key, value in policy.given().items()
+                    if key not in {"name", "action"}
+                },
+            )
+            for policy in model.policies
+        ]
+        return Rbac(
+            providers=tuple(providers),
+            policies=tuple(policies),
+            role_order=tuple(model.role_order or ()),
+        )
+
+
+def _endpoint(model: EndpointModel) -> EndpointSpec:
+    host, port = parse_address(model.address)
+    values = model.given()
+    del values["address"]
+    return EndpointSpec(host=host, port=port, **values)
+
+
+def _governance(model: GovernanceModel | None) -> Governance | None:
+    if model is None:
+        return None
+    values = model.given()
+    values["fail_open"] = values.pop("on_failure", "closed") == "open"
+    ttl = values.get("ttl", _DEFAULT_TTL)
+    values.setdefault("max_stale", _STALE_TTLS * ttl)
+    return Governance(**values)
+
+
+def _headers(model: HeadersModel | None) -> HeaderNames:
+    if model is None:
+        return HeaderNames()
+    return HeaderNames(**{key: value.encode() for key, value in model.given().items()})
+
+
+def digest(data: Mapping[str, Any], service: str | None) -> str:
+    """A short name for a configuration's content: the same for the same, in any order of keys."""
+    text = json.dumps([data, service], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def redacted(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy to be shown: plugins' options whose names speak of secrets are hidden.
+
+    Our own sections hold none: they name files and environment variables.
+    """
+    shown = copy.deepcopy(dict(data))
+    if isinstance(shown.get("plugins"), dict):
+        shown["plugins"] = {name: _hide(options) for name, options in shown["plugins"].items()}
+    return shown
+
+
+def _hide(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "(hidden)" if _SENSITIVE.search(key) and item is not None else _hide(item)
+            for key, item in value.items()
+        }
+    return [_hide(item) for item in value] if isinstance(value, list) else value

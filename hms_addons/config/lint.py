@@ -1,0 +1,214 @@
+"""Warnings: what works, but was hardly meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hms_addons.config.problems import closest, listing
+from hms_addons.config.snapshot import Direction, TlsMode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hms_addons.config.problems import Path, Report
+    from hms_addons.config.route_match import RouteMatch, ValueMatch
+    from hms_addons.config.schema import Config
+    from hms_addons.config.snapshot import Listener, Route, Snapshot
+
+_BALANCERS = frozenset({"least_request", "random", "round_robin"})
+
+
+def lint(config: Config, snapshot: Snapshot, report: Report) -> None:
+    """Add a warning to `report` for everything in `snapshot` that was hardly meant."""
+    if not config.listeners:
+        report.warning((), "there are no listeners: this sidecar would take no requests")
+    for index, listener in enumerate(snapshot.listeners):
+        _unreachable_routes(listener, ("listeners", index), report)
+    _listeners(config, report)
+    _routes(config, report)
+    _clusters(config, report)
+    _rbac(config, snapshot, report)
+
+
+# Routes that an earlier one hides
+
+
+def _unreachable_routes(listener: Listener, path: Path, report: Report) -> None:
+    """Routes are filed by path and host, so that 5,000 of them are not compared pair by pair."""
+    filed: dict[tuple[str, str | None], list[tuple[RouteMatch, Route]]] = {}
+    for index, (match, route) in enumerate(listener.routes.entries):
+        if route.default:
+            continue
+        hidden_by = _hiding(match, filed)
+        if hidden_by is not None:
+            here: Path = (*path, "routes", index)
+            what = f"the earlier route {hidden_by.name} matches all that this one could"
+            if listener.direction is Direction.OUTBOUND and hidden_by.service != route.service:
+                report.warning(here, f"reached only by naming {route.service}.svc: {what}")
+            else:
+                report.warning(here, f"never reached: {what}")
+        key = _path_key(match)
+        for host in match.hosts or (None,):
+            filed.setdefault((key, host), []).append((match, route))
+
+
+def _hiding(
+    match: RouteMatch, filed: dict[tuple[str, str | None], list[tuple[RouteMatch, Route]]]
+) -> Route | None:
+    for key in _covering_paths(match):
+        for host in _covering_hosts(match):
+            for earlier, route in filed.get((key, host), ()):
+                if _covers(earlier, match):
+                    return route
+    return None
+
+
+def _path_key(match: RouteMatch) -> str:
+    if match.exact is not None:
+        return f"={match.exact}"
+    if match.prefix is not None:
+        return match.prefix
+    return "" if match.regex is None else f"~{match.regex.pattern}"
+
+
+def _covering_paths(match: RouteMatch) -> Iterator[str]:
+    """Keys of the path conditions that hold wherever `match`'s does."""
+    yield ""
+    if match.regex is not None:
+        yield _path_key(match)
+        return
+    if match.exact is not None:
+        yield _path_key(match)
+    whole = match.exact or match.prefix or ""
+    end = whole.find("/", 1)
+    while end > 0:
+        yield whole[:end]
+        end = whole.find("/", end + 1)
+    yield whole
+
+
+def _covering_hosts(match: RouteMatch) -> Iterator[str | None]:
+    """Host conditions of which one must be there if every host of `match` is covered."""
+    yield None
+    if match.hosts:
+        first = match.hosts[0]
+        yield first
+        rest = first.removeprefix("*.")
+        while "." in rest:
+            rest = rest.partition(".")[2]
+            yield f"*.{rest}"
+
+
+def _covers(earlier: RouteMatch, later: RouteMatch) -> bool:
+    """Whether `earlier` holds wherever `later` does, given that its path does."""
+    if earlier.hosts and not (
+        later.hosts and all(_host_covered(earlier, host) for host in later.hosts)
+    ):
+        return False
+    if earlier.methods and not (later.methods and later.methods <= earlier.methods):
+        return False
+    return all(_implied(one, later.headers) for one in earlier.headers) and all(
+        _implied(one, later.query) for one in earlier.query
+    )
+
+
+def _host_covered(earlier: RouteMatch, host: str) -> bool:
+    if host in earlier.hosts:
+        return True
+    return earlier.host_matches(host if not host.startswith("*.") else f"x{host[1:]}")
+
+
+def _implied(wanted: ValueMatch, given: tuple[ValueMatch, ...]) -> bool:
+    """Whether one of the conditions `given` makes `wanted` hold."""
+    for condition in given:
+        if condition.name != wanted.name:
+            continue
+        if condition == wanted:
+            return True
+        if wanted.present is True and condition.present is None:
+            return True
+        if wanted.regex and condition.exact is not None and wanted.accepts([condition.exact]):
+            return True
+    return False
+
+
+# Sections
+
+
+def _listeners(config: Config, report: Report) -> None:
+    tls = any(cluster.tls_context for cluster in config.clusters) or bool(config.secrets)
+    for index, listener in enumerate(config.listeners):
+        path: Path = ("listeners", index)
+        if listener.direction == "inbound" and tls and listener.tls in {None, TlsMode.NONE}:
+            message = (
+                "takes plain text from anyone, though the mesh has certificates; add tls: strict"
+            )
+            report.warning((*path, "name"), message)
+
+
+def _routes(config: Config, report: Report) -> None:
+    for at, listener in enumerate(config.listeners):
+        for index, route in enumerate(listener.routes):
+            path: Path = ("listeners", at, "routes", index, "action")
+            for number, item in enumerate(route.action.clusters or ()):
+                if item.weight == 0:
+                    here: Path = (*path, "clusters", number, "weight")
+                    report.warning(here, f"weight 0: {item.name} gets nothing from this route")
+            retries, timeout = route.action.retries, route.action.timeout
+            per_try = None if retries is None else retries.per_try_timeout
+            if per_try is not None and timeout and per_try >= timeout:
+                here = (*path, "retries", "per_try_timeout")
+                message = f"not shorter than the route's timeout of {timeout:g}s, which includes it"
+                report.warning(here, message)
+
+
+def _clusters(config: Config, report: Report) -> None:
+    routed = {
+        name
+        for listener in config.listeners
+        for route in listener.routes
+        for name in (route.action.cluster, *(item.name for item in route.action.clusters or ()))
+    }
+    outbound = any(listener.direction == "outbound" for listener in config.listeners)
+    tls = any(cluster.tls_context for cluster in config.clusters)
+    for index, cluster in enumerate(config.clusters):
+        path: Path = ("clusters", index)
+        canary = cluster.trafficPolicy
+        if canary is not None and canary.weight == 0:
+            message = f"weight 0: {cluster.name} gets nothing but what names it"
+            report.warning((*path, "trafficPolicy"), message)
+        if cluster.name not in routed and canary is None:
+            but = f" but requests that name {cluster.name}.svc" if outbound else ""
+            report.warning(
+                (*path, "name"), f"unused: no route leads to {cluster.name}, nothing{but}"
+            )
+        if not cluster.endpoints and not cluster.dns:
+            message = f"{cluster.name} has no endpoints: requests to it are answered with 503"
+            report.warning((*path, "name"), f"{message}; add `endpoints:` or `dns:`")
+        if tls and cluster.tls_context is None:
+            message = f"{cluster.name} is called in plain text, though others have TLS"
+            report.warning((*path, "name"), f"{message}; add `tls_context:`")
+        balancer = cluster.load_balancer
+        if balancer is not None and balancer not in _BALANCERS:
+            message = f"{balancer} is no built-in balancer ({listing(_BALANCERS)}); a plugin must provide it"
+            report.warning((*path, "load_balancer"), message, closest(balancer, _BALANCERS))
+
+
+def _rbac(config: Config, snapshot: Snapshot, report: Report) -> None:
+    policies = config.rbac.policies
+    if config.rbac.providers and not any(p.roles or p.subjects for p in policies):
+        message = "no policy asks for a role or a subject: tokens are verified and passed on as headers only"
+        if policies:
+            report.warning(("rbac", "providers"), message)
+    known = {cluster.service for cluster in snapshot.clusters.values()}
+    if snapshot.service is not None:
+        known.add(snapshot.service)
+    for index, policy in enumerate(policies):
+        for number, service in enumerate(policy.services or ()):
+            if service not in known:
+                path: Path = ("rbac", "policies", index, "services", number)
+                message = f"no route here leads to the service {service}, so this never applies"
+                report.warning(path, message, closest(service, known))
+        if (policy.roles or policy.subjects) and not config.rbac.providers:
+            message = "needs a token, but there are no providers to verify one"
+            report.warning(("rbac", "policies", index, "name"), message)

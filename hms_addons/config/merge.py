@@ -1,0 +1,134 @@
+"""Several files as one configuration: later files add to earlier ones.
+
+- Listeners and clusters (lists of named things) and secrets merge by name: a new name is added, for
+  a known one the later file's keys are added or replace the earlier ones.
+- `governance`, `rbac`, `headers` and each plugin's options merge by key in the same way.
+- `rbac.providers` and `rbac.policies` merge by name as well, so an overlay cannot drop a policy by
+  accident.
+- Everything else is replaced whole, lists too: a later file's `routes` take the place of a listener's
+  routes, because the order of routes is their meaning and two files cannot interleave it.
+
+Marks follow the data, so that a problem is shown in the file that wrote it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.config.problems import ConfigProblems, Place, Problem, Severity, dotted
+from hms_addons.config.yaml_marks import Document, Marks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hms_addons.config.problems import Path
+
+_NAMED_LISTS: Final = frozenset(
+    {("listeners",), ("clusters",), ("rbac", "providers"), ("rbac", "policies")}
+)
+"""Lists whose items merge by their `name`."""
+_MERGED_MAPPINGS: Final = frozenset(
+    {(), ("secrets",), ("governance",), ("rbac",), ("headers",), ("plugins",)}
+)
+"""Mappings that merge key by key; so do the items of named lists, of `secrets` and `plugins`."""
+_MERGED_ITEMS: Final = frozenset({"secrets", "plugins"})
+
+
+def merge(documents: Sequence[Document]) -> Document:
+    """Merge `documents`, the later over the earlier.
+
+    Raises:
+        ConfigProblems: a document is not a mapping, or names one thing twice; all such problems.
+    """
+    problems = [problem for document in documents for problem in _check(document)]
+    if problems:
+        raise ConfigProblems(problems)
+    merged = Document({}, documents[0].marks if documents else Marks(Place("(nothing)", 1, 1)))
+    for document in documents:
+        if document.data is not None:
+            merged = _merge_mapping(merged, document, ())
+    return merged
+
+
+def _check(document: Document) -> list[Problem]:
+    if document.data is None:
+        return []
+    if not isinstance(document.data, dict):
+        message = "a configuration is a mapping with keys such as 'listeners' and 'clusters'"
+        return [Problem(Severity.ERROR, *document.marks.place, "", message)]
+    problems: list[Problem] = []
+    for path in sorted(_NAMED_LISTS):
+        value: Any = document.data
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, list):
+            problems.extend(_twice(value, path, document.marks))
+    return problems
+
+
+def _twice(items: list[Any], path: Path, marks: Marks) -> list[Problem]:
+    seen: dict[str, int] = {}
+    problems = []
+    for index, item in enumerate(items):
+        name = _name(item)
+        if name is None:
+            continue
+        if name in seen:
+            here: Path = (*path, index, "name")
+            first = marks.place_of((*path, seen[name], "name"))
+            message = f"the name {name!r} is here twice; first in line {first.line}"
+            problems.append(Problem(Severity.ERROR, *marks.place_of(here), dotted(here), message))
+        else:
+            seen[name] = index
+    return problems
+
+
+def _name(item: Any) -> str | None:
+    name = item.get("name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _merge_mapping(old: Document, new: Document, path: Path) -> Document:
+    data: dict[str, Any] = dict(old.data)
+    marks = Marks(old.marks.place if old.data else new.marks.place)
+    marks.keys = dict(old.marks.keys)
+    marks.children = dict(old.marks.children)
+    for key, value in new.data.items():
+        child = Document(value, new.marks.children[key])
+        here = (*path, key)
+        if key in data:
+            child = _merge_value(Document(data[key], marks.children[key]), child, here)
+        data[key] = child.data
+        marks.children[key] = child.marks
+        marks.keys[key] = new.marks.keys[key]
+    return Document(data, marks)
+
+
+def _merge_value(old: Document, new: Document, path: Path) -> Document:
+    if isinstance(old.data, dict) and isinstance(new.data, dict):
+        if path in _MERGED_MAPPINGS or (len(path) == 2 and path[0] in _MERGED_ITEMS):  # noqa: PLR2004 - section and name
+            return _merge_mapping(old, new, path)
+    elif isinstance(old.data, list) and isinstance(new.data, list) and path in _NAMED_LISTS:
+        return _merge_named(old, new, path)
+    return new
+
+
+def _merge_named(old: Document, new: Document, path: Path) -> Document:
+    items: list[Any] = list(old.data)
+    marks = Marks(old.marks.place)
+    marks.children = dict(old.marks.children)
+    known = {name: index for index, item in enumerate(items) if (name := _name(item)) is not None}
+    for index, item in enumerate(new.data):
+        child = Document(item, new.marks.children[index])
+        name = _name(item)
+        at = len(items) if name is None else known.get(name, len(items))
+        if at < len(items):
+            # Keys of a named item replace one another whole, whatever they are called.
+            child = _merge_mapping(Document(items[at], marks.children[at]), child, (*path, at))
+            items[at] = child.data
+        else:
+            items.append(child.data)
+            if name is not None:
+                known[name] = at
+        marks.children[at] = child.marks
+    return Document(items, marks)

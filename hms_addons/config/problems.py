@@ -1,0 +1,167 @@
+"""What is wrong with a configuration, and where: every problem at once, each with its place.
+
+Printed as `file:line:column: path: message (did you mean …?)`, the form that editors and CI
+systems turn into links.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hms_addons.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+type Path = tuple[str | int, ...]
+"""Where in a configuration: keys and list positions from the top."""
+
+_COMPARED = 500
+"""Most names that a suggestion is looked for among: the search is slow and only a courtesy."""
+_COMPARED_LENGTH = 100
+
+
+class Place(NamedTuple):
+    """A place in a file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class Severity(StrEnum):
+    """Whether a configuration can be used in spite of it."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, where, and what was probably meant."""
+
+    severity: Severity
+    file: str
+    line: int
+    column: int
+    path: str
+    """Dotted, as `listeners[0].routes[1].action.cluster`; empty for the document as a whole."""
+    message: str
+    suggestion: str | None = None
+
+    def __str__(self) -> str:
+        kind = "warning: " if self.severity is Severity.WARNING else ""
+        path = f"{self.path}: " if self.path else ""
+        guess = f" (did you mean {self.suggestion}?)" if self.suggestion else ""
+        return f"{self.file}:{self.line}:{self.column}: {kind}{path}{self.message}{guess}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON-ready types."""
+        return {
+            "severity": str(self.severity),
+            "file": self.file,
+            "line": self.line,
+            "column": self.column,
+            "path": self.path,
+            "message": self.message,
+            "suggestion": self.suggestion,
+        }
+
+
+class ConfigProblems(ConfigError):  # noqa: N818 - it is the problems that it is about
+    """A configuration is refused; holds every problem that was found, warnings included."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        errors = [problem for problem in self.problems if problem.severity is Severity.ERROR]
+        super().__init__("\n".join(map(str, errors)))
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects problems while a configuration is checked.
+
+    Args:
+        place_of: finds where the value (or with True: the key) at a path was written.
+    """
+
+    place_of: Callable[[Path, bool], Place]
+    problems: list[Problem] = field(default_factory=list)
+
+    def error(
+        self, path: Path, message: str, suggestion: str | None = None, *, at_key: bool = False
+    ) -> None:
+        """Record something that makes the configuration unusable."""
+        self._add(Severity.ERROR, path, message, suggestion, at_key=at_key)
+
+    def warning(
+        self, path: Path, message: str, suggestion: str | None = None, *, at_key: bool = False
+    ) -> None:
+        """Record something that works but was hardly meant."""
+        self._add(Severity.WARNING, path, message, suggestion, at_key=at_key)
+
+    def _add(
+        self, severity: Severity, path: Path, message: str, suggestion: str | None, *, at_key: bool
+    ) -> None:
+        place = self.place_of(path, at_key)
+        problem = Problem(severity, *place, dotted(path), message, suggestion)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is any error."""
+        return any(problem.severity is Severity.ERROR for problem in self.problems)
+
+    def sorted(self) -> tuple[Problem, ...]:
+        """The problems by file, in the order they were first met there, then by place."""
+        files = {file: n for n, file in enumerate(dict.fromkeys(p.file for p in self.problems))}
+        return tuple(sorted(self.problems, key=lambda p: (files[p.file], p.line, p.column)))
+
+    def raise_errors(self) -> None:
+        """Raise `ConfigProblems` if there is any error."""
+        if self.failed:
+            raise ConfigProblems(self.sorted())
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """Print a path: `('listeners', 0, 'port')` as `listeners[0].port`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that `name` is probably a misspelling of, or None."""
+    names = list(known)
+    if not isinstance(name, str) or len(name) > _COMPARED_LENGTH or len(names) > _COMPARED:
+        return None
+    folded: dict[str, str] = {}
+    for candidate in names:
+        folded.setdefault(_fold(candidate), candidate)
+    found = difflib.get_close_matches(_fold(name), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def _fold(name: str) -> str:
+    """Letters alone: `maxConnections` and `max-connections` are `max_connections` misspelt."""
+    return "".join(c for c in name.lower() if c.isalnum()) or name
+
+
+def listing(names: Iterable[str], limit: int = 12) -> str:
+    """Some names for a message: `a, b and 3 more`; `none` when there are none."""
+    found = sorted(names)
+    if not found:
+        return "none"
+    shown = ", ".join(found[:limit])
+    return shown if len(found) <= limit else f"{shown} and {len(found) - limit} more"

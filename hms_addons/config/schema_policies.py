@@ -1,0 +1,205 @@
+"""What users write about governance, tokens, policies and the mesh's own headers."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from hms_addons.config.request_target import TargetError, normalise_path
+from hms_addons.config.schema_base import (
+    AlsoAccepts,
+    Duration,
+    FieldName,
+    Method,
+    Model,
+    Name,
+    PositiveDuration,
+    fault,
+    one_or_many,
+    shown,
+)
+
+_HMAC: Final = ("HS256", "HS384", "HS512")
+_PUBLIC_KEY: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+type Algorithm = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+    "ES256", "ES384", "ES512", "EdDSA",
+]  # fmt: skip
+_KEY_SOURCES: Final = ("hs256_secret_env", "public_key_file", "jwks_file")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_OURS: Final = frozenset(
+    """authorization connection content-length content-type cookie date expect host keep-alive
+    proxy-authorization set-cookie te trailer transfer-encoding upgrade via x-request-id
+    """.split()
+)
+"""Fields with a meaning of their own, which the mesh must not remove and set."""
+
+_TextList = Annotated[list[str], BeforeValidator(one_or_many), AlsoAccepts({"type": "string"})]
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise fault(f"{shown(value)} is not a URL: {error}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise fault(f"expected a URL such as http://127.0.0.1:9100, not {shown(value)}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise fault("a URL here has no user, query or fragment")
+    return value.rstrip("/")
+
+
+def _env_name(value: str) -> str:
+    if not _ENV_NAME.fullmatch(value):
+        raise fault(
+            "this is the name of an environment variable that holds the secret, "
+            "as HMS_JWT_SECRET; never the secret itself"
+        )
+    return value
+
+
+class GovernanceModel(Model):
+    """Where the policy version header comes from."""
+
+    url: Annotated[str, AfterValidator(_url)]
+    """HMS-GOV; `/policy-header` is asked for below it."""
+    ttl: PositiveDuration | None = None
+    """How long an answer counts, unless it says so itself; default 60s."""
+    max_stale: Duration | None = None
+    """How long an old answer serves while HMS-GOV is away; default 10 times the TTL."""
+    on_failure: Literal["open", "closed"] | None = None
+    """Without any answer: send requests without the header, or refuse them (the default)."""
+    timeout: PositiveDuration | None = None
+    """Of one question to HMS-GOV; default 5s."""
+
+
+class JwtProviderModel(Model):
+    """One issuer of tokens, and how its tokens are verified."""
+
+    name: Name
+    """For logs and metrics."""
+    issuer: str | None = None
+    """What `iss` must be; also tells providers apart."""
+    audiences: _TextList | None = None
+    """`aud` must hold one of them."""
+    algorithms: Annotated[list[Algorithm], Field(min_length=1)] | None = None
+    """The only ones taken; default RS256, or HS256 with hs256_secret_env."""
+    hs256_secret_env: Annotated[str, AfterValidator(_env_name)] | None = None
+    """Environment variable that holds the shared secret."""
+    public_key_file: str | None = None
+    """PEM file with the public key, relative to this file."""
+    jwks_file: str | None = None
+    """JWKS file, relative to this file."""
+    role_claim: Annotated[str, Field(min_length=1)] | None = None
+    """Dotted path of the claim that holds the roles; default `roles`."""
+    leeway: Duration | None = None
+    """Allowed difference of clocks; default 60s."""
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        sources = [name for name in _KEY_SOURCES if getattr(self, name) is not None]
+        if len(sources) != 1:
+            at = (sources[1],) if sources else ()
+            raise fault(f"give exactly one of {', '.join(_KEY_SOURCES)}", at=at)
+        allowed = _HMAC if self.hs256_secret_env is not None else _PUBLIC_KEY
+        for index, algorithm in enumerate(self.algorithms or ()):
+            if algorithm not in allowed:
+                # A public key taken for an HMAC secret lets anyone sign (CVE-2015-9235).
+                message = f"{algorithm} does not go with {sources[0]}; use {', '.join(allowed)}"
+                raise fault(message, at=("algorithms", index))
+        return self
+
+
+def _path_pattern(value: str) -> str:
+    if value == "*":
+        return value
+    bare = value.removesuffix("*")
+    if not bare.startswith("/") or "*" in bare:
+        message = "expected a path that begins with '/', with at most one '*', at its end"
+        raise fault(f"{message}, not {shown(value)}")
+    try:
+        normal = normalise_path(bare)
+    except TargetError as error:
+        raise fault(f"{error}; no request can have this path") from None
+    if normal != bare:
+        raise fault(
+            "no request can have this path: requests' paths are normalised first",
+            suggestion=normal + value[len(bare) :],
+        )
+    return value
+
+
+def _caller_pattern(value: str) -> str:
+    if value != "*" and (not value.startswith("spiffe://") or "*" in value[:-1]):
+        message = (
+            "expected a SPIFFE ID such as spiffe://mpsa.mil/svc/claims-svc, or one that ends in *"
+        )
+        raise fault(f"{message}, not {shown(value)}")
+    return value
+
+
+_SOME: Final = Field(min_length=1)
+"""An empty list would match anything, which nobody means who writes one."""
+
+
+class PolicyModel(Model):
+    """An authorisation policy: a condition left out matches anything, several must all match."""
+
+    name: Name
+    """For logs and for the answer to a refused caller."""
+    action: Literal["ALLOW", "DENY"]
+    """Any matching DENY refuses; where ALLOW policies apply, one of them must match."""
+    services: Annotated[list[Name], _SOME] | None = None
+    """The services called."""
+    methods: Annotated[list[Method], _SOME] | None = None
+    """Request methods."""
+    paths: Annotated[list[Annotated[str, AfterValidator(_path_pattern)]], _SOME] | None = None
+    """Paths, exact, or a prefix when it ends in *."""
+    roles: Annotated[list[str], _SOME] | None = None
+    """Roles, of which the caller has one."""
+    subjects: Annotated[list[str], _SOME] | None = None
+    """Subjects of tokens."""
+    callers: Annotated[list[Annotated[str, AfterValidator(_caller_pattern)]], _SOME] | None = None
+    """SPIFFE IDs of calling services; a trailing * matches any suffix."""
+
+
+class RbacModel(Model):
+    """Who issues tokens, and what callers may do."""
+
+    providers: list[JwtProviderModel] = []
+    """Issuers of tokens."""
+    policies: list[PolicyModel] = []
+    """What callers may do."""
+    role_order: list[str] | None = None
+    """Roles, the most senior first; others follow in the order of the token."""
+
+
+class HeadersModel(Model):
+    """Names of the headers that the mesh owns on every hop."""
+
+    policy_version: FieldName | None = None
+    """Default X-Policy-Version."""
+    role: FieldName | None = None
+    """Default X-Caller-Role."""
+    subject: FieldName | None = None
+    """Default X-Caller-Subject."""
+    service: FieldName | None = None
+    """Default X-Caller-Service."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        seen: dict[str, str] = {}
+        for key, value in self.given().items():
+            lower = value.lower()
+            if lower in _NOT_OURS:
+                raise fault(f"{value} has a meaning of its own in HTTP", at=(key,))
+            if lower in seen:
+                raise fault(f"{value} is also the name for {seen[lower]}", at=(key,))
+            seen[lower] = key
+        return self

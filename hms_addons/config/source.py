@@ -1,0 +1,158 @@
+"""Configuration from files: loaded at start, and again whenever one of them changes.
+
+A change is a transaction: a new snapshot is handed on only when all files together are good. A bad
+change is reported once and the old snapshot stays. Files are watched by polling what `stat` says
+(mtime, size, inode), which also sees an editor's rename and a Kubernetes symlink swap, and costs
+nothing that matters at one look a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hms_addons.config.load import load
+from hms_addons.config.problems import ConfigProblems, Problem, Severity
+from hms_addons.config.yaml_marks import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.load import Loaded
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL: Final = 1.0
+"""Seconds between two looks."""
+SETTLE_TIME: Final = 0.1
+"""Seconds that files must stand still before they are read: editors write in several steps."""
+
+type _Stats = tuple[tuple[int, int, int] | None, ...]
+
+
+class FileSource:
+    """One or several configuration files, the later over the earlier.
+
+    Args:
+        paths: the files; at least one.
+        service: the service this sidecar stands beside, if the command line says so.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], *, service: str | None = None) -> None:
+        self._paths = tuple(map(Path, paths))
+        self._service = service
+        self._digest = b""
+        """Of the content last loaded, good or bad."""
+        self._stats: _Stats = ()
+
+    def __repr__(self) -> str:
+        return f"<FileSource {', '.join(map(str, self._paths))}>"
+
+    def load(self) -> Snapshot:
+        """Read the files now. Warnings are logged.
+
+        Raises:
+            ConfigProblems: they cannot be read or used; holds every problem.
+        """
+        self._stats = self._look()
+        return self._made(self._read())
+
+    def _look(self) -> _Stats:
+        return tuple(map(_stat, self._paths))
+
+    def _read(self) -> list[tuple[str, bytes]]:
+        contents, problems = read_files(self._paths)
+        self._digest = _digest(contents, problems)
+        if problems:
+            raise ConfigProblems(problems)
+        return contents
+
+    def _made(self, contents: list[tuple[str, bytes]]) -> Snapshot:
+        loaded: Loaded = load(contents, service=self._service)
+        if loaded.snapshot is None:
+            raise ConfigProblems(loaded.problems)
+        for problem in loaded.problems:
+            logger.warning("%s", problem)
+        return loaded.snapshot
+
+    async def watch(
+        self,
+        clock: Clock,
+        on_snapshot: Callable[[Snapshot], Awaitable[None]],
+        on_refused: Callable[[ConfigError], object],
+    ) -> None:
+        """Look for changes until cancelled.
+
+        Args:
+            clock: the time.
+            on_snapshot: awaited with each new good snapshot, before the next look.
+            on_refused: called once for each bad content, with all its problems.
+        """
+        while True:
+            await clock.sleep(POLL_INTERVAL)
+            stats = self._look()
+            if stats == self._stats:
+                continue
+            await clock.sleep(SETTLE_TIME)
+            if self._look() != stats:
+                continue  # still being written: look again later
+            self._stats = stats
+            try:
+                snapshot = await self._reload()
+            except ConfigProblems as error:
+                on_refused(error)
+                continue
+            if snapshot is not None:
+                await on_snapshot(snapshot)
+
+    async def _reload(self) -> Snapshot | None:
+        """A snapshot of what the files hold now, or None if that is what was loaded last."""
+        before = self._digest
+        try:
+            contents = self._read()
+        except ConfigProblems:
+            if self._digest == before:
+                return None  # reported already
+            raise
+        if self._digest == before:
+            return None
+        # Thousands of routes take a second to compile; requests must not wait for that.
+        return await asyncio.to_thread(self._made, contents)
+
+
+def read_files(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Problem]]:
+    """Name and content of each file that can be read, and a problem for each that cannot."""
+    contents = []
+    problems = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                contents.append((str(path), file.read(MAX_BYTES + 1)))
+        except OSError as error:
+            message = f"cannot be read: {error.strerror or error}"
+            problems.append(Problem(Severity.ERROR, str(path), 1, 1, "", message))
+    return contents, problems
+
+
+def _digest(contents: Sequence[tuple[str, bytes]], problems: Sequence[Problem]) -> bytes:
+    digest = hashlib.sha256()
+    for name, content in contents:
+        digest.update(b"%d:%s%d:" % (len(name), name.encode("utf-8", "replace"), len(content)))
+        digest.update(content)
+    for problem in problems:
+        digest.update(str(problem).encode("utf-8", "replace"))
+    return digest.digest()
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
