@@ -204,7 +204,8 @@ class JwtVerifier[T]:
         Raises:
             JwtError: it is not.
         """
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        # `surrogatepass` encodes any str, and no two alike.
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         cache = self._cache
         entry = cache.get(digest)
         if entry is not None:

@@ -264,10 +264,14 @@ class JwtKey:
     private: Any
 
     def sign(self, payload: dict[str, Any], **headers: Any) -> str:
-        """A token; headers are added to `alg` and `kid`, or drop them when None."""
+        """A token; headers are added to `alg` and `kid`, or drop them when None.
+
+        The payload is signed as it is, also where a JWT library would refuse to write it.
+        """
         merged = {"kid": self.kid, **headers}
         kept = {name: value for name, value in merged.items() if value is not None}
-        return jwt.encode(payload, self.private, self.algorithm, headers=kept)
+        document = json.dumps(payload).encode()
+        return jwt.api_jws.encode(document, self.private, self.algorithm, headers=kept)
 
     @property
     def public_pem(self) -> bytes:
