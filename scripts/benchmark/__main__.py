@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
-ROUNDS, SECONDS, LATENCY_SECONDS = 5, 3.0, 5.0
-QUICK_ROUNDS, QUICK_SECONDS, QUICK_LATENCY_SECONDS = 3, 1.0, 2.0
+ROUNDS, SECONDS, LATENCY_SECONDS = 5, 3, 5.0
+QUICK_ROUNDS, QUICK_SECONDS, QUICK_LATENCY_SECONDS = 3, 1, 2.0
 
 DESCRIPTION = """\
 Measure this sidecar beside Envoy, nginx and stock mitmdump: the same upstream (nginx), the same
@@ -139,7 +139,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"rounds of {QUICK_SECONDS:g} s instead of {SECONDS:g}, {QUICK_ROUNDS} of them",
+        help=f"rounds of {QUICK_SECONDS} s instead of {SECONDS}, {QUICK_ROUNDS} of them",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="save the figures, too")
     return parser.parse_args(arguments)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OURS = "hms"
 CONNECTIONS = 32
-WARM_UP_SECONDS = 1.0
+WARM_UP_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Settings:
     """How long to measure, and whom."""
 
     rounds: int
-    seconds: float
+    seconds: int
     """Of one round of wrk."""
     latency_seconds: float
     """Of one round at a fixed rate."""
@@ -81,7 +81,7 @@ class Bench:
             report,
         )
 
-    def _round(self, contender: Contender, request: Request, seconds: float) -> wrk.Load:
+    def _round(self, contender: Contender, request: Request, seconds: int) -> wrk.Load:
         """One round of wrk, all of whose requests reached the upstream."""
         order = wrk.Order(
             contender.address,

@@ -49,7 +49,8 @@ class Order:
     address: Address
     path: str
     headers: Mapping[str, str]
-    seconds: float
+    seconds: int
+    """wrk knows no fractions of a second."""
     connections: int
     script: Path | None = None
     """A Lua script, for requests with a body."""
@@ -57,7 +58,7 @@ class Order:
     def arguments(self) -> list[str]:
         """Its command line without the program."""
         host, port = self.address
-        words = ["-t1", f"-c{self.connections}", f"-d{self.seconds:g}s", "--latency"]
+        words = ["-t1", f"-c{self.connections}", f"-d{self.seconds}s", "--latency"]
         words.append(f"--timeout={SOCKET_TIMEOUT}s")
         for name, value in self.headers.items():
             words += ["-H", f"{name}: {value}"]
@@ -111,5 +112,6 @@ def _output(command: Sequence[str], timeout: float) -> str:
     except subprocess.TimeoutExpired as error:
         raise BenchError(f"wrk did not end within {timeout:.0f} s") from error
     except subprocess.CalledProcessError as error:
-        raise BenchError(f"wrk failed with status {error.returncode}: {error.stderr}") from error
+        said = f"{error.stdout}{error.stderr}".strip()
+        raise BenchError(f"wrk failed with status {error.returncode}: {said}") from error
     return done.stdout
