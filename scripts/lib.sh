@@ -209,7 +209,7 @@ hms_apt_install() {
     export DEBIAN_FRONTEND=noninteractive
     # RUNLEVEL=1: a package's server is installed, not started.
     if ! { apt-get -qq update && NEEDRESTART_SUSPEND=1 RUNLEVEL=1 \
-      apt-get -qq -y --no-install-recommends install "${missing[@]}"; } </dev/null >&2; then
+      apt-get -qq -y --no-install-recommends install "${missing[@]}"; } </dev/null >/dev/null; then
       hms_say "apt-get failed (see above); going on without: ${missing[*]}"
     fi
   fi

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SKELETON = """
     errors clock tasks http_message identity identity.svid config config.snapshot exchange hookspecs
     upstream upstream.pool engine engine.mode engine.listener engine.flow_builder engine.native_lane
-    addons addons.routing addons.rbac addons.resilience control control.app plugins bootstrap sidecar mesh cli
+    addons addons.routing addons.rbac addons.resilience control control.app plugins bootstrap sidecar
+    sidecar_process mesh cli
 """.split()
 
 ONE_WAY = "Imports run one way (DESIGN §4)"
