@@ -15,6 +15,7 @@ from hms_addons.plugins import PluginManager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from random import Random
 
 DEFAULT_ADMIN = "127.0.0.1:15000"
 
@@ -35,7 +36,7 @@ def parse_admin(value: str) -> tuple[str, int] | None:
 
 
 def build_plugins(
-    admin: tuple[str, int] | None, disabled: Sequence[str] = ()
+    admin: tuple[str, int] | None, rng: Random, disabled: Sequence[str] = ()
 ) -> PluginManager:
     """The plugins of a sidecar, registered in the order in which their hooks run.
 
@@ -45,7 +46,7 @@ def build_plugins(
     plugins = PluginManager()
     plugins.register(Mtls(), "mtls")
     plugins.register(Rbac(), "rbac")
-    plugins.register(Routing(), "routing")
+    plugins.register(Routing(rng), "routing")
     plugins.register(Governance(), "governance")
     plugins.register(Resilience(), "resilience")
     if admin is not None:

@@ -218,7 +218,7 @@ class Answer:
 
     __slots__ = ("body", "fields", "length", "local", "reason", "status", "trailers", "tunnel")
 
-    def __init__(  # noqa: PLR0913 - the parts of an HTTP response
+    def __init__(
         self,
         status: int,
         reason: bytes,

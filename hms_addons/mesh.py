@@ -13,9 +13,11 @@ are served by the native lane, with the same chain. Options, each by `--set`:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 _HERE = Path(__file__).resolve().parent
@@ -104,13 +106,15 @@ class Mesh:
         )
         snapshot = source.load()
         events = make_flow_events()
+        rng = Random()  # noqa: S311 - load balancing, not cryptography
         plugins = build_plugins(
-            admin=parse_admin(ctx.options.hms_admin), disabled=_split(ctx.options.hms_disable)
+            parse_admin(ctx.options.hms_admin), rng, _split(ctx.options.hms_disable)
         )
         for addons in plugins.collect("hms_mitmproxy_addons"):
             ctx.master.addons.add(*addons)
         sidecar = self._sidecar = Sidecar(
             plugins,
+            rng=rng,
             events=events,
             elsewhere=frozenset(port for port, _ in self._stock_ports()),
             mode=_mode_of,
@@ -128,17 +132,14 @@ class Mesh:
         MeshInstance.find = staticmethod(sidecar.port_of)
         await sidecar.start(snapshot)
         self._show_modes(snapshot)
-        await source.watch(self._changed, lambda reason: sidecar.reject(source.name, reason))
+        await source.watch(self._changed, sidecar.refuse)
 
     async def _changed(self, snapshot: Snapshot) -> None:
         """A new version of the files: apply it, or say why not and go on with the old one."""
         if self._sidecar is None:
             return
-        try:
+        with contextlib.suppress(MeshError):  # the sidecar has said why, and the old one goes on
             await self._sidecar.apply(snapshot)
-        except MeshError as error:
-            logger.error("the new configuration was refused, the old one goes on:\n%s", error)  # noqa: TRY400
-        else:
             self._show_modes(snapshot)
 
     def _show_modes(self, snapshot: Snapshot) -> None:

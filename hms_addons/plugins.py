@@ -97,7 +97,9 @@ compiles its hooks and takes plain ones only"
             if entry_point.name in disabled:
                 continue
             distribution = entry_point.dist
-            source = f"{distribution.name} {distribution.version}" if distribution else "entry point"
+            source = (
+                f"{distribution.name} {distribution.version}" if distribution else "entry point"
+            )
             try:
                 plugin = entry_point.load()
                 if inspect.isclass(plugin):

@@ -75,7 +75,7 @@ class Sidecar:
         on_drained: called once a drain that `drain()` began has ended.
     """
 
-    def __init__(  # noqa: PLR0913 - its collaborators
+    def __init__(
         self,
         plugins: PluginManager,
         *,
@@ -91,7 +91,7 @@ class Sidecar:
         self.events = events or FlowEvents()
         self.snapshot: Snapshot | None = None
         self.rejected: dict[str, Any] | None = None
-        """The last change that was refused: `source`, `reason`, `at`; None once one is accepted."""
+        """The last change that was refused: `reason` and `at`; None once one is accepted."""
         self.draining = False
         self._rng = rng or random.Random()  # noqa: S311 - load balancing, not cryptography
         self._elsewhere = elsewhere
@@ -175,13 +175,15 @@ class Sidecar:
             try:
                 await self._apply(snapshot)
             except Exception as error:
-                self.reject(snapshot.source, str(error))
+                self.refuse(str(error))
                 raise
             self.rejected = None
 
-    def reject(self, source: str, reason: str) -> None:
-        """Remember, for `/config` and `status()`, that a change was refused."""
-        self.rejected = {"source": source, "reason": reason, "at": iso_time(self.clock.wall())}
+    def refuse(self, reason: str) -> None:
+        """A change could not be used: say so in the log, on `/config` and in `status()`."""
+        self.rejected = {"reason": reason, "at": iso_time(self.clock.wall())}
+        if self.snapshot is not None:
+            logger.error("the new configuration is refused, the old one goes on:\n%s", reason)
 
     async def _apply(self, snapshot: Snapshot) -> None:
         wanted = {

@@ -14,9 +14,7 @@ POLL = 0.05
 """Seconds between looks at what is still there."""
 
 
-async def drain(
-    connections: Iterable[Collection[Http1Server]], clock: Clock, grace: float
-) -> int:
+async def drain(connections: Iterable[Collection[Http1Server]], clock: Clock, grace: float) -> int:
     """Let connections finish their requests; cut off those that have not after `grace` seconds.
 
     Args:

@@ -13,7 +13,6 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.engine import flow_view
-from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import build_flow, flow_error, was_killed
 from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
@@ -22,6 +21,7 @@ from hms_addons.engine.intake import take_over
 from hms_addons.engine.tunnel import run_tunnel
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.exchange import Exchange
+from hms_addons.upstream.outcome import FAULTS, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Limits, Listener, Snapshot
+    from hms_addons.engine.connection_context import ConnectionContext
     from hms_addons.engine.flow_events import FlowEvents
     from hms_addons.engine.framing import RequestHead
     from hms_addons.engine.hook_chain import HookChain
@@ -68,7 +69,7 @@ class FastLane:
         placeholder: the `server_conn` of flows that have met no upstream.
     """
 
-    def __init__(  # noqa: PLR0913 - its collaborators, each passed once at start
+    def __init__(
         self,
         binding: Binding,
         chain: HookChain,
@@ -252,7 +253,7 @@ class FastLane:
                 connection.abort()
                 return
         await self.chain.respond(exchange)
-        answer = exchange.answer
+        answer = exchange.answer or answer
         failure = exchange.failure
         close = failure is not None and failure.close
         exchange.bytes_out = await connection.respond(request, answer, close=close)
@@ -269,6 +270,8 @@ class FastLane:
         """The answer had begun, so all that can be done is to cut it off and say so."""
         if isinstance(error, ExchangeFailed):
             exchange.failure = exchange.failure or error.failure
+        elif isinstance(error, UpstreamError):
+            exchange.fail(FAULTS[error.outcome], f"the answer's body was cut short: {error}")
         elif isinstance(error, OSError | EOFError):
             exchange.fail(Fault.UPSTREAM_RESET, f"the answer's body was cut short: {error}")
         else:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 type Listeners = tuple[Callable[..., Any], ...]
+"""Functions to call, in order."""
 
 
 class FlowEvents:
@@ -31,25 +32,22 @@ class FlowEvents:
         watched: somebody listens to flows, so flows are annotated and responses built.
     """
 
-    __slots__ = (
-        "_halt",
-        "client_connected",
-        "client_disconnected",
-        "error",
-        "request",
-        "requestheaders",
-        "response",
-        "responseheaders",
-        "server_connect",
-        "server_connect_error",
-        "server_connected",
-        "server_disconnected",
-        "update",
-        "watched",
-    )
+    client_connected: Listeners
+    client_disconnected: Listeners
+    server_connect: Listeners
+    server_connected: Listeners
+    server_connect_error: Listeners
+    server_disconnected: Listeners
+    requestheaders: Listeners
+    request: Listeners
+    responseheaders: Listeners
+    response: Listeners
+    error: Listeners
+    update: Listeners
 
     def __init__(self, halt: type[Exception] | None = None) -> None:
         self._halt = halt
+        self.watched = False
         self.compile(())
 
     def __repr__(self) -> str:
@@ -81,10 +79,10 @@ class FlowEvents:
                 result = listener(data)
                 if result is not None and inspect.isawaitable(result):
                     await result
-            except Exception as error:  # noqa: BLE001 - an addon's fault must not end the flow
+            except Exception as error:
                 if self._halt is not None and isinstance(error, self._halt):
                     return
-                logger.error("Addon error: %s", error, exc_info=error)
+                logger.exception("Addon error: %s", error)  # noqa: TRY401 - mitmproxy says it so
 
     async def fire_flow(self, listeners: Listeners, flow: HTTPFlow) -> None:
         """Call `listeners` with a flow, tell views that it changed, wait while it is intercepted."""
@@ -97,7 +95,8 @@ class FlowEvents:
             await flow.wait_for_resume()
 
 
-EVENTS = tuple(name for name in FlowEvents.__slots__ if name not in {"_halt", "watched"})
+EVENTS = tuple(FlowEvents.__annotations__)
+"""The mitmproxy events that the fast lane fires."""
 
 
 def _traverse(addons: Iterable[Any]) -> Iterator[Any]:

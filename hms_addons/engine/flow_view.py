@@ -56,9 +56,7 @@ async def show_answer(exchange: Exchange, events: FlowEvents) -> Answer | None:
     if not streaming and answer.length is not None:
         shown_fields = (*shown_fields, (b"Content-Length", b"%d" % answer.length))
     content = None if isinstance(answer.body, BodyStream) else answer.body
-    response = build_response(
-        answer.status, answer.reason, shown_fields, content, answer.trailers
-    )
+    response = build_response(answer.status, answer.reason, shown_fields, content, answer.trailers)
     response.stream = streaming
     flow.response = response
     annotate(exchange)

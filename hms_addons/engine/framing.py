@@ -58,9 +58,7 @@ class RequestHead:
         "upgrade",
     )
 
-    def __init__(
-        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]
-    ) -> None:
+    def __init__(self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]) -> None:
         self.method = method
         self.target = target
         self.minor = 1
@@ -145,9 +143,7 @@ def _check_body(request: RequestHead, head: dict[bytes, bytes], limits: Limits) 
         # RFC 9112 section 6.1: other codings, HTTP/1.0, and a Content-Length beside it are the
         # stuff of request smuggling.
         if length is not None:
-            return _refuse(
-                Fault.BAD_REQUEST, "Content-Length and Transfer-Encoding were both sent"
-            )
+            return _refuse(Fault.BAD_REQUEST, "Content-Length and Transfer-Encoding were both sent")
         if request.minor == 0 or encoding.lower() != b"chunked":
             return _refuse(
                 Fault.BAD_REQUEST, "the only Transfer-Encoding taken is 'chunked', with HTTP/1.1"
@@ -162,9 +158,7 @@ def _check_body(request: RequestHead, head: dict[bytes, bytes], limits: Limits) 
     expect = head.get(b"expect")
     if expect is not None and request.minor:
         if expect.lower() != b"100-continue":
-            return _refuse(
-                Fault.EXPECTATION_FAILED, "the only Expect taken is '100-continue'"
-            )
+            return _refuse(Fault.EXPECTATION_FAILED, "the only Expect taken is '100-continue'")
         request.expect_continue = request.has_body
     return None
 

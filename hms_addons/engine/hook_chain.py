@@ -86,7 +86,7 @@ class HookChain:
         }
         return f"<HookChain {names}>"
 
-    async def decide(self, exchange: Exchange) -> None:
+    async def decide(self, exchange: Exchange) -> None:  # noqa: C901, PLR0912 - flat: a call per phase costs
         """Identify, route, authorize, prepare. Ends with a permit or with a failure, never both."""
         hook = _NOBODY
         try:

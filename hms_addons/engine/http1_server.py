@@ -167,10 +167,7 @@ class Http1Server(asyncio.Protocol):
     def idle(self) -> bool:
         """No request is being read, waiting or served."""
         return (
-            self._task is None
-            and not self._pending
-            and not self._in_head
-            and self._tunnel is None
+            self._task is None and not self._pending and not self._in_head and self._tunnel is None
         )
 
     # -- asyncio.Protocol -----------------------------------------------------------------------
@@ -243,7 +240,7 @@ class Http1Server(asyncio.Protocol):
         except httptools.HttpParserCallbackError as error:
             self._parsing = False
             if not isinstance(error.__context__, _RefusedError):
-                logger.error("the request parser's callback failed", exc_info=error)
+                logger.exception("the request parser's callback failed")
                 self._refuse(Failure.of(Fault.BAD_REQUEST, "unreadable request", close=True))
         except httptools.HttpParserError as error:
             self._unreadable(data, error)
@@ -308,11 +305,9 @@ class Http1Server(asyncio.Protocol):
         self._body_size = 0
         self._trailers = True
         length = request.content_length
-        if length is not None and length <= self._limits.buffer_limit:
-            if not request.expect_continue:
-                self._body_size = -1
-                request.body = b""
-                return
+        held = length is not None and length <= self._limits.buffer_limit
+        if held and not request.expect_continue:
+            return
         request.body = None
         request.stream = BodyStream(self._pause_reading, self._resume_reading)
         self._pending.append(request)

@@ -55,7 +55,7 @@ class Hygiene:
         spellings = {spelling for name in owned for spelling in _spellings(name.lower())}
         self._drop = _ALWAYS | spellings | _FORWARDING
 
-    def clean(  # noqa: PLR0913 - the request, and the connection's own part of it
+    def clean(
         self,
         fields: Fields,
         head: Mapping[bytes, bytes],
@@ -95,8 +95,10 @@ class Hygiene:
         return fields + extra
 
     def clean_trailers(self, trailers: Fields) -> Fields:
-        """Trailer fields that may be forwarded: none that the mesh owns, none that frames or
-        authorises (RFC 9110 section 6.5.1)."""
+        """Trailer fields that may be forwarded (RFC 9110 section 6.5.1).
+
+        None that the mesh owns, none that frames or authorises.
+        """
         drop = self._drop
         return tuple(
             field
@@ -113,7 +115,9 @@ def _spellings(name: bytes) -> set[bytes]:
     found = {b""}
     for part in name.replace(b"_", b"-").split(b"-"):
         found = {
-            before + joint + part for before in found for joint in ((b"-", b"_") if before else (b"",))
+            before + joint + part
+            for before in found
+            for joint in ((b"-", b"_") if before else (b"",))
         }
     return found
 

@@ -78,7 +78,7 @@ class MeshInstance(ServerInstance[MeshMode]):
         # The sidecar opens and closes its listeners; this was only their place in the list.
         self._listener = None
 
-    def make_top_layer(self, context: Context) -> NoReturn:
+    def make_top_layer(self, context: Context) -> NoReturn:  # noqa: ARG002 - its signature
         """Never called: connections go to the fast lane, not through mitmproxy's layers."""
         message = "the mesh mode has no mitmproxy layer"
         raise AssertionError(message)

@@ -20,14 +20,14 @@ from mitmproxy.hooks import UpdateHook
 from hms_addons.config.snapshot import Direction
 from hms_addons.engine import flow_view
 from hms_addons.engine.connection_context import ConnectionContext
-from hms_addons.engine.fast_lane import Binding
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
 from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.intake import take_over
-from hms_addons.errors import ExchangeFailed, Failure, Fault, problem
+from hms_addons.errors import Failure, Fault, problem
 from hms_addons.exchange import Exchange
 from hms_addons.http_message import Answer, BodyStream
+from hms_addons.upstream.outcome import UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
 
     from hms_addons.clock import Clock
+    from hms_addons.engine.fast_lane import Binding
     from hms_addons.engine.hook_chain import HookChain
 
 logger = logging.getLogger(__name__)
@@ -185,10 +186,9 @@ class NativeLane:
                 held += data
                 if len(held) > MAX_HELD:
                     detail = f"the answer is larger than the native lane holds, {MAX_HELD} bytes"
-                    raise ExchangeFailed(Failure.of(Fault.OVERFLOW, detail))
-        except ExchangeFailed as failed:
-            exchange.failure = failed.failure
-        except (OSError, EOFError) as error:
+                    exchange.fail(Fault.OVERFLOW, detail)
+                    break
+        except (OSError, UpstreamError) as error:
             exchange.fail(Fault.UPSTREAM_RESET, f"the answer's body was cut short: {error}")
         finally:
             answer.release()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def identify_connection(  # noqa: PLR0913 - what a decision about a connection rests on
+def identify_connection(
     connection: Http1Server,
     listener: Listener,
     identity: Identity | None,

@@ -1,0 +1,1 @@
+"""HMS-SVC: a service mesh whose sidecars are mitmproxy instances. `README.md` here is the map."""

@@ -1,0 +1,205 @@
+"""`hms sidecar`: one sidecar as a process of its own, with the addons it needs and no more.
+
+It follows its files, answers signals, and may run the app it stands beside: the app is started once
+the sidecar is ready, and the process ends with the app's status.
+
+SIGTERM and SIGINT drain: readiness goes off, no connection is accepted any more, what is in flight
+is finished (at most 30 s, and the app is needed for that), then the signal is passed on to the app.
+A second one is passed on at once. SIGHUP, SIGUSR1 and SIGUSR2 go straight to the app.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from hms_addons.bootstrap import build_plugins
+from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.source import FileSource
+from hms_addons.engine.flow_events import FlowEvents
+from hms_addons.errors import MeshError
+from hms_addons.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.plugins import PluginManager
+
+logger = logging.getLogger(__name__)
+
+APP_GRACE = 30.0
+"""Seconds the app is given after its signal, before it is killed."""
+
+NOT_STARTED = 1
+"""Exit code of a sidecar that could not start."""
+
+_PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class SidecarProcess:
+    """Runs a `Sidecar` from files until it is told to stop.
+
+    Args:
+        files: configuration files, merged in order.
+        service: the service it stands beside, over what the files say.
+        admin: address of the admin port, None for none.
+        disabled: installed plugins to leave out.
+        command: the app to run, or empty.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        service: str | None = None,
+        admin: tuple[str, int] | None = None,
+        disabled: Sequence[str] = (),
+        command: Sequence[str] = (),
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._source = FileSource(files, clock, service=service)
+        self._rng = Random()  # noqa: S311 - load balancing, not cryptography
+        self._admin = admin
+        self._disabled = disabled
+        self._command = tuple(command)
+        self._stopping = asyncio.Event()
+        self._app: asyncio.subprocess.Process | None = None
+        self._sidecar: Sidecar | None = None
+
+    async def run(self) -> int:
+        """Serve until stopped. Returns the exit code: the app's, else 0."""
+        snapshot = self._source.load()
+        plugins = build_plugins(self._admin, self._rng, self._disabled)
+        events = _flow_events(plugins)
+        sidecar = self._sidecar = Sidecar(
+            plugins, rng=self._rng, events=events, on_drained=self._stopping.set
+        )
+        watcher: asyncio.Task[None] | None = None
+        try:
+            await sidecar.start(snapshot)
+            watcher = asyncio.create_task(self._watch(sidecar), name="config watcher")
+            self._handle_signals()
+            _settle_memory()
+            for name, lane in sidecar.lanes.items():
+                logger.info("ready: %s on %s", name, sidecar.port_of(name))
+                logger.debug("%r", lane)
+            return await self._serve()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            await sidecar.stop()
+
+    async def _watch(self, sidecar: Sidecar) -> None:
+        await self._source.watch(self._changed, sidecar.refuse)
+
+    async def _changed(self, snapshot: Snapshot) -> None:
+        if self._sidecar is None:
+            return
+        with contextlib.suppress(MeshError):  # the sidecar has said why, and the old one goes on
+            await self._sidecar.apply(snapshot)
+
+    async def _serve(self) -> int:
+        stopping = asyncio.create_task(self._stopping.wait())
+        if not self._command:
+            await stopping
+            return 0
+        try:
+            # A process group of its own: Ctrl-C reaches it by way of the drain.
+            self._app = await asyncio.create_subprocess_exec(*self._command, process_group=0)
+        except OSError as error:
+            stopping.cancel()
+            message = f"cannot run {self._command[0]!r}: {error.strerror or error}"
+            raise MeshError(message) from error
+        exited = asyncio.create_task(self._app.wait())
+        await asyncio.wait({stopping, exited}, return_when=asyncio.FIRST_COMPLETED)
+        if not exited.done():
+            self._signal_app(signal.SIGTERM)
+            await asyncio.wait({exited}, timeout=APP_GRACE)
+            if not exited.done():
+                logger.warning("the app did not end within %g s of SIGTERM: killing it", APP_GRACE)
+                self._signal_app(signal.SIGKILL)
+        elif self._sidecar is not None and not self._stopping.is_set():
+            logger.info("the app has ended with %s", self._app.returncode)
+            self._sidecar.drain()
+            await stopping
+        stopping.cancel()
+        status = await exited
+        # As a shell reports it: 128 + the signal that ended it.
+        return status if status >= 0 else 128 - status
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        for number in _PASSED_ON:
+            loop.add_signal_handler(number, self._signal_app, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._sidecar is None or self._sidecar.draining:
+            self._signal_app(number)
+            self._stopping.set()
+            return
+        logger.info("%s: draining", number.name)
+        self._sidecar.drain()
+
+    def _signal_app(self, number: signal.Signals) -> None:
+        if self._app is not None and self._app.returncode is None:
+            self._app.send_signal(number)
+
+
+def _flow_events(plugins: PluginManager) -> FlowEvents:
+    """The listeners of plugins' own mitmproxy addons; mitmproxy's master only if there are any.
+
+    Its import alone takes 33 MB.
+    """
+    addons = [addon for group in plugins.collect("hms_mitmproxy_addons") for addon in group]
+    if not addons:
+        return FlowEvents()
+    from mitmproxy.master import Master  # noqa: PLC0415 - see above
+    from mitmproxy.options import Options  # noqa: PLC0415
+
+    from hms_addons.engine.mode import follow_addons, make_flow_events  # noqa: PLC0415
+
+    master = Master(Options())
+    events = make_flow_events()
+    follow_addons(master.addons, events, None)
+    master.addons.add(*addons)
+    return events
+
+
+def _settle_memory() -> None:
+    """What the start has made stays: take it out of the collector's sight, and collect seldom.
+
+    An exchange makes no reference cycles, so there is little for the collector to find; left at its
+    defaults it costs several percent of the requests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, int]], *, loop: str) -> int:
+    """Run `main` on the event loop named `loop`: `uvloop` (where it is installed) or `asyncio`."""
+    factory = None
+    if loop == "uvloop":
+        try:
+            import uvloop  # noqa: PLC0415 - not on every platform
+        except ImportError:
+            logger.info("uvloop is not installed; using asyncio's own loop")
+        else:
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        try:
+            return runner.run(main())
+        except MeshError as error:
+            sys.stderr.write(f"hms: {error}\n")
+            return NOT_STARTED
