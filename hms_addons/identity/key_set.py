@@ -267,5 +267,5 @@ def _load_block(block: bytes, kind: bytes) -> object:
         if kind == b"CERTIFICATE":
             return x509.load_pem_x509_certificate(block).public_key()
         return load_pem_public_key(block)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise KeySetError(f"unreadable {kind.decode()} block: {error}") from error

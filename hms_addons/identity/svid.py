@@ -106,7 +106,12 @@ class Svid:
             message = "the certificate chain is empty"
             raise SvidError(message)
         leaf = certificates[0]
-        if not same_public_key(leaf.public_key(), key.public_key()):
+        try:
+            fits = same_public_key(leaf.public_key(), key.public_key())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            message = f"the certificate's public key cannot be used: {error}"
+            raise SvidError(message) from error
+        if not fits:
             message = (
                 "the private key does not belong to the certificate "
                 f"(serial {leaf.serial_number:x}): give the two files of one issuance"
@@ -144,7 +149,7 @@ def load_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
     """
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         message = f"not a PEM certificate chain: {error}"
         raise SvidError(message) from error
     if len(certificates) > MAX_CHAIN_LENGTH:
@@ -293,7 +298,7 @@ def peer_leaf(der: bytes) -> PeerLeaf:
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         message = f"not a certificate: {error}"
         raise SvidError(message) from error
     not_before = certificate.not_valid_before_utc.timestamp()
@@ -372,7 +377,7 @@ def _validity_problems(not_before: float, not_after: float, now: float) -> list[
 def _issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         subject.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

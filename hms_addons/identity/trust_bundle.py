@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 _X509_SVID_USE = "x509-svid"
 
+# What cryptography raises for extensions that are missing or malformed.
+_UNREADABLE = (
+    ValueError,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
 
 class TrustBundleError(MeshError, ValueError):
     """A trust bundle cannot be read; the message says what is wrong with it."""
@@ -70,7 +78,7 @@ class TrustBundle:
         """
         try:
             roots = x509.load_pem_x509_certificates(pem)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             message = f"not a PEM trust bundle: {error}"
             raise TrustBundleError(message) from error
         return cls(trust_domain, tuple(roots))
@@ -134,7 +142,7 @@ def fingerprint(certificate: x509.Certificate) -> str:
 def _is_ca(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
+    except _UNREADABLE:
         return False
 
 
@@ -146,7 +154,7 @@ def _root_of(key: dict[str, Any], position: int) -> x509.Certificate:
         raise TrustBundleError(message)
     try:
         return x509.load_der_x509_certificate(base64.b64decode(chain[0], validate=True))
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, x509.InvalidVersion) as error:
         message = f"keys[{position}].x5c of the SPIFFE bundle is not a certificate: {error}"
         raise TrustBundleError(message) from error
 

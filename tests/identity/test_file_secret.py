@@ -188,7 +188,7 @@ def test_what_is_no_svid_is_not_loaded(tmp_path: Path, kind: str) -> None:
 
 def test_the_configured_trust_domain_counts(watched: Watched) -> None:
     secret = FileSecret(watched.files, watched.holder, watched.clock, "claims.example")
-    with pytest.raises(SecretError, match="not of the trust domain claims.example"):
+    with pytest.raises(SecretError, match=r"not of the trust domain claims\.example"):
         secret.load()
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import RSAAlgorithm
 
 from hms_addons.identity.jws import JwsError, parse_compact
 from hms_addons.identity.key_set import (
@@ -20,6 +23,7 @@ from hms_addons.identity.key_set import (
     verify_signature,
 )
 from tests.fakes import pki
+from tests.identity.test_jws import encode
 
 RS256 = pki.jwt_key("RS256")
 ES256 = pki.jwt_key("ES256")
@@ -61,11 +65,6 @@ def test_a_header_cannot_widen_what_is_allowed() -> None:
 
 def test_a_public_key_is_no_hmac_secret() -> None:
     """The classic: sign with HS256 and the public key as the secret."""
-    import hashlib
-    import hmac
-
-    from tests.identity.test_jws import encode
-
     head = encode(b'{"alg":"HS256"}') + "." + encode(b'{"sub":"a"}')
     for keys in (key_set_of_pem(RS256.public_pem), key_set_of_jwks(pki.jwks(RS256))):
         for secret in (RS256.public_pem, RS256.public_pem.strip()):
@@ -143,8 +142,6 @@ def test_the_fit_ones_beside_them_are_used() -> None:
 
 
 def test_a_short_rsa_key_is_left_out() -> None:
-    from jwt.algorithms import RSAAlgorithm
-
     weak = rsa.generate_private_key(65537, 1024).public_key()
     with pytest.raises(KeySetError, match="1024 bits is too short"):
         key_set_of_jwks(json.dumps({"keys": [RSAAlgorithm.to_jwk(weak, as_dict=True)]}))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hms_addons.identity.key_set import KeySet, key_set_of_jwks
 from hms_addons.identity.key_source import MAX_KEY_FILE_BYTES, FileKeySource, SecretKeySource
 from tests.fakes import pki
 
@@ -86,13 +87,11 @@ def test_a_spoilt_file_is_read_once(tmp_path: Path) -> None:
     path.write_text("{")
     reads = []
 
-    def parse(content: bytes) -> object:
+    def parse(content: bytes) -> KeySet:
         reads.append(content)
-        from hms_addons.identity.key_set import key_set_of_jwks
-
         return key_set_of_jwks(content)
 
-    source = FileKeySource(path, parse)  # type: ignore[arg-type]
+    source = FileKeySource(path, parse)
     for _ in range(3):
         source.refresh()
     assert len(reads) == 1

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -106,8 +107,6 @@ def test_a_certificate_without_extensions() -> None:
 
 
 def _without_extensions() -> x509.Certificate:
-    from cryptography.hazmat.primitives import hashes
-
     svid = pki.svid("auth-svc")
     return (
         x509.CertificateBuilder()
@@ -242,6 +241,8 @@ def test_peer_of_garbage(garbage: bytes) -> None:
         peer_spiffe_id(garbage)
 
 
+# Oddities that cryptography merely warns of, such as a negative serial.
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @given(st.data())
 def test_a_damaged_certificate_is_refused_or_another_one(data: st.DataObject) -> None:
     """Nothing but SvidError may come out, whatever the bytes are."""

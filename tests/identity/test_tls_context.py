@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
 from pathlib import Path
@@ -120,7 +119,7 @@ def test_a_root_is_replaced_without_a_gap() -> None:
 
 
 def test_strict_needs_a_certificate() -> None:
-    with pytest.raises(ssl.SSLError, match="(?i)peer did not return a certificate"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)peer did not return a certificate"):
         shake(without_certificate(), server_of())
 
 
@@ -174,11 +173,9 @@ def test_a_bad_server_is_refused(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kind", "end"), sorted(REFUSED_BY_OPENSSL))
 def test_refused_in_the_handshake(kind: str, end: str, tmp_path: Path) -> None:
     bad = pki.context_presenting(pki.bad_svid(kind), tmp_path, server=end == "server")
+    client, server = (client_of(), bad) if end == "server" else (bad, server_of())
     with pytest.raises(ssl.SSLCertVerificationError):
-        if end == "server":
-            shake(client_of(), bad)
-        else:
-            shake(bad, server_of())
+        shake(client, server)
 
 
 def test_another_ca_is_refused_in_the_handshake() -> None:
@@ -225,12 +222,16 @@ def test_no_session_outlives_its_connection() -> None:
     assert session is None or not session.has_ticket
 
 
+def open_descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
 def test_the_key_is_left_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     client_of()
     assert list(tmp_path.iterdir()) == []
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_without_proc_the_key_is_in_a_private_file_for_a_moment(

@@ -19,7 +19,11 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.control.ca import template
 from hms_addons.control.ca.csr import check_csr
 from hms_addons.control.ca.files import PUBLIC_MODE, SECRET_MODE, write_atomic
-from hms_addons.control.ca.validator import validate_authority, validate_svid
+from hms_addons.control.ca.validator import (
+    CredentialError,
+    validate_authority,
+    validate_svid,
+)
 from hms_addons.errors import MeshError
 from hms_addons.identity.spiffe_id import SpiffeId
 from hms_addons.identity.svid import (
@@ -143,7 +147,10 @@ class CertificateAuthority:
                 "make a new one and trust both until all SVIDs are renewed"
             )
             raise CaError(message)
-        validate_authority(self.chain, self.bundle, now)
+        try:
+            validate_authority(self.chain, self.bundle, now)
+        except CredentialError as error:
+            raise CaError(str(error)) from error
 
     def sign_svid(
         self,

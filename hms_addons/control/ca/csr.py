@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from hms_addons.identity.spiffe_id import SpiffeId
 
 MAX_CSR_BYTES: Final = 16 * 1024
+
+# What cryptography raises when it looks closer at a request that it has taken apart.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 _PURPOSES: Final = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 
@@ -50,7 +60,7 @@ def load_csr(pem_or_der: bytes) -> x509.CertificateSigningRequest:
         if pem_or_der.lstrip().startswith(b"-----"):
             return x509.load_pem_x509_csr(pem_or_der)
         return x509.load_der_x509_csr(pem_or_der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         message = f"not a PKCS #10 request: {error}"
         raise CsrError(message) from error
 
@@ -67,18 +77,15 @@ def check_csr(
         CsrError: with every reason.
     """
     try:
-        if not csr.is_signature_valid:
-            message = "its signature does not fit its key (no proof of possession)"
-            raise CsrError(message)
+        signed = csr.is_signature_valid
         public_key = csr.public_key()
         problems = [
+            *([] if signed else ["its signature does not fit its key (no proof of possession)"]),
             *_key_problems(public_key),
             *_subject_problems(csr.subject, spiffe_id),
             *_extension_problems(csr.extensions, spiffe_id),
         ]
-    except (ValueError, TypeError, x509.DuplicateExtension) as error:
-        if isinstance(error, CsrError):
-            raise
+    except _UNREADABLE as error:
         message = f"unreadable: {error}"
         raise CsrError(message) from error
     if problems:

@@ -123,8 +123,10 @@ def issue_svid(
     except SpiffeIdError as error:
         raise CaError(str(error)) from error
     certificate, key, bundle = out / f"{service}.pem", out / f"{service}.key", out / BUNDLE_FILE
-    if certificate in {ca / CERTIFICATE_FILE, bundle} and out.resolve() == ca.resolve():
-        message = f"a service named {service!r} would overwrite the CA's files in {ca}: use --out"
+    if certificate == bundle or certificate.resolve() == (ca / CERTIFICATE_FILE).resolve():
+        message = (
+            f"an SVID of {service!r} would overwrite {certificate}: give it another name or --out"
+        )
         raise CaError(message)
     svid = authority.issue(spiffe_id, lifetime)
     if svid.not_after < clock.wall() + lifetime - 1:
