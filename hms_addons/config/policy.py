@@ -208,14 +208,16 @@ def decide(policies: Iterable[Policy], request: PolicyRequest) -> Decision:
 
 
 def caller_of(snapshot: Snapshot, listener: Listener, peer: str | None) -> str | None:
-    """Who a policy's `callers` are compared with.
+    """Who a policy's `callers` are compared with: the peer inbound, `own_caller` outbound."""
+    return peer if listener.direction is Direction.INBOUND else own_caller(snapshot)
 
-    On an inbound listener the verified peer. On an outbound one it is this sidecar's own service,
-    as the local app is who calls and the far side will see this identity: so a policy that names
-    callers says the same on both sides. None if it is not known.
+
+def own_caller(snapshot: Snapshot) -> str | None:
+    """The SPIFFE ID of the service that this sidecar stands beside, None if it is not configured.
+
+    On an outbound listener the local app is who calls, and the far side will see this identity: so
+    a policy that names callers says the same on both sides.
     """
-    if listener.direction is Direction.INBOUND:
-        return peer
     if snapshot.service is None or snapshot.trust_domain is None:
         return None
     try:

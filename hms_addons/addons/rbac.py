@@ -1,0 +1,347 @@
+"""`rbac`: who is asking, by token; may they, by policy; and telling the app their role.
+
+    Authorization ──JwtVerifier──▶ Principal ──PolicyIndex──▶ allowed, or 403 `RBAC`
+                                       └──▶ X-Caller-Role, X-Caller-Subject
+
+What depends on the configuration is made in `hms_configure` and swapped in as one `_State`; what
+depends on the token is made once per token and remembered by the verifier. A request that is held
+while the configuration changes is judged by the newest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.policy import PolicyIndex, PolicyRequest, own_caller
+from hms_addons.config.snapshot import Direction
+from hms_addons.errors import ConfigError, Fault
+from hms_addons.exchange import ANONYMOUS, Principal
+from hms_addons.hookspecs import hookimpl
+from hms_addons.identity.jwt_verifier import (
+    JwtError,
+    JwtErrorCode,
+    JwtProvider,
+    JwtProviderError,
+    JwtVerifier,
+    VerifiedToken,
+    token_from_header,
+)
+from hms_addons.identity.key_source import FileKeySource, SecretKeySource
+from hms_addons.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import JwtProvider as ProviderSpec
+    from hms_addons.config.snapshot import Rbac as RbacSpec
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.exchange import Exchange
+    from hms_addons.hookspecs import Mesh
+    from hms_addons.identity.key_source import KeySource
+
+logger = logging.getLogger(__name__)
+
+MAX_ROLE_HEADER: Final = 4096
+"""Bytes of `X-Caller-Role`: half of the smallest header block that common servers take."""
+MAX_SUBJECT_HEADER: Final = 1024
+"""Bytes of `X-Caller-Subject`."""
+KEY_REFRESH: Final = 1.0
+"""Seconds between two looks for newer keys."""
+
+_FIELD_VALUE = re.compile(r"[!-~\xa1-\xff](?:[ -~\xa1-\xff]*[!-~\xa1-\xff])?")
+"""What a field can carry unchanged (RFC 9110 section 5.5): no control characters, and no space at
+either end, as recipients strip it: a role ` ADMIN` must not arrive as `ADMIN`."""
+_NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
+"""What an `error_description` may not hold (RFC 6750 section 3)."""
+
+
+class HeaderValueError(ValueError):
+    """A claim cannot travel in a header; the message says why, without the claim."""
+
+
+class _State(NamedTuple):
+    """All that one configuration decides."""
+
+    spec: RbacSpec
+    verifier: JwtVerifier[Principal] | None
+    policies: PolicyIndex | None
+    role: bytes
+    """Name of the role header."""
+    subject: bytes
+    """Name of the subject header."""
+    own: str | None
+    """Who calls on outbound listeners: this sidecar's own service."""
+
+
+class Rbac:
+    """The built-in plugin `rbac`.
+
+    Args:
+        clock: for token times and for the rhythm of key refreshes.
+        environ: where `hs256_secret_env` is looked up.
+    """
+
+    def __init__(
+        self, *, clock: Clock = SYSTEM_CLOCK, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._clock = clock
+        self._environ = environ
+        self._state: _State | None = None
+        self._previous: _State | None = None
+        self._tasks = TaskSet("rbac")
+
+    def __repr__(self) -> str:
+        state = self._state
+        if state is None:
+            return "<Rbac unconfigured>"
+        return f"<Rbac {state.verifier} {state.policies}>"
+
+    # -- life -----------------------------------------------------------------------------------
+
+    @hookimpl
+    def hms_configure(self, snapshot: Snapshot) -> None:
+        """Compile the policies and ready the providers; tokens known under the same ones stay so."""
+        spec = snapshot.rbac
+        self._previous, self._state = (
+            self._state,
+            _State(
+                spec=spec,
+                verifier=self._verifier_for(spec),
+                policies=PolicyIndex(spec.policies) if spec.policies else None,
+                role=snapshot.headers.role,
+                subject=snapshot.headers.subject,
+                own=own_caller(snapshot),
+            ),
+        )
+
+    def _verifier_for(self, spec: RbacSpec) -> JwtVerifier[Principal] | None:
+        """The one in use if it will do, or the one before it: a refused change is taken back."""
+        for state in (self._state, self._previous):
+            if (
+                state is not None
+                and state.spec.providers == spec.providers
+                and state.spec.role_order == spec.role_order
+            ):
+                if state.verifier is not None:
+                    state.verifier.refresh()
+                return state.verifier
+        return self._make_verifier(spec)
+
+    def _make_verifier(self, spec: RbacSpec) -> JwtVerifier[Principal] | None:
+        if not spec.providers:
+            return None
+        rank = {role: index for index, role in enumerate(spec.role_order)}
+        try:
+            providers = [
+                _make_provider(provider, _key_source(provider, self._environ))
+                for provider in spec.providers
+            ]
+            verifier = JwtVerifier(providers, self._clock, lambda token: principal_of(token, rank))
+        except JwtProviderError as error:
+            raise ConfigError(f"rbac.providers: {error}") from error
+        # Not a refusal: the keys may come later, and what needs no token can be served.
+        for problem in verifier.problems:
+            logger.warning("%s; its tokens are refused until that is mended", problem)
+        return verifier
+
+    @hookimpl
+    def hms_startup(self, mesh: Mesh) -> None:
+        """Begin to look for newer keys."""
+        del mesh
+        self._tasks.start(self._watch_keys(), "keys")
+
+    async def _watch_keys(self) -> None:
+        while True:
+            await self._clock.sleep(KEY_REFRESH)
+            state = self._state
+            if state is not None and state.verifier is not None:
+                state.verifier.refresh()
+
+    @hookimpl
+    async def hms_shutdown(self) -> None:
+        """Stop looking."""
+        await self._tasks.close()
+
+    # -- a request ------------------------------------------------------------------------------
+
+    @hookimpl
+    def hms_identify(self, exchange: Exchange) -> None:
+        """A genuine token makes the principal; a bad one is refused; none leaves it anonymous.
+
+        Without providers tokens are the app's own business.
+        """
+        value = exchange.head.get(b"authorization")
+        if value is None:
+            return
+        state = self._state
+        if state is None or state.verifier is None:
+            return
+        token = token_from_header(value.decode("latin-1"))
+        if token is None:
+            return
+        try:
+            exchange.principal = state.verifier.verify(token)
+        except JwtError as error:
+            _refuse(exchange, error)
+
+    @hookimpl
+    def hms_authorize(self, exchange: Exchange) -> None:
+        """Ask the policies. Without any, everything is allowed."""
+        state = self._state
+        route = exchange.route
+        if state is None or route is None:
+            # Unreachable in the chain; a permit must never rest on that.
+            exchange.fail(Fault.POLICY_DENIED, "there is no configuration or no route to judge by")
+            return
+        if state.policies is None:
+            return
+        principal = exchange.principal
+        inbound = exchange.listener.direction is Direction.INBOUND
+        decision = state.policies.decide(
+            PolicyRequest(
+                route.service,
+                exchange.method,
+                exchange.path,
+                principal.roles,
+                principal.subject,
+                exchange.peer if inbound else state.own,
+            )
+        )
+        if not decision.allowed:
+            detail = decision.reason
+            if principal is ANONYMOUS and state.verifier is not None:
+                detail += "; the request carries no token (Authorization: Bearer …)"
+            exchange.fail(Fault.POLICY_DENIED, detail)
+
+    @hookimpl
+    def hms_prepare(self, exchange: Exchange) -> None:
+        """Tell the app the caller's roles and subject."""
+        principal = exchange.principal
+        if principal is ANONYMOUS:
+            return
+        state = self._state
+        if state is None:
+            return
+        role, subject = principal.role_header, principal.subject_header
+        try:
+            # A principal that another plugin has made may come without them.
+            if role is None and principal.roles:
+                role = role_header(principal.roles)
+            if subject is None and principal.subject is not None:
+                subject = subject_header(principal.subject)
+        except HeaderValueError as error:
+            exchange.fail(Fault.TOKEN_INVALID, f"the caller cannot be named to the app: {error}")
+            return
+        headers = exchange.flow.request.data.headers
+        if role is not None and subject is not None:
+            headers.fields = (*headers.fields, (state.role, role), (state.subject, subject))
+        elif role is not None:
+            headers.fields = (*headers.fields, (state.role, role))
+        elif subject is not None:
+            headers.fields = (*headers.fields, (state.subject, subject))
+
+
+def principal_of(token: VerifiedToken, rank: Mapping[str, int]) -> Principal:
+    """What a verified token says, with its headers ready to be sent.
+
+    Args:
+        token: genuine and current.
+        rank: the position of each role in `role_order`; others come last, in token order.
+
+    Raises:
+        JwtError: a claim cannot travel in a header. It is not dropped: a role that is lost could
+            evade a DENY policy.
+    """
+    roles = token.roles
+    if rank and len(roles) > 1:
+        last = len(rank)
+        roles = tuple(sorted(roles, key=lambda role: rank.get(role, last)))
+    try:
+        return Principal(
+            subject=token.subject,
+            roles=roles,
+            claims=token.claims,
+            issuer=token.issuer,
+            role_header=role_header(roles) if roles else None,
+            subject_header=None if token.subject is None else subject_header(token.subject),
+        )
+    except HeaderValueError as error:
+        raise JwtError(JwtErrorCode.INVALID_TOKEN, f"the token is unusable: {error}") from None
+
+
+def role_header(roles: tuple[str, ...]) -> bytes:
+    """The value of `X-Caller-Role`: `roles` joined by commas.
+
+    Raises:
+        HeaderValueError: a role is empty, has a comma (it would arrive as two), or cannot be sent.
+    """
+    for role in roles:
+        if "," in role:
+            raise HeaderValueError("a role has a comma in it")
+        if _FIELD_VALUE.fullmatch(role) is None:
+            raise HeaderValueError(
+                "a role is empty, or has a control character, a character beyond Latin-1, or a "
+                "space at its ends"
+            )
+    value = ",".join(roles).encode("latin-1")
+    if len(value) > MAX_ROLE_HEADER:
+        raise HeaderValueError(f"its roles take {len(value)} bytes, more than {MAX_ROLE_HEADER}")
+    return value
+
+
+def subject_header(subject: str) -> bytes:
+    """The value of `X-Caller-Subject`.
+
+    Raises:
+        HeaderValueError: it cannot be sent as it is.
+    """
+    if _FIELD_VALUE.fullmatch(subject) is None:
+        raise HeaderValueError(
+            "its subject (`sub`) is empty, or has a control character, a character beyond Latin-1, "
+            "or a space at its ends"
+        )
+    value = subject.encode("latin-1")
+    if len(value) > MAX_SUBJECT_HEADER:
+        raise HeaderValueError(
+            f"its subject (`sub`) takes {len(value)} bytes, more than {MAX_SUBJECT_HEADER}"
+        )
+    return value
+
+
+def _refuse(exchange: Exchange, error: JwtError) -> None:
+    """401 or 403, with the challenge of RFC 6750 section 3."""
+    fault = Fault.TOKEN_INVALID if error.status == 401 else Fault.TOKEN_AUDIENCE  # noqa: PLR2004
+    description = _NOT_DESCRIPTION.sub("?", error.detail.replace('"', "'"))
+    challenge = f'Bearer error="{error.code}", error_description="{description}"'
+    exchange.fail(fault, error.detail, headers=((b"WWW-Authenticate", challenge.encode("ascii")),))
+
+
+def _make_provider(spec: ProviderSpec, source: KeySource) -> JwtProvider:
+    return JwtProvider(
+        name=spec.name,
+        issuer=spec.issuer,
+        audiences=frozenset(spec.audiences),
+        algorithms=frozenset(spec.algorithms),
+        source=source,
+        role_claim=spec.role_claim,
+        leeway=spec.leeway,
+    )
+
+
+def _key_source(spec: ProviderSpec, environ: Mapping[str, str]) -> KeySource:
+    if spec.hs256_secret_env is not None:
+        return SecretKeySource(spec.hs256_secret_env, environ, spec.algorithms)
+    if spec.jwks_file is not None:
+        return FileKeySource.of_jwks(Path(spec.jwks_file))
+    if spec.public_key_file is not None:
+        return FileKeySource.of_pem(Path(spec.public_key_file))
+    raise ConfigError(
+        f"rbac.providers: '{spec.name}' has no keys: set hs256_secret_env, public_key_file or "
+        "jwks_file"
+    )
