@@ -94,6 +94,8 @@ def compile_inbound(
     listener: ListenerModel, path: Path, traffic: Traffic, app: Cluster | None, report: Report
 ) -> RouteTable:
     """The table of an inbound listener; what no route takes goes to the app, if there is one."""
+    if app is not None:
+        traffic = replace(traffic, clusters={**traffic.clusters, app.name: app})
     written = _compile_all(listener, path, traffic, app, report)
     entries = [(item.match, item.route) for item in written]
     if app is not None:
@@ -142,10 +144,9 @@ def _compile_one(
     listener, name = place
     action = model.action
     written = _destinations(action, app)
-    clusters = [traffic.clusters[cluster] for cluster, _ in written if cluster in traffic.clusters]
-    services = list(dict.fromkeys(cluster.service for cluster in clusters))
-    if len(clusters) < len(written):
+    if not all(cluster in traffic.clusters for cluster, _ in written):
         return None  # an unknown name, which is reported already
+    services = list(dict.fromkeys(traffic.clusters[cluster].service for cluster, _ in written))
     if len(services) > 1:
         message = (
             f"the clusters belong to different services ({', '.join(services)}), and policies "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hms_addons.config.problems import closest, listing
@@ -10,7 +11,8 @@ from hms_addons.config.snapshot import Direction, TlsMode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hms_addons.config.problems import Path, Report
+    from hms_addons.config.problems import Path as KeyPath
+    from hms_addons.config.problems import Report
     from hms_addons.config.route_match import RouteMatch, ValueMatch
     from hms_addons.config.schema import Config
     from hms_addons.config.snapshot import Listener, Route, Snapshot
@@ -28,12 +30,13 @@ def lint(config: Config, snapshot: Snapshot, report: Report) -> None:
     _routes(config, report)
     _clusters(config, report)
     _rbac(config, snapshot, report)
+    _files(snapshot, report)
 
 
 # Routes that an earlier one hides
 
 
-def _unreachable_routes(listener: Listener, path: Path, report: Report) -> None:
+def _unreachable_routes(listener: Listener, path: KeyPath, report: Report) -> None:
     """Routes are filed by path and host, so that 5,000 of them are not compared pair by pair."""
     filed: dict[tuple[str, str | None], list[tuple[RouteMatch, Route]]] = {}
     for index, (match, route) in enumerate(listener.routes.entries):
@@ -41,7 +44,7 @@ def _unreachable_routes(listener: Listener, path: Path, report: Report) -> None:
             continue
         hidden_by = _hiding(match, filed)
         if hidden_by is not None:
-            here: Path = (*path, "routes", index)
+            here: KeyPath = (*path, "routes", index)
             what = f"the earlier route {hidden_by.name} matches all that this one could"
             if listener.direction is Direction.OUTBOUND and hidden_by.service != route.service:
                 report.warning(here, f"reached only by naming {route.service}.svc: {what}")
@@ -138,7 +141,7 @@ def _implied(wanted: ValueMatch, given: tuple[ValueMatch, ...]) -> bool:
 def _listeners(config: Config, report: Report) -> None:
     tls = any(cluster.tls_context for cluster in config.clusters) or bool(config.secrets)
     for index, listener in enumerate(config.listeners):
-        path: Path = ("listeners", index)
+        path: KeyPath = ("listeners", index)
         if listener.direction == "inbound" and tls and listener.tls in {None, TlsMode.NONE}:
             message = (
                 "takes plain text from anyone, though the mesh has certificates; add tls: strict"
@@ -149,10 +152,10 @@ def _listeners(config: Config, report: Report) -> None:
 def _routes(config: Config, report: Report) -> None:
     for at, listener in enumerate(config.listeners):
         for index, route in enumerate(listener.routes):
-            path: Path = ("listeners", at, "routes", index, "action")
+            path: KeyPath = ("listeners", at, "routes", index, "action")
             for number, item in enumerate(route.action.clusters or ()):
                 if item.weight == 0:
-                    here: Path = (*path, "clusters", number, "weight")
+                    here: KeyPath = (*path, "clusters", number, "weight")
                     report.warning(here, f"weight 0: {item.name} gets nothing from this route")
             retries, timeout = route.action.retries, route.action.timeout
             per_try = None if retries is None else retries.per_try_timeout
@@ -172,7 +175,7 @@ def _clusters(config: Config, report: Report) -> None:
     outbound = any(listener.direction == "outbound" for listener in config.listeners)
     tls = any(cluster.tls_context for cluster in config.clusters)
     for index, cluster in enumerate(config.clusters):
-        path: Path = ("clusters", index)
+        path: KeyPath = ("clusters", index)
         canary = cluster.trafficPolicy
         if canary is not None and canary.weight == 0:
             message = f"weight 0: {cluster.name} gets nothing but what names it"
@@ -206,9 +209,25 @@ def _rbac(config: Config, snapshot: Snapshot, report: Report) -> None:
     for index, policy in enumerate(policies):
         for number, service in enumerate(policy.services or ()):
             if service not in known:
-                path: Path = ("rbac", "policies", index, "services", number)
+                path: KeyPath = ("rbac", "policies", index, "services", number)
                 message = f"no route here leads to the service {service}, so this never applies"
                 report.warning(path, message, closest(service, known))
         if (policy.roles or policy.subjects) and not config.rbac.providers:
             message = "needs a token, but there are no providers to verify one"
             report.warning(("rbac", "policies", index, "name"), message)
+
+
+def _files(snapshot: Snapshot, report: Report) -> None:
+    """Files that are named but not there; they may yet be mounted or issued, so it is no error."""
+    for name, secret in snapshot.secrets.items():
+        for key in ("certificate", "key", "bundle"):
+            _file(getattr(secret, key), ("secrets", name, key), report)
+    for index, provider in enumerate(snapshot.rbac.providers):
+        for key in ("public_key_file", "jwks_file"):
+            if (named := getattr(provider, key)) is not None:
+                _file(named, ("rbac", "providers", index, key), report)
+
+
+def _file(named: str, path: KeyPath, report: Report) -> None:
+    if not Path(named).exists():
+        report.warning(path, f"there is no file {named}")

@@ -6,17 +6,17 @@ from the control plane.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.config.compile import compile_config
 from hms_addons.config.lint import lint
 from hms_addons.config.merge import merge
 from hms_addons.config.problems import ConfigProblems, Report
 from hms_addons.config.validate import validate
-from hms_addons.config.yaml_marks import load_yaml
+from hms_addons.config.yaml_marks import load_yaml, unmarked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hms_addons.config.problems import Problem
     from hms_addons.config.snapshot import Snapshot
@@ -33,7 +33,11 @@ class Loaded(NamedTuple):
 
 
 def load(
-    contents: Sequence[tuple[str, bytes]], *, source: str | None = None, service: str | None = None
+    contents: Sequence[tuple[str, bytes]],
+    *,
+    source: str | None = None,
+    service: str | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Loaded:
     """Make a snapshot of one or several files' contents. Never raises for what is in them.
 
@@ -41,9 +45,13 @@ def load(
         contents: name and bytes of each file, the earlier first.
         source: where they came from, for people; default the names.
         service: the service this sidecar stands beside, if the command line says so.
+        extra: a configuration whose listeners are added where `contents` has none on their port.
     """
     try:
-        document = merge(_read_all(contents))
+        documents = _read_all(contents)
+        document = merge(documents)
+        if extra is not None:
+            document = merge([*documents, _missing_listeners(document, extra)])
     except ConfigProblems as error:
         return Loaded(None, error.problems)
     report = Report(document.marks.place_of)
@@ -55,6 +63,14 @@ def load(
     if snapshot is not None:
         lint(config, snapshot, report)
     return Loaded(snapshot, report.sorted())
+
+
+def _missing_listeners(document: Document, extra: Mapping[str, Any]) -> Document:
+    """The listeners of `extra` on whose ports `document` has none."""
+    written = document.data.get("listeners") or []
+    taken = {item.get("port") for item in written if isinstance(item, dict)}
+    listeners = [item for item in extra.get("listeners", ()) if item["port"] not in taken]
+    return unmarked({"listeners": listeners} if listeners else {}, "(command line)")
 
 
 def _read_all(contents: Sequence[tuple[str, bytes]]) -> list[Document]:

@@ -149,8 +149,11 @@ def closest(name: object, known: Iterable[str]) -> str | None:
     folded: dict[str, str] = {}
     for candidate in names:
         folded.setdefault(_fold(candidate), candidate)
-    found = difflib.get_close_matches(_fold(name), folded, n=1, cutoff=0.6)
-    return folded[found[0]] if found else None
+    wanted = _fold(name)
+    found = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.6)
+    # Letters swapped or replaced are likelier than letters left out.
+    nearest = min(found, key=lambda other: abs(len(other) - len(wanted)), default=None)
+    return None if nearest is None else folded[nearest]
 
 
 def _fold(name: str) -> str:

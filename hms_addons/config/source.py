@@ -11,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.load import load
 from hms_addons.config.problems import ConfigProblems, Problem, Severity
 from hms_addons.config.yaml_marks import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from hms_addons.clock import Clock
     from hms_addons.config.load import Loaded
     from hms_addons.config.snapshot import Snapshot
-    from hms_addons.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,34 @@ class FileSource:
 
     Args:
         paths: the files; at least one.
+        clock: tells when to look again.
         service: the service this sidecar stands beside, if the command line says so.
+        extra: a configuration whose listeners are added where the files have none on their port.
     """
 
-    def __init__(self, paths: Sequence[str | Path], *, service: str | None = None) -> None:
-        self._paths = tuple(map(Path, paths))
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        clock: Clock = SYSTEM_CLOCK,
+        *,
+        service: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._paths = tuple(paths)
+        self._clock = clock
+        self._extra = extra
         self._service = service
         self._digest = b""
         """Of the content last loaded, good or bad."""
         self._stats: _Stats = ()
 
     def __repr__(self) -> str:
-        return f"<FileSource {', '.join(map(str, self._paths))}>"
+        return f"<FileSource {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The files, for people."""
+        return ", ".join(map(str, self._paths))
 
     def load(self) -> Snapshot:
         """Read the files now. Warnings are logged.
@@ -74,7 +90,7 @@ class FileSource:
         return contents
 
     def _made(self, contents: list[tuple[str, bytes]]) -> Snapshot:
-        loaded: Loaded = load(contents, service=self._service)
+        loaded: Loaded = load(contents, service=self._service, extra=self._extra)
         if loaded.snapshot is None:
             raise ConfigProblems(loaded.problems)
         for problem in loaded.problems:
@@ -83,30 +99,28 @@ class FileSource:
 
     async def watch(
         self,
-        clock: Clock,
         on_snapshot: Callable[[Snapshot], Awaitable[None]],
-        on_refused: Callable[[ConfigError], object],
+        on_refused: Callable[[str], object],
     ) -> None:
         """Look for changes until cancelled.
 
         Args:
-            clock: the time.
             on_snapshot: awaited with each new good snapshot, before the next look.
-            on_refused: called once for each bad content, with all its problems.
+            on_refused: called once for each bad content, with all its errors, one a line.
         """
         while True:
-            await clock.sleep(POLL_INTERVAL)
+            await self._clock.sleep(POLL_INTERVAL)
             stats = self._look()
             if stats == self._stats:
                 continue
-            await clock.sleep(SETTLE_TIME)
+            await self._clock.sleep(SETTLE_TIME)
             if self._look() != stats:
                 continue  # still being written: look again later
             self._stats = stats
             try:
                 snapshot = await self._reload()
             except ConfigProblems as error:
-                on_refused(error)
+                on_refused(str(error))
                 continue
             if snapshot is not None:
                 await on_snapshot(snapshot)
@@ -124,6 +138,15 @@ class FileSource:
             return None
         # Thousands of routes take a second to compile; requests must not wait for that.
         return await asyncio.to_thread(self._made, contents)
+
+
+def load_files(paths: Sequence[Path], *, service: str | None = None) -> Snapshot:
+    """The snapshot of some files, once.
+
+    Raises:
+        ConfigProblems: they cannot be read or used; holds every problem.
+    """
+    return FileSource(paths, service=service).load()
 
 
 def read_files(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Problem]]:

@@ -101,6 +101,18 @@ def load_yaml(content: bytes, file: str) -> Document:
         raise _refusal(*_unreadable(error, content, file)) from None
 
 
+def unmarked(data: Any, source: str) -> Document:
+    """A document of plain data that was written in no file; every place in it is `source`."""
+    place = Place(source, 1, 1)
+    marks = Marks(place)
+    if isinstance(data, dict):
+        marks.keys = dict.fromkeys(data, place)
+        marks.children = {key: unmarked(item, source).marks for key, item in data.items()}
+    elif isinstance(data, list):
+        marks.children = {n: unmarked(item, source).marks for n, item in enumerate(data)}
+    return Document(data, marks)
+
+
 def _refusal(place: Place, message: str) -> ConfigProblems:
     return ConfigProblems([Problem(Severity.ERROR, *place, "", message)])
 

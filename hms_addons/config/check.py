@@ -1,0 +1,110 @@
+"""What `hms check` tells: every problem of some files, and what they amount to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hms_addons.config.load import load
+from hms_addons.config.problems import Problem, Severity
+from hms_addons.config.source import read_files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from hms_addons.config.snapshot import Snapshot
+
+_COUNTED: Final = ("listeners", "routes", "clusters", "endpoints", "secrets", "policies")
+
+
+class CheckResult(NamedTuple):
+    """The outcome of a check."""
+
+    files: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    """Errors and warnings, by file and place."""
+    counts: dict[str, int]
+    """How many listeners, routes, clusters … there are; empty when there is any error."""
+    version: str | None
+    """What the snapshot would be called; None when there is any error."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether a sidecar would take it."""
+        return not self.errors
+
+    @property
+    def errors(self) -> int:
+        """The number of errors."""
+        return sum(problem.severity is Severity.ERROR for problem in self.problems)
+
+    @property
+    def warnings(self) -> int:
+        """The number of warnings."""
+        return len(self.problems) - self.errors
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON-ready types."""
+        return {
+            "ok": self.ok,
+            "files": list(self.files),
+            "version": self.version,
+            "errors": self.errors,
+            "warnings": self.warnings,
+            "counts": self.counts,
+            "problems": [problem.to_json() for problem in self.problems],
+        }
+
+    def to_text(self) -> str:
+        """A line for each problem, then one that sums up."""
+        lines = [str(problem) for problem in self.problems]
+        found = ", ".join(
+            _plural(number, noun)
+            for number, noun in ((self.errors, "error"), (self.warnings, "warning"))
+            if number
+        )
+        if self.ok:
+            counts = ", ".join(
+                _plural(n, kind.removesuffix("s")) for kind, n in self.counts.items()
+            )
+            lines.append(f"ok: {counts}" + (f"; {found}" if found else ""))
+        else:
+            lines.append(f"refused: {found}")
+        return "\n".join(lines)
+
+
+def check_files(paths: Sequence[Path], *, service: str | None = None) -> CheckResult:
+    """Check some files as one configuration, the later over the earlier. Never raises.
+
+    Args:
+        paths: the files.
+        service: the service the sidecar stands beside, if it will be told so.
+    """
+    files = tuple(map(str, paths))
+    contents, unreadable = read_files(paths)
+    loaded = load(contents, service=service)
+    if unreadable:
+        # Whatever refers to what the unread file holds would only look wrong.
+        return CheckResult(files, tuple(unreadable), {}, None)
+    if loaded.snapshot is None:
+        return CheckResult(files, loaded.problems, {}, None)
+    snapshot = loaded.snapshot
+    return CheckResult(files, loaded.problems, _counts(snapshot), snapshot.version)
+
+
+def _counts(snapshot: Snapshot) -> dict[str, int]:
+    numbers = (
+        len(snapshot.listeners),
+        sum(not route.default for listener in snapshot.listeners for route in listener.routes),
+        len(snapshot.clusters),
+        sum(len(c.endpoints) + len(c.dns) for c in snapshot.clusters.values()),
+        len(snapshot.secrets),
+        len(snapshot.rbac.policies),
+    )
+    return dict(zip(_COUNTED, numbers, strict=True))
+
+
+def _plural(number: int, noun: str) -> str:
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun.removesuffix('y') + 'ies' if noun.endswith('y') else noun + 's'}"

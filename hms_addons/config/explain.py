@@ -1,0 +1,349 @@
+"""What would happen to a request, and why: the answer of `hms explain` and of `/explain`.
+
+Asks the same tables and policies that decide about real requests, so it cannot tell another story.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.config.policy import PolicyIndex, PolicyRequest, caller_of
+from hms_addons.config.problems import closest
+from hms_addons.config.request_target import TargetError, named_service, parse_target
+from hms_addons.config.snapshot import Direction, PolicyAction
+from hms_addons.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hms_addons.config.request_target import Target
+    from hms_addons.config.route_table import RouteTable
+    from hms_addons.config.snapshot import (
+        Cluster,
+        Listener,
+        Policy,
+        RetryPolicy,
+        Route,
+        Snapshot,
+        Thresholds,
+    )
+
+_VERSIONS: Final = ("HTTP/1.1", "HTTP/1.0")
+
+
+def explain(
+    snapshot: Snapshot, request_line: str, headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Say what would happen to a request, as JSON-ready types.
+
+    Args:
+        snapshot: the configuration.
+        request_line: as `GET http://auth-svc.svc/verify-id`; GET when there is no method. The port
+            of an address such as `localhost:15001` chooses the listener, as it would on the wire;
+            otherwise it is the first outbound one, or the first.
+        headers: the request's fields.
+
+    Returns:
+        `request`, `listener`, `failure` (None, or status, flag, title and detail), `route`,
+        `clusters`, `policies`, `headers` and `passed_over`; the last five None or empty where the
+        request does not get that far.
+
+    Raises:
+        ConfigError: the snapshot has no listener.
+    """
+    method, target = _split(request_line)
+    head = {
+        name.lower().encode("latin-1", "replace"): value.encode("latin-1", "replace")
+        for name, value in (headers or {}).items()
+    }
+    found: dict[str, Any] = {
+        "request": {"method": method, "target": target, "service": None},
+        "listener": None,
+        "failure": None,
+        "route": None,
+        "clusters": [],
+        "policies": None,
+        "headers": None,
+        "passed_over": [],
+    }
+    try:
+        parsed = parse_target(target.encode("utf-8", "surrogateescape"), method)
+    except TargetError as error:
+        found["listener"] = _listener(_choose(snapshot, None, head))
+        found["failure"] = _failure(Fault.BAD_REQUEST, str(error))
+        return found
+    listener = _choose(snapshot, parsed.authority, head)
+    if parsed.authority is not None:
+        head[b"host"] = parsed.authority.encode()
+    found["listener"] = _listener(listener)
+    _follow(found, snapshot, listener, parsed, head)
+    return found
+
+
+def _split(request_line: str) -> tuple[str, str]:
+    """Method and target of a request line, which may lack its method and version."""
+    words = request_line.split(" ")
+    if len(words) > 1 and words[-1] in _VERSIONS:
+        words.pop()
+    if len(words) == 1:
+        return "GET", words[0]
+    return words[0], " ".join(words[1:])
+
+
+def _choose(snapshot: Snapshot, authority: str | None, head: Mapping[bytes, bytes]) -> Listener:
+    if not snapshot.listeners:
+        raise ConfigError("the configuration has no listeners, so no request can be explained")
+    host = authority if authority is not None else head.get(b"host", b"").decode("latin-1")
+    port = host.rpartition(":")[2]
+    for listener in snapshot.listeners:
+        if port == str(listener.port):
+            return listener
+    outbound = [item for item in snapshot.listeners if item.direction is Direction.OUTBOUND]
+    return (outbound or snapshot.listeners)[0]
+
+
+def _follow(
+    found: dict[str, Any],
+    snapshot: Snapshot,
+    listener: Listener,
+    target: Target,
+    head: Mapping[bytes, bytes],
+) -> None:
+    """Follow the request as far as it gets."""
+    method = found["request"]["method"]
+    service, query = None, target.query
+    table: RouteTable | None = listener.routes
+    if listener.direction is Direction.OUTBOUND:
+        service, query = named_service(target.query, head.get(b"host"))
+        if service is not None:
+            table = listener.services.get(service)
+    found["request"] |= {
+        "path": target.path,
+        "query": query,
+        "host": head.get(b"host", b"").decode("latin-1"),
+        "service": service,
+    }
+    if table is None:
+        guess = closest(service, listener.services)
+        hint = f" (did you mean {guess}.svc?)" if guess else ""
+        detail = f"the listener {listener.name} knows no service {service!r}{hint}"
+        found["failure"] = _failure(Fault.UNKNOWN_SERVICE, detail)
+        return
+    for route, reason in table.explain(target.path, query, method, head):
+        if reason is not None:
+            found["passed_over"].append({"route": route.name, "reason": reason})
+    if service is not None:
+        found["passed_over"].extend(_elsewhere(listener, table, service))
+    route_taken = table.match(target.path, query, method, head)
+    if route_taken is None:
+        detail = f"none of the {len(table)} routes of the listener {listener.name} matches"
+        found["failure"] = _failure(Fault.NO_ROUTE, detail)
+        return
+    found["route"] = _route(route_taken)
+    found["clusters"] = _clusters(route_taken, snapshot)
+    request = PolicyRequest(
+        route_taken.service, method, target.path, caller=caller_of(snapshot, listener, None)
+    )
+    found["policies"] = _policies(snapshot, request)
+    found["headers"] = _headers(snapshot)
+
+
+def _elsewhere(listener: Listener, table: RouteTable, service: str) -> list[dict[str, str]]:
+    """The listener's routes that naming `service` has ruled out."""
+    narrowed = {route.name for route in table}
+    return [
+        {
+            "route": route.name,
+            "reason": f"the request names {service}, and this leads to {route.service}",
+        }
+        for route in listener.routes
+        if route.name not in narrowed
+    ]
+
+
+def _failure(fault: Fault, detail: str) -> dict[str, Any]:
+    status, flag, title = fault.value
+    return {"status": status, "flag": str(flag), "title": title, "detail": detail}
+
+
+def _listener(listener: Listener) -> dict[str, Any]:
+    return {
+        "name": listener.name,
+        "direction": str(listener.direction),
+        "address": f"{listener.host}:{listener.port}",
+        "tls": str(listener.tls),
+    }
+
+
+def _route(route: Route) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        "service": route.service,
+        "default": route.default,
+        "timeout_s": route.timeout,
+        "retries": _retries(route.retry),
+        "thresholds": _thresholds(route.thresholds),
+    }
+
+
+def _retries(retry: RetryPolicy) -> dict[str, Any]:
+    return {
+        "attempts": retry.attempts,
+        "per_try_timeout_s": retry.per_try_timeout,
+        "on": sorted(retry.on) if retry.attempts else [],
+        "status_codes": sorted(retry.status_codes),
+        "backoff_s": [retry.backoff_base, retry.backoff_max],
+        "retry_non_idempotent": retry.retry_non_idempotent,
+    }
+
+
+def _thresholds(thresholds: Thresholds | None) -> dict[str, int] | None:
+    if thresholds is None:
+        return None
+    return {
+        "max_connections": thresholds.max_connections,
+        "max_pending_requests": thresholds.max_pending_requests,
+        "max_requests": thresholds.max_requests,
+        "max_retries": thresholds.max_retries,
+    }
+
+
+def _clusters(route: Route, snapshot: Snapshot) -> list[dict[str, Any]]:
+    total = sum(item.weight for item in route.clusters)
+    return [
+        _cluster(snapshot.clusters[item.cluster], snapshot)
+        | {"weight": item.weight, "share": round(item.weight / total, 4)}
+        for item in route.clusters
+    ]
+
+
+def _cluster(cluster: Cluster, snapshot: Snapshot) -> dict[str, Any]:
+    tls = None
+    if cluster.tls is not None:
+        tls = {
+            "secret": cluster.tls.secret,
+            "provided": cluster.tls.secret in snapshot.secrets,
+            "peers": sorted(cluster.tls.peers),
+        }
+    return {
+        "name": cluster.name,
+        "service": cluster.service,
+        "endpoints": [endpoint.address for endpoint in cluster.endpoints],
+        "dns": [endpoint.address for endpoint in cluster.dns],
+        "load_balancer": cluster.load_balancer,
+        "connect_timeout_s": cluster.connect_timeout,
+        "tls": tls,
+        "thresholds": _thresholds(cluster.thresholds),
+        "outlier_detection": cluster.outlier_detection is not None,
+    }
+
+
+def _policies(snapshot: Snapshot, request: PolicyRequest) -> dict[str, Any]:
+    """Every policy, and whether it is about this request; who calls is known only on the wire."""
+    policies = snapshot.rbac.policies
+    about_request = PolicyIndex(
+        replace(policy, roles=(), subjects=(), callers=()) for policy in policies
+    ).trace(request)
+    decision = PolicyIndex(policies).decide(request)
+    return {
+        "without_token": {"allowed": decision.allowed, "reason": decision.reason},
+        "applying": [
+            {"name": policy.name, "action": str(policy.action), "effect": _effect(policy)}
+            for policy, trace in zip(policies, about_request, strict=True)
+            if not trace.unmet
+        ],
+        "not_applying": [
+            {"name": policy.name, "action": str(policy.action), "reason": "; it ".join(trace.unmet)}
+            for policy, trace in zip(policies, about_request, strict=True)
+            if trace.unmet
+        ],
+    }
+
+
+def _effect(policy: Policy) -> str:
+    verb = "refuses" if policy.action is PolicyAction.DENY else "allows"
+    conditions = [
+        f"{what} {' or '.join(values)}"
+        for what, values in (
+            ("a role of", policy.roles),
+            ("the subject", policy.subjects),
+            ("the calling service", policy.callers),
+        )
+        if values
+    ]
+    return f"{verb} callers with {' and '.join(conditions)}" if conditions else f"{verb} everyone"
+
+
+def _headers(snapshot: Snapshot) -> dict[str, list[str]]:
+    names = snapshot.headers
+    added = [f"{names.service.decode()}: the caller's SPIFFE ID, over mutual TLS"]
+    if snapshot.governance is not None:
+        added.append(f"{names.policy_version.decode()}: from {snapshot.governance.url}")
+    if snapshot.rbac.providers:
+        added.append(f"{names.role.decode()}: the roles of a verified token")
+        added.append(f"{names.subject.decode()}: the subject of a verified token")
+    return {"removed": [name.decode() for name in names.all], "set": added}
+
+
+def to_text(found: Mapping[str, Any]) -> str:
+    """What `explain` found, for a person."""
+    request, listener = found["request"], found["listener"]
+    tls = "" if listener["tls"] == "none" else f", TLS {listener['tls']}"
+    lines = [
+        f"request   {request['method']} {request.get('path', request['target'])}",
+        f"listener  {listener['name']} ({listener['direction']}, {listener['address']}{tls})",
+    ]
+    if request["service"] is not None:
+        lines.append(f"service   {request['service']} (named by the request)")
+    if found["failure"] is not None:
+        failure = found["failure"]
+        lines.append(f"answer    {failure['status']} {failure['flag']} {failure['title']}")
+        lines.append(f"          {failure['detail']}")
+    if found["route"] is not None:
+        lines.extend(_route_lines(found["route"]))
+        for cluster in found["clusters"]:
+            lines.extend(_cluster_lines(cluster))
+        lines.extend(_policy_lines(found["policies"]))
+        lines.append(f"headers   removed: {', '.join(found['headers']['removed'])}")
+        lines.extend(f"          set: {line}" for line in found["headers"]["set"])
+    if found["passed_over"]:
+        lines.append("passed over:")
+        lines.extend(f"  {item['route']}: {item['reason']}" for item in found["passed_over"])
+    return "\n".join(lines)
+
+
+def _route_lines(route: Mapping[str, Any]) -> list[str]:
+    timeout = "none" if route["timeout_s"] is None else f"{route['timeout_s']:g}s"
+    retries = route["retries"]
+    line = f"          timeout {timeout}, retries {retries['attempts']}"
+    if retries["attempts"]:
+        line += f" (on {', '.join(retries['on'])})"
+    if route["thresholds"] is not None:
+        line += f", at most {route['thresholds']['max_connections']} connections"
+    kind = " (default: no written route leads there)" if route["default"] else ""
+    return [f"route     {route['name']}, to the service {route['service']}{kind}", line]
+
+
+def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
+    tls = "plain text"
+    if cluster["tls"] is not None:
+        lack = "" if cluster["tls"]["provided"] else ", which nothing here provides"
+        tls = f"mutual TLS with the secret {cluster['tls']['secret']}{lack}"
+    where = ", ".join(cluster["endpoints"] + cluster["dns"]) or "no endpoints"
+    return [
+        f"cluster   {cluster['name']}, {cluster['share']:.4g} of the requests: {where}",
+        f"          {cluster['load_balancer']}, {tls}",
+    ]
+
+
+def _policy_lines(policies: Mapping[str, Any]) -> list[str]:
+    answer = policies["without_token"]
+    verdict = "allowed" if answer["allowed"] else "refused with 403"
+    lines = [f"policies  without a token: {verdict}: {answer['reason']}"]
+    lines += [f"          {p['action']} {p['name']}: {p['effect']}" for p in policies["applying"]]
+    lines += [
+        f"          {p['action']} {p['name']} does not apply: it {p['reason']}"
+        for p in policies["not_applying"]
+    ]
+    return lines
