@@ -12,7 +12,6 @@ are served by the native lane, with the same chain. Options, each by `--set`:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import sys
@@ -37,8 +36,10 @@ from hms_addons.engine.mode import MeshInstance, follow_addons, make_flow_events
 from hms_addons.engine.native_lane import NativeLane  # noqa: E402
 from hms_addons.errors import MeshError  # noqa: E402
 from hms_addons.sidecar import DRAIN_GRACE, Sidecar  # noqa: E402
+from hms_addons.tasks import TaskSet  # noqa: E402
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from mitmproxy.addonmanager import Loader
@@ -58,6 +59,7 @@ class Mesh:
     def __init__(self) -> None:
         self._sidecar: Sidecar | None = None
         self._native: NativeLane | None = None
+        self._tasks = TaskSet("mesh")
         self._task: asyncio.Task[None] | None = None
         self._unfollow: Callable[[], None] = lambda: None
         self._stock_modes: list[str] = []
@@ -74,7 +76,7 @@ class Mesh:
     def running(self) -> None:
         """mitmproxy event: start the sidecar."""
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="hms-mesh")
+            self._task = self._tasks.start(self._run(), "run")
 
     def done(self) -> asyncio.Task[None] | None:
         """mitmproxy event: finish what is in flight, then stop.
@@ -84,7 +86,7 @@ class Mesh:
         """
         if self._task is None:
             return None
-        return asyncio.get_running_loop().create_task(self._stop(), name="hms-mesh-stop")
+        return self._tasks.start(self._stop(), "stop")
 
     async def _run(self) -> None:
         try:

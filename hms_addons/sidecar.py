@@ -18,7 +18,7 @@ from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.admin_lane import AdminLane
 from hms_addons.engine.drain import drain
 from hms_addons.engine.fast_lane import Binding, FastLane
-from hms_addons.engine.flow_builder import unconnected_server
+from hms_addons.engine.flow_builder import Mode, unconnected_server
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.engine.listener import PortListener
 from hms_addons.engine.peer import identify_connection
@@ -34,8 +34,6 @@ from hms_addons.upstream.cluster_manager import ClusterManager
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Mapping
-
-    from mitmproxy.proxy.mode_specs import ProxyMode
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
@@ -83,7 +81,7 @@ class Sidecar:
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
         elsewhere: frozenset[int] = frozenset(),
-        mode: Callable[[Listener], ProxyMode] | None = None,
+        mode: Callable[[Listener], Mode] | None = None,
         on_drained: Callable[[], object] = lambda: None,
     ) -> None:
         self.plugins = plugins
@@ -108,7 +106,7 @@ class Sidecar:
         self.chain: HookChain = plugins.compile_chain(self._rng)
         if self.chain.picks_endpoints:
             self.upstream.pick_endpoint = self.chain.pick_endpoint
-        self.upstream.observer = ServerEvents(self.events, self._tasks)
+        self.upstream.observer = ServerEvents(self.events, self._tasks, clock)
 
     def __repr__(self) -> str:
         version = self.snapshot.version if self.snapshot else None

@@ -25,6 +25,7 @@ from hms_addons.config.source import FileSource
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.errors import MeshError
 from hms_addons.sidecar import Sidecar
+from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -72,6 +73,7 @@ class SidecarProcess:
         self._disabled = disabled
         self._command = tuple(command)
         self._stopping = asyncio.Event()
+        self._tasks = TaskSet("process")
         self._app: asyncio.subprocess.Process | None = None
         self._sidecar: Sidecar | None = None
 
@@ -83,10 +85,9 @@ class SidecarProcess:
         sidecar = self._sidecar = Sidecar(
             plugins, rng=self._rng, events=events, on_drained=self._stopping.set
         )
-        watcher: asyncio.Task[None] | None = None
         try:
             await sidecar.start(snapshot)
-            watcher = asyncio.create_task(self._watch(sidecar), name="config watcher")
+            self._tasks.start(self._watch(sidecar), "config watcher")
             self._handle_signals()
             _settle_memory()
             for name, lane in sidecar.lanes.items():
@@ -94,8 +95,7 @@ class SidecarProcess:
                 logger.debug("%r", lane)
             return await self._serve()
         finally:
-            if watcher is not None:
-                watcher.cancel()
+            await self._tasks.close()
             await sidecar.stop()
 
     async def _watch(self, sidecar: Sidecar) -> None:
@@ -108,7 +108,7 @@ class SidecarProcess:
             await self._sidecar.apply(snapshot)
 
     async def _serve(self) -> int:
-        stopping = asyncio.create_task(self._stopping.wait())
+        stopping = self._tasks.start(self._stopping.wait(), "stop")
         if not self._command:
             await stopping
             return 0
@@ -116,10 +116,9 @@ class SidecarProcess:
             # A process group of its own: Ctrl-C reaches it by way of the drain.
             self._app = await asyncio.create_subprocess_exec(*self._command, process_group=0)
         except OSError as error:
-            stopping.cancel()
             message = f"cannot run {self._command[0]!r}: {error.strerror or error}"
             raise MeshError(message) from error
-        exited = asyncio.create_task(self._app.wait())
+        exited = self._tasks.start(self._app.wait(), "app")
         await asyncio.wait({stopping, exited}, return_when=asyncio.FIRST_COMPLETED)
         if not exited.done():
             self._signal_app(signal.SIGTERM)
@@ -131,7 +130,6 @@ class SidecarProcess:
             logger.info("the app has ended with %s", self._app.returncode)
             self._sidecar.drain()
             await stopping
-        stopping.cancel()
         status = await exited
         # As a shell reports it: 128 + the signal that ended it.
         return status if status >= 0 else 128 - status
@@ -164,16 +162,9 @@ def _flow_events(plugins: PluginManager) -> FlowEvents:
     addons = [addon for group in plugins.collect("hms_mitmproxy_addons") for addon in group]
     if not addons:
         return FlowEvents()
-    from mitmproxy.master import Master  # noqa: PLC0415 - see above
-    from mitmproxy.options import Options  # noqa: PLC0415
+    from hms_addons.engine.mode import host_addons  # noqa: PLC0415 - see above
 
-    from hms_addons.engine.mode import follow_addons, make_flow_events  # noqa: PLC0415
-
-    master = Master(Options())
-    events = make_flow_events()
-    follow_addons(master.addons, events, None)
-    master.addons.add(*addons)
-    return events
+    return host_addons(addons)
 
 
 def _settle_memory() -> None:

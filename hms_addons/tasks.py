@@ -8,7 +8,6 @@ its tasks strongly, names them, logs what they raise at once, and ends them all 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,8 @@ class TaskSet:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
+        if tasks:
+            # `wait` does not raise what they raise, and does not mistake our own cancellation for
+            # theirs.
+            await asyncio.wait(tasks)
+            self._tasks.difference_update(tasks)

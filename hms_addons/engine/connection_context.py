@@ -52,6 +52,6 @@ class ConnectionContext:
             self._host_and_port = (name.strip(b"[]").decode("latin-1"), int(port))
         return self._host_and_port
 
-    def close(self) -> None:
-        """The connection has gone: say so on mitmproxy's object."""
-        mark_closed(self.client)
+    def close(self, now: float) -> None:
+        """The connection has gone, at `now` (seconds since the epoch): say so on mitmproxy's object."""
+        mark_closed(self.client, now)

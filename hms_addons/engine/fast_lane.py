@@ -128,7 +128,7 @@ class FastLane:
         self.connections.discard(connection)
         context = connection.context
         if context is not None:
-            context.close()
+            context.close(self._clock.wall())
             if self._events.client_disconnected:
                 self._tasks.start(
                     self._events.fire(self._events.client_disconnected, context.client),
@@ -199,6 +199,7 @@ class FastLane:
             host=host,
             port=port,
             scheme=context.scheme,
+            now=self._clock.wall(),
         )
         if request.trailers:
             flow_view.set_trailers(flow.request, request.trailers)
@@ -248,7 +249,7 @@ class FastLane:
                 answer = local_answer(exchange)
             exchange.answer = answer
         if self._events.watched:
-            answer = await flow_view.show_answer(exchange, self._events)
+            answer = await flow_view.show_answer(exchange, self._events, self._clock.wall())
             if answer is None:  # killed
                 connection.abort()
                 return
@@ -258,7 +259,7 @@ class FastLane:
         close = failure is not None and failure.close
         exchange.bytes_out = await connection.respond(request, answer, close=close)
         if answer.tunnel is not None:
-            await run_tunnel(connection, answer.tunnel, exchange)
+            await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
 
     # -- how it may end -------------------------------------------------------------------------
 

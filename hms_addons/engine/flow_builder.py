@@ -8,7 +8,6 @@ mitmproxy that adds one fails there and not in somebody's script.
 
 from __future__ import annotations
 
-import time
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from mitmproxy.proxy.mode_specs import ProxyMode
 
     from hms_addons.http_message import Fields
+
+type Mode = ProxyMode
+"""mitmproxy's name for the way a connection came in."""
 
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 
@@ -59,6 +61,7 @@ def build_flow(  # noqa: PLR0913 - the parts of a request
     host: str,
     port: int,
     scheme: bytes,
+    now: float,
 ) -> HTTPFlow:
     """A live flow for a request that has just been read.
 
@@ -68,8 +71,8 @@ def build_flow(  # noqa: PLR0913 - the parts of a request
         method, target, minor, fields: as in `RequestHead`.
         content: the held body, None when it streams.
         host, port, scheme: where the caller meant it to go, from its Host header.
+        now: seconds since the epoch.
     """
-    now = time.time()
     data: RequestData = _new(RequestData)
     data.__dict__ = {
         "http_version": _VERSIONS[minor],
@@ -107,10 +110,14 @@ def build_flow(  # noqa: PLR0913 - the parts of a request
 
 
 def build_response(
-    status: int, reason: bytes, fields: Fields, content: bytes | None, trailers: Fields = ()
+    status: int,
+    reason: bytes,
+    fields: Fields,
+    content: bytes | None,
+    trailers: Fields,
+    now: float,
 ) -> Response:
-    """A response; `content` None when its body streams."""
-    now = time.time()
+    """A response; `content` None when its body streams; `now` in seconds since the epoch."""
     data: ResponseData = _new(ResponseData)
     data.__dict__ = {
         "http_version": b"HTTP/1.1",
@@ -130,7 +137,7 @@ def build_response(
 def build_client(
     peername: tuple[str, int],
     sockname: tuple[str, int],
-    mode: ProxyMode | None,
+    mode: Mode | None,
     *,
     tls: bool,
     certificate: bytes | None = None,
@@ -168,10 +175,10 @@ def load_certificate(der: bytes) -> Cert:
     return Cert(load_der_x509_certificate(der))
 
 
-def mark_closed(connection: Client | Server) -> None:
-    """Record that a connection has gone."""
+def mark_closed(connection: Client | Server, now: float) -> None:
+    """Record that a connection has gone, at `now` (seconds since the epoch)."""
     connection.state = ConnectionState.CLOSED
-    connection.timestamp_end = time.time()
+    connection.timestamp_end = now
 
 
 def unconnected_server() -> Server:
@@ -179,9 +186,9 @@ def unconnected_server() -> Server:
     return Server(address=None)
 
 
-def build_server(host: str, port: int) -> Server:
+def build_server(host: str, port: int, now: float) -> Server:
     """An upstream connection that is about to be opened; once per connection."""
-    return Server(address=(host, port), id=new_id(), timestamp_start=time.time())
+    return Server(address=(host, port), id=new_id(), timestamp_start=now)
 
 
 def mark_connected(
@@ -189,11 +196,12 @@ def mark_connected(
     peername: Any,
     sockname: Any,
     ssl_object: ssl.SSLObject | None,
+    now: float,
     *,
     watched: bool,
 ) -> None:
     """Fill in what is known once the connection, and its TLS, is there."""
-    server.timestamp_tcp_setup = time.time()
+    server.timestamp_tcp_setup = now
     server.peername = peername[:2] if peername else None
     server.sockname = sockname[:2] if sockname else None
     if ssl_object is not None:

@@ -44,7 +44,7 @@ def answer_of(response: Response) -> Answer:
     )
 
 
-async def show_answer(exchange: Exchange, events: FlowEvents) -> Answer | None:
+async def show_answer(exchange: Exchange, events: FlowEvents, now: float) -> Answer | None:
     """Fire `responseheaders` and `response`; the answer as it was left, None if it was killed.
 
     A streaming body is not held for them: as in mitmproxy, `response` then comes without content.
@@ -56,7 +56,9 @@ async def show_answer(exchange: Exchange, events: FlowEvents) -> Answer | None:
     if not streaming and answer.length is not None:
         shown_fields = (*shown_fields, (b"Content-Length", b"%d" % answer.length))
     content = None if isinstance(answer.body, BodyStream) else answer.body
-    response = build_response(answer.status, answer.reason, shown_fields, content, answer.trailers)
+    response = build_response(
+        answer.status, answer.reason, shown_fields, content, answer.trailers, now
+    )
     response.stream = streaming
     flow.response = response
     annotate(exchange)

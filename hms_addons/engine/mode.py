@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
 
 from mitmproxy.addonmanager import AddonManager  # noqa: TC002 - documents what is wrapped
 from mitmproxy.exceptions import AddonHalt
+from mitmproxy.master import Master
+from mitmproxy.options import Options
 from mitmproxy.proxy.mode_servers import ServerInstance
 from mitmproxy.proxy.mode_specs import ProxyMode
 
 from hms_addons.engine.flow_events import FlowEvents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mitmproxy.connection import Address
     from mitmproxy.proxy.context import Context
@@ -122,6 +124,18 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
             manager.__dict__.pop(name, None)
 
     return stop
+
+
+def host_addons(addons: Sequence[object]) -> FlowEvents:
+    """Run mitmproxy `addons` without mitmproxy's proxy: in a bare master, with their events.
+
+    Must be called on the event loop. The master lives as long as the `FlowEvents` do.
+    """
+    master = Master(Options())
+    events = make_flow_events()
+    follow_addons(master.addons, events, None)
+    master.addons.add(*addons)
+    return events
 
 
 def make_flow_events() -> FlowEvents:

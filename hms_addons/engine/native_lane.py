@@ -84,7 +84,7 @@ class NativeLane:
             return  # a script has answered, or somebody has killed it
         binding = self._binding(flow)
         if binding is None:
-            flow.response = _no_listener(flow)
+            flow.response = _no_listener(flow, self._clock.wall())
             return
         exchange = Exchange(flow, binding.snapshot, binding.listener, self._clock.monotonic())
         self._exchanges[flow.id] = exchange
@@ -199,8 +199,7 @@ class NativeLane:
         answer.body = bytes(held)
         answer.length = len(held)
 
-    @staticmethod
-    def _show(exchange: Exchange, answer: Answer | None) -> None:
+    def _show(self, exchange: Exchange, answer: Answer | None) -> None:
         if answer is None or not isinstance(answer.body, bytes):
             return
         length = answer.length if answer.length is not None else len(answer.body)
@@ -208,14 +207,19 @@ class NativeLane:
         if answer.tunnel is not None:
             answer.release()
         exchange.flow.response = build_response(
-            answer.status, answer.reason, fields, answer.body, answer.trailers
+            answer.status,
+            answer.reason,
+            fields,
+            answer.body,
+            answer.trailers,
+            self._clock.wall(),
         )
 
 
-def _no_listener(flow: HTTPFlow) -> Any:
+def _no_listener(flow: HTTPFlow, now: float) -> Any:
     failure = Failure.of(
         Fault.NO_ROUTE, "the configuration has no listener for this port, and no outbound one"
     )
     reason, fields, body = problem(failure, flow.id)
     fields = (*fields, (b"Content-Length", b"%d" % len(body)))
-    return build_response(failure.status, reason, fields, body)
+    return build_response(failure.status, reason, fields, body, (), now)

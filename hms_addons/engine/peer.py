@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.connection_context import ConnectionContext
-from hms_addons.engine.flow_builder import build_client
+from hms_addons.engine.flow_builder import Mode, build_client
 from hms_addons.identity.tls_context import PeerIdentityError
 
 if TYPE_CHECKING:
-    from mitmproxy.proxy.mode_specs import ProxyMode
-
     from hms_addons.config.snapshot import Listener
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.identity.identity_holder import Identity
@@ -25,7 +23,7 @@ def identify_connection(
     connection: Http1Server,
     listener: Listener,
     identity: Identity | None,
-    mode: ProxyMode | None,
+    mode: Mode | None,
     now: float,
     *,
     watched: bool,

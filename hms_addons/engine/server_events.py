@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.connection import Server
 
+    from hms_addons.clock import Clock
     from hms_addons.engine.flow_events import FlowEvents
     from hms_addons.tasks import TaskSet
 
@@ -23,8 +24,9 @@ class ServerEvents:
     connections serve many clients, so the events' `client` is one that stands for the sidecar.
     """
 
-    def __init__(self, events: FlowEvents, tasks: TaskSet) -> None:
+    def __init__(self, events: FlowEvents, tasks: TaskSet, clock: Clock) -> None:
         self._events = events
+        self._clock = clock
         self._tasks = tasks
 
     async def connecting(self, host: str, port: int) -> Server:
@@ -33,7 +35,7 @@ class ServerEvents:
         Raises:
             ConnectionRefusedError: an addon set `server.error`.
         """
-        server = build_server(host, port)
+        server = build_server(host, port, self._clock.wall())
         if self._events.server_connect:
             await self._events.fire(self._events.server_connect, server_event(server))
             if server.error:
@@ -50,6 +52,7 @@ class ServerEvents:
             transport.get_extra_info("peername"),
             transport.get_extra_info("sockname"),
             ssl_object,
+            self._clock.wall(),
             watched=self._events.watched,
         )
         if self._events.server_connected:
@@ -62,7 +65,7 @@ class ServerEvents:
 
     def disconnected(self, server: Server) -> None:
         """It is closed."""
-        mark_closed(server)
+        mark_closed(server, self._clock.wall())
         self._fire_later(self._events.server_disconnected, server)
 
     def _fire_later(self, listeners: Any, server: Server) -> None:

@@ -75,6 +75,8 @@ class FakeClock:
 
     async def advance(self, seconds: float) -> None:
         """Move time, run what is due, and let the tasks that were waiting for it run."""
+        for _ in range(3):
+            await asyncio.sleep(0)  # let tasks that have just begun reach their sleep
         self.tick(seconds)
         for _ in range(10):
             await asyncio.sleep(0)
