@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from scripts.benchmark import machine, report
+from scripts.benchmark import machine, profiling, report
 from scripts.benchmark.bench import Bench, Settings
 from scripts.benchmark.contenders import NAMES
 from scripts.benchmark.lab import Lab
@@ -87,6 +87,10 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
         say(
             f"! load average {description['load_average']:.1f}: others use this machine; expect noise"
         )
+    if options.profile is not None:
+        with Lab(placement) as lab:
+            profiling.profile(lab, options.profile, say)
+        return 0
     with Lab(placement) as lab:
         outcome, failures = _run(Bench(lab, settings, say), options.only)
     report.show(console, outcome, failures)
@@ -142,6 +146,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"rounds of {QUICK_SECONDS} s instead of {SECONDS}, {QUICK_ROUNDS} of them",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="save the figures, too")
+    parser.add_argument(
+        "--profile",
+        metavar="LETTER",
+        choices=profiling.TASKS,
+        help="measure nothing; show where our sidecar spends its time in a, b or c (cProfile)",
+    )
     return parser.parse_args(arguments)
 
 

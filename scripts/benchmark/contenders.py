@@ -67,10 +67,10 @@ def _write(lab: Lab, name: str, text: str) -> Path:
     return path
 
 
-def _contender(
+def spawn(
     lab: Lab, name: str, ports: Sequence[int], commands: Sequence[Sequence[str]]
 ) -> Contender:
-    """Spawn one process a command; the first takes the requests. None is left if one fails."""
+    """One process a command; the first takes the requests. None is left if one fails."""
     children: list[Child] = []
     try:
         for command in commands:
@@ -83,21 +83,23 @@ def _contender(
     return Contender(name, ("127.0.0.1", ports[0]), children, peer_address)
 
 
-def _start_hms(lab: Lab, job: Job) -> Contender:
-    """Our sidecar: one process a hop."""
+def hms_commands(lab: Lab, job: Job) -> tuple[tuple[int, int], list[list[str]]]:
+    """The ports and the commands of our sidecar, one process a hop."""
     documents: Sequence[Mapping[str, Any]]
+    ports = (free_port(), free_port())
     if job.task is Task.PAIR:
-        ports = (free_port(), free_port())
-        admin = (free_port(), free_port())
-        documents = hms_config.pair(ports, admin, job, lab.credentials)
+        documents = hms_config.pair(ports, job, lab.credentials)
     else:
-        ports = (free_port(), free_port())
-        document = hms_config.hop(ports[0], ports[1], job, lab.governance, lab.credentials)
-        documents = [document]
+        documents = [hms_config.hop(ports[0], job, lab.governance, lab.credentials)]
     files = [
         _write(lab, "hms.yaml", yaml.safe_dump(document, sort_keys=False)) for document in documents
     ]
-    return _contender(lab, "hms", ports, [hms_config.command(file) for file in files])
+    return ports, [hms_config.command(file, free_port()) for file in files]
+
+
+def _start_hms(lab: Lab, job: Job) -> Contender:
+    """Our sidecar."""
+    return spawn(lab, "hms", *hms_commands(lab, job))
 
 
 def _start_envoy(lab: Lab, job: Job) -> Contender:
@@ -111,7 +113,7 @@ def _start_envoy(lab: Lab, job: Job) -> Contender:
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
     files = [_write(lab, "envoy.json", json.dumps(message)) for message in messages]
     program = _envoy_program()
-    return _contender(lab, "envoy", ports, [[program, "-c", str(file), *options] for file in files])
+    return spawn(lab, "envoy", ports, [[program, "-c", str(file), *options] for file in files])
 
 
 def _envoy_program() -> str:
@@ -129,7 +131,7 @@ def _start_nginx(lab: Lab, job: Job) -> Contender:
     """nginx as a proxy: one worker, the plain job alone."""
     port = free_port()
     config = nginx_config.proxy(port, job.upstream_port)
-    return _contender(lab, "nginx", [port], [nginx_command(lab.scratch("nginx-proxy"), config)])
+    return spawn(lab, "nginx", [port], [nginx_command(lab.scratch("nginx-proxy"), config)])
 
 
 def _start_mitmdump(lab: Lab, job: Job) -> Contender:
@@ -140,7 +142,7 @@ def _start_mitmdump(lab: Lab, job: Job) -> Contender:
         raise BenchError("mitmdump is not there; remedy: pip install mitmproxy")
     mode = f"reverse:http://127.0.0.1:{job.upstream_port}@127.0.0.1:{port}"
     command = [program, "-q", "--set", f"confdir={lab.scratch('mitmproxy')}", "--mode", mode]
-    return _contender(lab, "mitmdump", [port], [command])
+    return spawn(lab, "mitmdump", [port], [command])
 
 
 _STARTERS: Mapping[str, Callable[[Lab, Job], Contender]] = {

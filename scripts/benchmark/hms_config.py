@@ -21,18 +21,17 @@ _TIMEOUT = "60s"
 _SECRET = "mesh_certs"  # noqa: S105 - the name of a secret, not its value
 
 
-def command(config: Path) -> list[str]:
+def command(config: Path, admin_port: int) -> list[str]:
     """The command line of one sidecar: `hms` beside the running Python, as pip installed it."""
-    return [str(Path(sys.executable).with_name("hms")), "sidecar", "--config", str(config)]
+    program = str(Path(sys.executable).with_name("hms"))
+    return [program, "sidecar", "--config", str(config), "--admin", f"127.0.0.1:{admin_port}"]
 
 
-def hop(
-    port: int, admin_port: int, job: Job, governance: str, credentials: Credentials
-) -> Document:
+def hop(port: int, job: Job, governance: str, credentials: Credentials) -> Document:
     """One sidecar on `port` that carries a plain or a policy job to the upstream."""
     policy = job.task is Task.POLICY
     cluster: Document = {"name": "auth-svc", "endpoints": [f"127.0.0.1:{job.upstream_port}"]}
-    document = _outbound(port, admin_port, job, cluster)
+    document = _outbound(port, job, cluster)
     if policy:
         cluster["outlier_detection"] = {"consecutive_5xx": 5, "base_ejection_time": "30s"}
         cluster["circuit_breakers"] = {"max_connections": 1024, "max_requests": 1024}
@@ -43,20 +42,17 @@ def hop(
     return document
 
 
-def pair(
-    ports: tuple[int, int], admin_ports: tuple[int, int], job: Job, credentials: Credentials
-) -> tuple[Document, Document]:
+def pair(ports: tuple[int, int], job: Job, credentials: Credentials) -> tuple[Document, Document]:
     """Two sidecars, outbound on `ports[0]`, inbound on `ports[1]`, with mutual TLS between them."""
     cluster = {
         "name": "auth-svc",
         "endpoints": [f"127.0.0.1:{ports[1]}"],
         "tls_context": {"sds": _SECRET},
     }
-    outbound = _outbound(ports[0], admin_ports[0], job, cluster)
+    outbound = _outbound(ports[0], job, cluster)
     outbound["secrets"] = _secrets(credentials, credentials.caller)
     inbound = {
         "trust_domain": creds.TRUST_DOMAIN,
-        "admin": {"port": admin_ports[1]},
         "listeners": [
             {
                 "name": "peers",
@@ -72,12 +68,11 @@ def pair(
     return outbound, inbound
 
 
-def _outbound(port: int, admin_port: int, job: Job, cluster: Document) -> Document:
+def _outbound(port: int, job: Job, cluster: Document) -> Document:
     """The app-facing side: one listener whose routes all lead to `cluster`."""
     action = {"cluster": cluster["name"], "timeout": _TIMEOUT}
     return {
         "trust_domain": creds.TRUST_DOMAIN,
-        "admin": {"port": admin_port},
         "listeners": [
             {
                 "name": "outbound",

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import TYPE_CHECKING
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from scripts.benchmark import contenders
-from scripts.benchmark.__main__ import _parse, main
+from scripts.benchmark.__main__ import ROOT, _parse, main
 from scripts.benchmark.scenarios import SCENARIOS
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_without_options_everything_is_measured() -> None:
@@ -86,3 +88,41 @@ def test_a_scenario_that_fails_is_told_and_ends_no_other(
     assert "does not do its job" in document["failures"]["b"]
     assert document["details"].keys() == {"plain"}
     assert "✗ (b) failed" in capsys.readouterr().out
+
+
+@pytest.mark.nginx
+@pytest.mark.wrk
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_a_round_it_ends_its_children(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-u", "-m", "scripts.benchmark", "--only", "a"]
+    with subprocess.Popen(
+        [*command, "--contenders", "nginx"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as bench:
+        assert bench.stdout is not None
+        while "round 1/5" not in bench.stdout.readline():
+            assert bench.poll() is None
+        assert len(processes_of(tmp_path)) >= 2, "the upstream and the contender"
+        bench.send_signal(number)
+        _, errors = bench.communicate(timeout=30)
+    assert bench.returncode == 130
+    assert "interrupted" in errors
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def processes_of(directory: Path) -> list[str]:
+    """The command lines of all processes that name the scratch folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_text().replace("\0", " ")
+            if str(directory) in command:
+                found.append(command)
+    return found
