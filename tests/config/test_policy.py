@@ -87,8 +87,12 @@ def test_conditions_that_do_not_hold(conditions: dict[str, Any], reason: str) ->
 
 def test_who_is_not_known_matches_no_condition_on_who() -> None:
     nobody = PolicyRequest("auth-svc", "GET", "/verify-id")
-    conditions: dict[str, Any]
-    for conditions in ({"roles": ("CLERK",)}, {"subjects": ("doe",)}, {"callers": ("*",)}):
+    asked: list[dict[str, Any]] = [
+        {"roles": ("CLERK",)},
+        {"subjects": ("doe",)},
+        {"callers": ("*",)},
+    ]
+    for conditions in asked:
         assert not decide([allow(**conditions)], nobody).allowed
     reason = decide([allow(roles=("CLERK", "MANAGER"))], nobody).reason
     assert "requires one of the roles CLERK, MANAGER; the caller has none" in reason
