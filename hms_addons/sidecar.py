@@ -257,7 +257,6 @@ class Sidecar:
         )
 
     def _secret_changed(self, name: str) -> None:
-        self.upstream.identity_changed(name)
         for port in self._ports.values():
             if port.listener.secret == name:
                 self._tasks.start(self._refresh_tls(port), "tls")

@@ -130,7 +130,7 @@ class SidecarProcess:
             logger.info("the app has ended with %s", self._app.returncode)
             self._sidecar.drain()
             await stopping
-        status = await exited
+        status: int = await exited
         # As a shell reports it: 128 + the signal that ended it.
         return status if status >= 0 else 128 - status
 

@@ -17,7 +17,7 @@ from mitmproxy.flow import Error
 from mitmproxy.http import Headers, HTTPFlow, Request, RequestData, Response, ResponseData
 
 if TYPE_CHECKING:
-    import ssl
+    import asyncio
 
     from mitmproxy.proxy.mode_specs import ProxyMode
 
@@ -192,22 +192,19 @@ def build_server(host: str, port: int, now: float) -> Server:
 
 
 def mark_connected(
-    server: Server,
-    peername: Any,
-    sockname: Any,
-    ssl_object: ssl.SSLObject | None,
-    now: float,
-    *,
-    watched: bool,
+    server: Server, transport: asyncio.Transport, now: float, *, watched: bool
 ) -> None:
     """Fill in what is known once the connection, and its TLS, is there."""
+    peername = transport.get_extra_info("peername")
+    sockname = transport.get_extra_info("sockname")
+    ssl_object = transport.get_extra_info("ssl_object")
     server.timestamp_tcp_setup = now
     server.peername = peername[:2] if peername else None
     server.sockname = sockname[:2] if sockname else None
     if ssl_object is not None:
         server.tls = True
-        server.timestamp_tls_setup = server.timestamp_tcp_setup
-        server.tls_version = ssl_object.version()  # type: ignore[assignment] # OpenSSL's name
+        server.timestamp_tls_setup = now
+        server.tls_version = ssl_object.version()
         cipher = ssl_object.cipher()
         server.cipher = cipher[0] if cipher else None
         server.alpn = (ssl_object.selected_alpn_protocol() or "").encode()

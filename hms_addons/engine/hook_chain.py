@@ -225,7 +225,17 @@ class HookChain:
 
     def _count(self, hook: Hook, error: Exception) -> None:
         self.errors[hook.plugin, hook.name] += 1
-        logger.error("plugin %s failed in %s: %r", hook.plugin, hook.name, error, exc_info=error)
+        count = self.errors[hook.plugin, hook.name]
+        # The 1st, 2nd, 4th, 8th … time: a plugin that fails at every request must not fill a disk.
+        if count & (count - 1) == 0:
+            logger.error(
+                "plugin %s failed in %s (%d so far): %r",
+                hook.plugin,
+                hook.name,
+                count,
+                error,
+                exc_info=error,
+            )
 
 
 def _plugin_failure(hook: Hook) -> Failure:

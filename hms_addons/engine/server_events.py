@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hms_addons.engine.flow_builder import build_server, mark_closed, mark_connected, server_event
 
 if TYPE_CHECKING:
-    import ssl
-
     from mitmproxy.connection import Server
 
     from hms_addons.clock import Clock
     from hms_addons.engine.flow_events import FlowEvents
     from hms_addons.tasks import TaskSet
+    from hms_addons.upstream.endpoint import Endpoint
+    from hms_addons.upstream.http1_client import Http1Connection
 
 
 class ServerEvents:
@@ -29,13 +29,13 @@ class ServerEvents:
         self._clock = clock
         self._tasks = tasks
 
-    async def connecting(self, host: str, port: int) -> Server:
+    async def connecting(self, endpoint: Endpoint) -> Server:
         """A connection is about to be opened.
 
         Raises:
             ConnectionRefusedError: an addon set `server.error`.
         """
-        server = build_server(host, port, self._clock.wall())
+        server = build_server(endpoint.spec.host, endpoint.spec.port, self._clock.wall())
         if self._events.server_connect:
             await self._events.fire(self._events.server_connect, server_event(server))
             if server.error:
@@ -43,31 +43,23 @@ class ServerEvents:
                 raise ConnectionRefusedError(message)
         return server
 
-    async def connected(
-        self, server: Server, transport: Any, ssl_object: ssl.SSLObject | None
-    ) -> None:
+    async def connected(self, server: Server, connection: Http1Connection) -> None:
         """It is open, TLS included."""
         mark_connected(
-            server,
-            transport.get_extra_info("peername"),
-            transport.get_extra_info("sockname"),
-            ssl_object,
-            self._clock.wall(),
-            watched=self._events.watched,
+            server, connection.transport, self._clock.wall(), watched=self._events.watched
         )
         if self._events.server_connected:
             await self._events.fire(self._events.server_connected, server_event(server))
 
-    def failed(self, server: Server, error: BaseException) -> None:
+    async def failed(self, server: Server, error: str) -> None:
         """It could not be opened."""
-        server.error = server.error or str(error) or type(error).__name__
-        self._fire_later(self._events.server_connect_error, server)
+        server.error = server.error or error
+        if self._events.server_connect_error:
+            await self._events.fire(self._events.server_connect_error, server_event(server))
 
     def disconnected(self, server: Server) -> None:
         """It is closed."""
         mark_closed(server, self._clock.wall())
-        self._fire_later(self._events.server_disconnected, server)
-
-    def _fire_later(self, listeners: Any, server: Server) -> None:
+        listeners = self._events.server_disconnected
         if listeners and not self._tasks.closed:
             self._tasks.start(self._events.fire(listeners, server_event(server)), "server event")
