@@ -1,6 +1,6 @@
 """The compact serialisation of a signed token (RFC 7515 §7.1), read strictly.
 
-What PyJWT's own reader does in 70 µs per token this does in a tenth: it is on the request path of
+What PyJWT's own reader does in 40 µs this does in a quarter: it is on the request path of
 every token not seen before, valid or not. The signature algorithms themselves are PyJWT's
 (`key_set`). Strict means: exactly three parts, canonical unpadded base64url (RFC 7515 §2, RFC 4648
 §3.5), a header without repeated names (§4), and no critical extensions, as none are understood
@@ -20,7 +20,6 @@ MAX_TOKEN_CHARS: Final = 16 * 1024
 """A longer one is refused unread; header blocks are at most 64 KiB anyway."""
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
-_TO_STANDARD: Final = str.maketrans("-_", "+/")
 _PADDING: Final = ("", None, "==", "=")
 _PARTS: Final = 3
 
@@ -82,7 +81,7 @@ def decode_base64url(text: str, what: str) -> bytes:
     padding = _PADDING[len(text) % 4]
     if padding is None or not _BASE64URL.fullmatch(text):
         raise JwsError(f"the {what} is not unpadded base64url")
-    standard = text.translate(_TO_STANDARD) + padding
+    standard = text.replace("-", "+").replace("_", "/") + padding
     decoded = binascii.a2b_base64(standard)
     # The last character may hold bits that belong to no byte; if set, two texts would mean the
     # same bytes, and a token could be changed without breaking its signature.
@@ -91,21 +90,6 @@ def decode_base64url(text: str, what: str) -> bytes:
     ):
         raise JwsError(f"the {what} is not canonical base64url")
     return decoded
-
-
-def load_json_object(document: bytes, what: str) -> dict[str, Any]:
-    """Parse a JSON object, refusing repeated names, `NaN` and the like.
-
-    Raises:
-        JwsError: it is not such an object.
-    """
-    try:
-        value = json.loads(document, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise JwsError(f"the {what} is not a JSON object without repeated names") from error
-    if not isinstance(value, dict):
-        raise JwsError(f"the {what} is not a JSON object")
-    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,3 +101,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+
+
+def load_json_object(document: bytes, what: str) -> dict[str, Any]:
+    """Parse a JSON object, refusing repeated names, `NaN` and the like.
+
+    Raises:
+        JwsError: it is not such an object.
+    """
+    try:
+        value = _DECODER.decode(document.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise JwsError(f"the {what} is not a JSON object without repeated names") from error
+    if not isinstance(value, dict):
+        raise JwsError(f"the {what} is not a JSON object")
+    return value

@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_LEEWAY: Final = 60.0
 CACHE_ENTRIES: Final = 10_000
 CACHE_SECONDS: Final = 300.0
-REFRESH_INTERVAL: Final = 1.0
 
 _QUOTED_CHARS: Final = 80
 _BEARER: Final = "bearer"
@@ -227,6 +226,8 @@ class JwtVerifier[T]:
     def refresh(self) -> bool:
         """Let every source look for newer keys; if there are any, forget all verified tokens.
 
+        For a timer (about once a second), so that no request waits for a file.
+
         Returns:
             Whether keys have changed.
         """
@@ -238,12 +239,6 @@ class JwtVerifier[T]:
         if changed:
             self._cache.clear()
         return changed
-
-    async def watch(self, interval: float = REFRESH_INTERVAL) -> None:
-        """Refresh every `interval` seconds until cancelled; keeps file access off requests."""
-        while True:
-            await self._clock.sleep(interval)
-            self.refresh()
 
     def _verify(self, token: str) -> VerifiedToken:
         try:

@@ -68,8 +68,8 @@ def server_context(svid: Svid, bundle: TrustBundle, *, require_peer: bool) -> ss
         svid: what to present.
         bundle: what client certificates are verified with.
         require_peer: True for a `strict` listener: a client without a certificate fails the
-            handshake. False for `permissive`: it is let in, unauthenticated; a certificate that
-            *is* presented must still verify.
+            handshake. False for `permissive`: it is let in, unauthenticated (`getpeercert` is
+            empty); one that *is* presented must still verify, here and in `verify_peer`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED if require_peer else ssl.CERT_OPTIONAL
@@ -118,19 +118,6 @@ def verify_peer(
     if found_id.trust_domain != trust_domain or not _acceptable(found_id, expected):
         raise PeerIdentityError(_describe(expected, trust_domain), str(found_id))
     return found_id
-
-
-def verify_optional_peer(
-    ssl_object: ssl.SSLObject | ssl.SSLSocket, trust_domain: str, now: float | None = None
-) -> SpiffeId | None:
-    """As `verify_peer`, for a `permissive` listener: None if the peer presented no certificate.
-
-    Raises:
-        PeerIdentityError: it presented one that will not do.
-    """
-    if not ssl_object.getpeercert(binary_form=True):
-        return None
-    return verify_peer(ssl_object, None, trust_domain, now)
 
 
 def _acceptable(found: SpiffeId, expected: SpiffeId | frozenset[SpiffeId] | None) -> bool:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from typing import Any
@@ -376,23 +375,6 @@ def test_no_token_is_kept(rig: Rig) -> None:
     rig.verifier.verify(token)
     assert token not in str(rig.verifier._cache)
     assert all(isinstance(key, bytes) and len(key) == 32 for key in rig.verifier._cache)
-
-
-async def test_watch_refreshes_each_second(rig: Rig) -> None:
-    source = FakeSource(RS256)
-    rig = Rig(provider(RS256, source=source))
-    rig.verify()
-    task = asyncio.ensure_future(rig.verifier.watch())
-    await asyncio.sleep(0)
-    source.keys = key_set_of_jwks(pki.jwks(RS256))
-    await rig.clock.advance(0.9)
-    assert "cached=1" in repr(rig.verifier)
-    await rig.clock.advance(0.2)
-    assert "cached=0" in repr(rig.verifier)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert rig.clock.pending == 0
 
 
 # --- anything at all ------------------------------------------------------------------------------
