@@ -71,6 +71,8 @@ class Exchange:
         attempts: one entry per try, in order.
         permit: leave to forward.
         failure: why the mesh answers itself; None while all is well.
+        flag: what is worth knowing of an answer besides `failure`: `URX` when it is the last of
+            the attempts that the retry policy allowed.
         answer: the response, once there is one.
         body: the request's body when it streams; None when `flow.request.raw_content` holds it.
         started: monotonic seconds when the head was complete.
@@ -91,6 +93,7 @@ class Exchange:
         "downstream",
         "endpoint",
         "failure",
+        "flag",
         "flow",
         "head",
         "interim",
@@ -127,6 +130,7 @@ class Exchange:
         self.attempts: list[Attempt] = []
         self.permit: Permit | None = None
         self.failure: Failure | None = None
+        self.flag: Flag | None = None
         self.answer: Answer | None = None
         self.body: BodyStream | None = None
         self.bytes_in = 0

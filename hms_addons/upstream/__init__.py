@@ -1,1 +1,21 @@
-"""."""
+"""From a routed request to an upstream's answer: endpoints, connections, and what guards them.
+
+Nouns:
+
+- **ClusterManager** (`cluster_manager`): all clusters, running; follows the snapshot.
+- **Cluster** (`cluster`): one of them: its endpoints, its balancer, its breakers.
+- **Endpoint** (`endpoint`): one address; its breaker is closed, open or half-open.
+- **LoadBalancer** (`load_balancer`): picks an endpoint for an attempt.
+- **OutlierDetector** (`outlier_detection`): opens and closes endpoints' breakers by their results.
+- **CircuitBreaker** (`circuit_breaker`): thresholds of a cluster or a route: how much at once.
+- **Pool** (`pool`): an endpoint's connections, idle ones last in first out.
+- **Http1Connection** (`http1_client`): one connection; `response_parser`, `request_encoder`,
+  `request_pump` and `upstream_tunnel` are its parts.
+- **Connector** (`connector`): makes connections, TCP or mutual TLS; the seam that tests replace.
+- **Resolver** (`dns`): follows host names.
+- **retry**, **outcome**: pure decisions, and the words they are made in.
+
+Data flows: `addons/resilience` asks the cluster for an endpoint and its pool for a connection, sends
+the request on it and awaits the `Answer`. When the answer is whole, the connection goes back to its
+pool by itself, and with it every slot the exchange occupied.
+"""

@@ -1,0 +1,242 @@
+"""All clusters, running: what `hms_forward` is given as `upstream`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hms_addons.tasks import TaskSet
+from hms_addons.upstream import load_balancer
+from hms_addons.upstream.circuit_breaker import CircuitBreaker
+from hms_addons.upstream.cluster import Cluster
+from hms_addons.upstream.connector import SocketConnector
+from hms_addons.upstream.dns import Resolver
+from hms_addons.upstream.http1_client import Http1Connection
+from hms_addons.upstream.outcome import Outcome, UpstreamError
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Route, Snapshot
+    from hms_addons.exchange import Exchange
+    from hms_addons.identity.identity_holder import Identity
+    from hms_addons.upstream.connector import ConnectionObserver, Connector, PeerTls
+    from hms_addons.upstream.dns import Lookup
+    from hms_addons.upstream.endpoint import Endpoint
+    from hms_addons.upstream.load_balancer import LoadBalancer
+
+logger = logging.getLogger(__name__)
+
+
+class ClusterManager:
+    """Clusters by name, their connections, and what they share.
+
+    Args:
+        clock: time.
+        rng: chance, for balancers and backoff.
+        identities: the current identity of a secret, None if it has none (yet).
+        connector: makes connections.
+        balancers: by the name clusters use; `load_balancer.BUILT_IN` and what plugins add.
+        lookup: resolves host names; `getaddrinfo` unless a test says otherwise.
+
+    Attributes:
+        pick_endpoint: set when a plugin wants to choose endpoints: is given the exchange and the
+            candidates, returns one of them or None.
+        observer: told of connections, if set.
+        connections: all whose transports are there, in whatever cluster.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        identities: Callable[[str], Identity | None],
+        connector: Connector | None = None,
+        *,
+        balancers: Mapping[str, type[LoadBalancer]] | None = None,
+        lookup: Lookup | None = None,
+    ) -> None:
+        self.clock = clock
+        self.rng = rng
+        self.identities = identities
+        self.balancers: dict[str, type[LoadBalancer]] = {
+            **load_balancer.BUILT_IN,
+            **(balancers or {}),
+        }
+        self.pick_endpoint: Callable[[Exchange, Sequence[Endpoint]], Endpoint | None] | None = None
+        self.observer: ConnectionObserver | None = None
+        self.connections: set[Http1Connection] = set()
+        self._connector: Connector = connector or SocketConnector()
+        self._clusters: dict[str, Cluster] = {}
+        self._route_breakers: dict[tuple[str, str], CircuitBreaker] = {}
+        self._tasks = TaskSet("upstream")
+        self._resolver = Resolver(clock, rng, self._tasks, lookup)
+        self._gone: asyncio.Event | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<ClusterManager clusters={len(self._clusters)} connections={len(self.connections)} "
+            f"tasks={len(self._tasks)}>"
+        )
+
+    # -- configuration --------------------------------------------------------------------------
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Bring the clusters into line with a snapshot; must run inside the event loop.
+
+        Raises:
+            KeyError: a cluster's `load_balancer` is not known (see `check`).
+        """
+        for name in [name for name in self._clusters if name not in snapshot.clusters]:
+            self._clusters.pop(name).drain()
+        for name, spec in snapshot.clusters.items():
+            cluster = self._clusters.get(name)
+            if cluster is None:
+                self._clusters[name] = Cluster(spec, self)
+            elif cluster.spec is not spec and cluster.spec != spec:
+                cluster.apply(spec)
+        self._resolver.follow(self._clusters.values())
+        self._route_breakers = {
+            key: breaker for key, breaker in self._route_breakers.items() if not breaker.idle
+        }
+
+    def unknown_balancers(self, snapshot: Snapshot) -> list[str]:
+        """What in `snapshot` nobody can balance: one message per cluster, for `ConfigError`."""
+        known = ", ".join(sorted(self.balancers))
+        return [
+            f"cluster {spec.name}: load_balancer {spec.load_balancer!r} is not known; use {known}"
+            for spec in snapshot.clusters.values()
+            if spec.load_balancer not in self.balancers
+        ]
+
+    def get(self, name: str) -> Cluster | None:
+        """The running cluster of that name."""
+        return self._clusters.get(name)
+
+    def route_breaker(self, route: Route) -> CircuitBreaker | None:
+        """The breaker of a route that has thresholds of its own."""
+        thresholds = route.thresholds
+        if thresholds is None:
+            return None
+        key = (route.listener, route.name)
+        breaker = self._route_breakers.get(key)
+        if breaker is None:
+            breaker = CircuitBreaker(f"route {route.name}", thresholds)
+            self._route_breakers[key] = breaker
+        elif breaker.thresholds is not thresholds:
+            breaker.replace_thresholds(thresholds)
+        return breaker
+
+    async def first_resolution(self) -> None:
+        """Wait until every `dns` name has been looked up once, successfully or not."""
+        await self._resolver.first_round()
+
+    # -- connections ----------------------------------------------------------------------------
+
+    async def connect(
+        self, endpoint: Endpoint, tls: PeerTls | None, within: float, deadline: float | None
+    ) -> Http1Connection:
+        """Make a connection within `within` seconds, and by `deadline` (monotonic seconds).
+
+        Raises:
+            UpstreamError: see `Cluster.connect`.
+        """
+        remaining = within
+        late = UpstreamError(Outcome.CONNECT_FAILURE, f"no connection within {within:g}s")
+        if deadline is not None and deadline - self.clock.monotonic() < within:
+            remaining = max(0.0, deadline - self.clock.monotonic())
+            late = UpstreamError(Outcome.TIMEOUT, "no connection in time")
+        # A task of its own, so that the timer can end it and a cancellation from above too.
+        task: asyncio.Task[Http1Connection | UpstreamError]
+        task = self._tasks.start(self._connect(endpoint, tls), f"connect {endpoint.address}")
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            task.cancel()
+
+        timer = self.clock.call_later(remaining, expire)
+        try:
+            made = await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if expired and not (caller is not None and caller.cancelling()):
+                raise late from None
+            # The caller was cancelled, perhaps in the very moment in which the connection was made.
+            if task.done() and not task.cancelled():
+                _give_up(task.result())
+            raise
+        finally:
+            timer.cancel()
+        if isinstance(made, UpstreamError):
+            raise made
+        return made
+
+    async def _connect(
+        self, endpoint: Endpoint, tls: PeerTls | None
+    ) -> Http1Connection | UpstreamError:
+        observer = self.observer
+        if observer is None:
+            try:
+                return await self._open(endpoint, tls)
+            except UpstreamError as error:
+                return error
+        try:
+            handle = await observer.connecting(endpoint)
+        except Exception as error:  # noqa: BLE001 - an addon's refusal, whatever its type
+            return UpstreamError(Outcome.CONNECT_FAILURE, f"refused by an addon: {error}")
+        try:
+            connection = await self._open(endpoint, tls)
+        except UpstreamError as error:
+            await observer.failed(handle, error.detail)
+            return error
+        connection.handle = handle
+        try:
+            await observer.connected(handle, connection)
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def _open(self, endpoint: Endpoint, tls: PeerTls | None) -> Http1Connection:
+        pool, clock, tasks = endpoint.pool, self.clock, self._tasks
+        connection = await self._connector.connect(
+            endpoint, tls, lambda: Http1Connection(pool, clock, tasks)
+        )
+        self.connections.add(connection)
+        return connection
+
+    def connection_gone(self, connection: Http1Connection) -> None:
+        """The transport of a pool's connection is gone."""
+        self.connections.discard(connection)
+        if connection.handle is not None and self.observer is not None:
+            self.observer.disconnected(connection.handle)
+        if self._gone is not None:
+            self._gone.set()
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Live state of every cluster as JSON-ready types, for `/clusters`."""
+        return [cluster.describe() for cluster in self._clusters.values()]
+
+    async def close(self) -> None:
+        """Close every connection and end every task, whatever is in flight. Idempotent."""
+        for cluster in self._clusters.values():
+            cluster.drain()
+        await self._tasks.close()
+        for connection in tuple(self.connections):
+            connection.abort()
+            connection.transport.abort()  # also of those that were closing in good order
+        while self.connections:
+            self._gone = asyncio.Event()
+            await self._gone.wait()
+
+
+def _give_up(made: Http1Connection | UpstreamError) -> None:
+    if isinstance(made, Http1Connection):
+        made.abort()

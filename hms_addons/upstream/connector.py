@@ -1,0 +1,145 @@
+"""How a connection to an endpoint comes about: TCP, TLS, and who is at the other end.
+
+This is the one seam between the upstream package and the network: tests put a fake `Connector` in its
+place. Timeouts are the caller's: it cancels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from hms_addons.identity.spiffe_id import SpiffeId
+from hms_addons.identity.tls_context import PeerIdentityError
+from hms_addons.upstream.outcome import Outcome, UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hms_addons.identity.identity_holder import Identity
+    from hms_addons.upstream.endpoint import Endpoint
+    from hms_addons.upstream.http1_client import Http1Connection
+
+SHUTDOWN_TIMEOUT: Final = 1.0
+"""Seconds a TLS peer has to answer our close_notify."""
+
+
+class PeerTls(NamedTuple):
+    """How a connection is secured: with whose identity, and whom it must reach."""
+
+    identity: Identity
+    peers: frozenset[SpiffeId]
+
+
+class ConnectionObserver(Protocol):
+    """Told of every upstream connection; the engine fires mitmproxy's server events from it."""
+
+    async def connecting(self, endpoint: Endpoint) -> Any:
+        """A connection is about to be made.
+
+        Returns:
+            A handle for it, passed to the other methods and kept as `connection.handle`.
+
+        Raises:
+            Exception: it must not be; the attempt fails with a connection failure.
+        """
+
+    async def connected(self, handle: Any, connection: Http1Connection) -> None:
+        """It was made; TLS included."""
+
+    async def failed(self, handle: Any, error: str) -> None:
+        """It could not be made."""
+
+    def disconnected(self, handle: Any) -> None:
+        """It was made, and has gone."""
+
+
+class Connector(Protocol):
+    """Makes connections."""
+
+    async def connect(
+        self, endpoint: Endpoint, tls: PeerTls | None, factory: Callable[[], Http1Connection]
+    ) -> Http1Connection:
+        """Connect to an endpoint; cancelling it leaves nothing behind.
+
+        Args:
+            endpoint: where to.
+            tls: None for plain text.
+            factory: makes the protocol.
+
+        Raises:
+            UpstreamError: it could not be done (`CONNECT_FAILURE`), or the peer is the wrong one.
+        """
+
+
+class SocketConnector:
+    """The real one, over asyncio's transports (which set TCP_NODELAY)."""
+
+    async def connect(
+        self, endpoint: Endpoint, tls: PeerTls | None, factory: Callable[[], Http1Connection]
+    ) -> Http1Connection:
+        """See `Connector`."""
+        loop = asyncio.get_running_loop()
+        host, port = endpoint.spec.host, endpoint.spec.port
+        try:
+            if tls is None:
+                _, connection = await loop.create_connection(factory, host, port)
+                return connection
+            _, connection = await loop.create_connection(
+                factory,
+                host,
+                port,
+                ssl=tls.identity.client_context,
+                server_hostname=host,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+            )
+        except ssl.SSLError as error:
+            raise UpstreamError(
+                Outcome.CONNECT_FAILURE, f"TLS failed: {_tls_reason(error)}"
+            ) from error
+        except OSError as error:
+            raise UpstreamError(Outcome.CONNECT_FAILURE, _os_reason(error)) from error
+        _verify(connection, tls)
+        return connection
+
+
+def _verify(connection: Http1Connection, tls: PeerTls) -> None:
+    """The half of TLS that OpenSSL cannot do: is it the workload that we meant to reach?"""
+    ssl_object = connection.transport.get_extra_info("ssl_object")
+    try:
+        tls.identity.verify_peer(ssl_object, tls.peers)
+    except PeerIdentityError as error:
+        connection.transport.abort()
+        raise UpstreamError(
+            Outcome.CONNECT_FAILURE, f"it is not the right peer: {error}"
+        ) from error
+
+
+def _os_reason(error: OSError) -> str:
+    """`connection refused`, not asyncio's `Connect call failed ('127.0.0.1', 9001)`."""
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error) or type(error).__name__
+    return os.strerror(error.errno).lower()
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not acceptable: {error.verify_message}"
+    return error.reason or str(error)
+
+
+def peer_ids(peers: frozenset[str], trust_domain: str) -> frozenset[SpiffeId]:
+    """The SPIFFE IDs of a cluster's `peers`; bare `svc/name` paths are in `trust_domain`.
+
+    Raises:
+        SpiffeIdError: one of them is not one.
+    """
+    return frozenset(
+        SpiffeId.parse(peer)
+        if peer.startswith("spiffe:")
+        else SpiffeId(trust_domain, f"/{peer.lstrip('/')}")
+        for peer in peers
+    )

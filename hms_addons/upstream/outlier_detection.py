@@ -1,0 +1,205 @@
+"""Outlier detection: the circuit breaker of each endpoint (SEMANTICS, Breakers).
+
+Every endpoint is closed (in use), open (ejected) or half-open. Five failures in a row open it, for
+the base ejection time multiplied by how many times in a row that has happened. When that is over it
+is half-open: one real request may try it. Success closes it; failure opens it again, for longer. While
+it is closed the multiplier falls by one for each healthy interval, so old sins are forgotten.
+
+Results of requests that were on their way when the endpoint was ejected change nothing: only the
+probe's counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from hms_addons.lazy_timer import LazyTimer
+from hms_addons.upstream.endpoint import Endpoint, EndpointState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import OutlierDetection
+
+logger = logging.getLogger(__name__)
+
+_GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
+_SERVER_ERROR: Final = 500
+
+_CLOSED: Final = EndpointState.CLOSED
+_OPEN: Final = EndpointState.OPEN
+_HALF_OPEN: Final = EndpointState.HALF_OPEN
+
+
+class OutlierDetector:
+    """The breakers of one cluster's endpoints.
+
+    Args:
+        cluster: its name, for log lines.
+        settings: when to eject; None never does.
+        endpoints: the cluster's members, a live view.
+        clock: time.
+        changed: called when the set of usable endpoints may have changed.
+    """
+
+    __slots__ = ("_changed", "_clock", "_cluster", "_endpoints", "_settings", "_timer")
+
+    def __init__(
+        self,
+        cluster: str,
+        settings: OutlierDetection | None,
+        endpoints: Mapping[tuple[str, int], Endpoint],
+        clock: Clock,
+        changed: Callable[[], object],
+    ) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._endpoints = endpoints
+        self._clock = clock
+        self._changed = changed
+        self._timer = LazyTimer(clock, self._ejections_over)
+
+    def __repr__(self) -> str:
+        states = [endpoint.state for endpoint in self._endpoints.values()]
+        counts = " ".join(f"{state.value}={states.count(state)}" for state in EndpointState)
+        return f"<OutlierDetector {self._cluster} {counts}>"
+
+    def replace_settings(self, settings: OutlierDetection | None) -> None:
+        """Take new settings; switching detection off closes every breaker."""
+        self._settings = settings
+        if settings is None:
+            for endpoint in self._endpoints.values():
+                if endpoint.state is not _CLOSED:
+                    self._close(endpoint, "outlier detection was switched off")
+
+    def close(self) -> None:
+        """Let go of the timer."""
+        self._timer.close()
+
+    # -- results --------------------------------------------------------------------------------
+
+    def begin_probe(self, endpoint: Endpoint) -> None:
+        """A request is about to try this half-open endpoint; nobody else may until it is settled."""
+        endpoint.probing = True
+        self._changed()
+
+    def abandon_probe(self, endpoint: Endpoint) -> None:
+        """The probing request ended without saying anything about the endpoint; the next may try."""
+        if endpoint.probing:
+            endpoint.probing = False
+            self._changed()
+
+    def record(self, endpoint: Endpoint, status: int, cause: str, *, probe: bool) -> None:
+        """An attempt has ended.
+
+        Args:
+            endpoint: where it went.
+            status: of the response, or what a lost attempt counts as (`STATUS_EQUIVALENT`).
+            cause: in words, for a failure.
+            probe: this attempt is the one that tried a half-open endpoint.
+        """
+        if status < _SERVER_ERROR:
+            endpoint.consecutive_5xx = 0
+            endpoint.consecutive_gateway_failure = 0
+            if probe and endpoint.state is _HALF_OPEN:
+                self._close(endpoint, "its probe succeeded")
+            return
+        endpoint.failures += 1
+        endpoint.consecutive_5xx += 1
+        if status in _GATEWAY_FAILURES:
+            endpoint.consecutive_gateway_failure += 1
+        else:
+            endpoint.consecutive_gateway_failure = 0
+        settings = self._settings
+        if settings is None:
+            return
+        if endpoint.state is _HALF_OPEN:
+            if probe:
+                self._open(endpoint, f"its probe failed: {cause}", settings)
+        elif endpoint.state is _CLOSED:
+            self._consider(endpoint, cause, settings)
+
+    def _consider(self, endpoint: Endpoint, cause: str, settings: OutlierDetection) -> None:
+        gateway, any_5xx = endpoint.consecutive_gateway_failure, endpoint.consecutive_5xx
+        if 0 < settings.consecutive_gateway_failure <= gateway:
+            reason = f"{gateway} gateway failures in a row, the last: {cause}"
+        elif 0 < settings.consecutive_5xx <= any_5xx:
+            reason = f"{any_5xx} server errors in a row, the last: {cause}"
+        else:
+            return
+        members = self._endpoints.values()
+        ejected = sum(member.state is not _CLOSED for member in members)
+        if (ejected + 1) * 100 <= settings.max_ejection_percent * len(self._endpoints):
+            self._open(endpoint, reason, settings)
+
+    # -- changes of state -----------------------------------------------------------------------
+
+    def _open(self, endpoint: Endpoint, cause: str, settings: OutlierDetection) -> None:
+        now = self._clock.monotonic()
+        if endpoint.state is _CLOSED and settings.interval > 0:
+            forgiven = int((now - endpoint.changed_at) / settings.interval)
+            endpoint.ejections = max(0, endpoint.ejections - forgiven)
+        endpoint.ejections += 1
+        duration = min(
+            settings.base_ejection_time * endpoint.ejections,
+            # A base above the maximum is meant (Envoy: max_ejection_time is at least the base).
+            max(settings.max_ejection_time, settings.base_ejection_time),
+        )
+        endpoint.ejected_until = now + duration
+        self._become(endpoint, _OPEN, cause)
+        logger.warning(
+            "cluster %s: endpoint %s is ejected for %gs: %s",
+            self._cluster,
+            endpoint.address,
+            duration,
+            cause,
+        )
+        self._schedule()
+        self._changed()
+
+    def _close(self, endpoint: Endpoint, reason: str) -> None:
+        self._become(endpoint, _CLOSED, None)
+        endpoint.consecutive_5xx = 0
+        endpoint.consecutive_gateway_failure = 0
+        logger.info(
+            "cluster %s: endpoint %s is back in use: %s", self._cluster, endpoint.address, reason
+        )
+        self._changed()
+
+    def _become(self, endpoint: Endpoint, state: EndpointState, cause: str | None) -> None:
+        endpoint.state = state
+        endpoint.cause = cause
+        endpoint.probing = False
+        endpoint.changed_at = self._clock.monotonic()
+
+    def _ejections_over(self) -> None:
+        now = self._clock.monotonic()
+        for endpoint in self._endpoints.values():
+            # The timer may run a moment early; see LazyTimer.
+            if endpoint.state is _OPEN and endpoint.ejected_until <= now + 0.001:
+                self._become(endpoint, _HALF_OPEN, endpoint.cause)
+                logger.info(
+                    "cluster %s: endpoint %s is half-open: the next request may try it",
+                    self._cluster,
+                    endpoint.address,
+                )
+        self._schedule()
+        self._changed()
+
+    def _schedule(self) -> None:
+        until = [e.ejected_until for e in self._endpoints.values() if e.state is _OPEN]
+        if until:
+            self._timer.set(min(until))
+
+    def retry_after(self) -> float | None:
+        """Seconds until the first ejected endpoint may be tried; None if none is ejected.
+
+        0 while one is being tried: it may be back at any moment.
+        """
+        members = self._endpoints.values()
+        if any(endpoint.state is _HALF_OPEN for endpoint in members):
+            return 0.0
+        until = [endpoint.ejected_until for endpoint in members if endpoint.state is _OPEN]
+        return max(0.0, min(until) - self._clock.monotonic()) if until else None

@@ -1,0 +1,115 @@
+"""A request's head as bytes, with the framing that its body really has.
+
+Whatever framing fields the request carries are dropped: a person may have edited the body, a plugin
+may have replaced it, and a `Content-Length` that lies is how requests are smuggled. Nothing that
+could end a line early gets through (RFC 9112 section 11.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hms_addons.errors import MeshError
+
+if TYPE_CHECKING:
+    from hms_addons.http_message import Fields
+
+CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
+NO_FRAMING: Final = b""
+
+_LENGTH_EXPECTED: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+"""Methods that anticipate content: an empty body is announced (RFC 9110 section 8.6)."""
+
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_UPGRADE: Final = frozenset({b"connection", b"upgrade"})
+
+_pair = b": ".join
+
+
+class UnsendableError(MeshError):
+    """A request cannot be written as HTTP/1.1; the message says which part and why."""
+
+
+def content_length(method: bytes, length: int) -> bytes:
+    """The framing of a body of `length` bytes."""
+    if length or method in _LENGTH_EXPECTED:
+        return b"Content-Length: %d\r\n" % length
+    return NO_FRAMING
+
+
+def encode_head(method: bytes, target: bytes, fields: Fields, framing: bytes) -> tuple[bytes, bool]:
+    """The request line and header section, up to and including the empty line.
+
+    Args:
+        method, target, fields: as in `flow.request.data`. `Connection` and `Upgrade` are kept if
+            both are there, else dropped, as are framing fields and `Expect`.
+        framing: `content_length(...)`, `CHUNKED` or `NO_FRAMING`.
+
+    Returns:
+        The bytes, and whether they ask for an upgrade.
+
+    Raises:
+        UnsendableError: a line break, NUL or stray space would change where a part ends.
+    """
+    line = b"%b %b HTTP/1.1\r\n" % (method, target)
+    if line.count(b" ") != 2 or line.count(b"\n") != 1 or line.count(b"\r") != 1:  # noqa: PLR2004
+        raise UnsendableError(
+            f"the request line {line!r} has a space or line break too many; "
+            "percent-encode them in the path"
+        )
+    upgrade = False
+    block = b"\r\n".join(map(_pair, fields))
+    # A search for each name in one lowered block is several times cheaper than lowering each name.
+    lowered = block.lower()
+    if (
+        b"connection:" in lowered
+        or b"upgrade:" in lowered
+        or b"content-length:" in lowered
+        or b"transfer-encoding:" in lowered
+        or b"expect:" in lowered
+    ):
+        fields, upgrade = _without_framing(fields)
+        block = b"\r\n".join(map(_pair, fields))
+    if not fields:
+        return b"%b%b\r\n" % (line, framing), upgrade
+    breaks = len(fields) - 1
+    if block.count(b"\n") != breaks or block.count(b"\r") != breaks or b"\0" in block:
+        raise UnsendableError(_blame(fields))
+    return b"%b%b\r\n%b\r\n" % (line, block, framing), upgrade
+
+
+def _without_framing(fields: Fields) -> tuple[Fields, bool]:
+    names = {name.lower() for name, _ in fields}
+    upgrade = names >= _UPGRADE
+    drop = _FRAMING if upgrade else _FRAMING | _UPGRADE
+    return tuple(field for field in fields if field[0].lower() not in drop), upgrade
+
+
+def _blame(fields: Fields) -> str:
+    for name, value in fields:
+        if any(byte in name or byte in value for byte in (b"\r", b"\n", b"\0")):
+            return (
+                f"the request header {name[:80]!r} holds a line break or NUL; "
+                "whoever set it (a plugin, a script, a person) must encode it"
+            )
+    return "a request header holds a line break or NUL"
+
+
+def encode_chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """One chunk of a chunked body (RFC 9112 section 7.1), for `transport.writelines`."""
+    return b"%x\r\n" % len(data), data, b"\r\n"
+
+
+def encode_last_chunk(trailers: Fields) -> bytes:
+    """The end of a chunked body, with its trailer section.
+
+    Raises:
+        UnsendableError: as `encode_head`.
+    """
+    if not trailers:
+        return b"0\r\n\r\n"
+    block = b"\r\n".join(map(_pair, trailers))
+    breaks = len(trailers) - 1
+    if block.count(b"\n") != breaks or block.count(b"\r") != breaks or b"\0" in block:
+        raise UnsendableError(_blame(trailers))
+    return b"0\r\n%b\r\n\r\n" % block
