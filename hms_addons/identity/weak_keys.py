@@ -13,8 +13,6 @@ MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 8192
 """Above it, one verification takes long enough to be an attack on the verifier."""
 
-_MIN_EXPONENT: Final = 3
-
 # ROCA (CVE-2017-15361): Infineon's library made primes of the form k·M + (65537^a mod M), M a
 # product of small primes, so such a modulus is a power of 65537 modulo each of them. A healthy
 # modulus passes for all of these primes with a probability of about 2^-28.
@@ -39,14 +37,15 @@ _ROCA_SUBGROUPS: Final = tuple((prime, _powers(prime)) for prime in _ROCA_PRIMES
 
 
 def weakness(key: rsa.RSAPublicKey) -> str | None:
-    """Why an RSA public key must be refused, or None."""
+    """Why an RSA public key must be refused, or None.
+
+    Even exponents and those below 3 never come this far: cryptography does not load them.
+    """
     if key.key_size < MIN_RSA_BITS:
         return f"an RSA key of {key.key_size} bits is too short (at least {MIN_RSA_BITS})"
     if key.key_size > MAX_RSA_BITS:
         return f"an RSA key of {key.key_size} bits is too long (at most {MAX_RSA_BITS})"
-    numbers = key.public_numbers()
-    if numbers.e < _MIN_EXPONENT or numbers.e % 2 == 0:
-        return f"the RSA exponent {numbers.e} is not secure (the usual one is 65537)"
-    if all(numbers.n % prime in powers for prime, powers in _ROCA_SUBGROUPS):
+    modulus = key.public_numbers().n
+    if all(modulus % prime in powers for prime, powers in _ROCA_SUBGROUPS):
         return "an RSA key with the ROCA weakness (CVE-2017-15361): its private key is computable"
     return None

@@ -10,7 +10,12 @@ import pytest
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.control.ca.authority import CertificateAuthority
 from hms_addons.identity.file_secret import MAX_FILE_BYTES, FileSecret, SecretFiles
-from hms_addons.identity.identity_holder import IdentityHolder, SecretError
+from hms_addons.identity.identity_holder import (
+    Identity,
+    IdentityHolder,
+    SecretError,
+    SecretMaterial,
+)
 from tests.fakes import pki
 from tests.fakes.clock import FakeClock
 
@@ -128,6 +133,28 @@ def test_a_swap_by_symlink_is_seen(tmp_path: Path) -> None:
     replacement.rename(link)
     assert secret.poll() is not None
     assert watched.serial == fresh.serial
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(watched: Watched) -> None:
+    new = pki.svid("auth-svc", lifetime=5400)
+
+    class Meddling(IdentityHolder):
+        """Replaces the files once, after they were read and before the load is done."""
+
+        meddled = False
+
+        def replace(self, material: SecretMaterial, now: float) -> Identity:
+            if not self.meddled:
+                self.meddled = True
+                pki.write_secret(watched.folder, new)
+            return super().replace(material, now)
+
+    holder = Meddling("mesh_certs")
+    secret = FileSecret(watched.files, holder, watched.clock)
+    assert secret.load().svid.serial != new.serial
+    identity = secret.poll()
+    assert identity is not None
+    assert identity.svid.serial == new.serial
 
 
 def test_not_yet_valid_is_taken_when_its_time_comes(tmp_path: Path) -> None:

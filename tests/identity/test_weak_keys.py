@@ -20,6 +20,12 @@ def test_sizes(bits: int, reason: str) -> None:
     assert reason in str(weakness(public((1 << (bits - 1)) | 1)))
 
 
+@pytest.mark.parametrize("exponent", [1, 2, 65536])
+def test_bad_exponents_are_not_loaded(exponent: int) -> None:
+    with pytest.raises(ValueError, match="e must be"):
+        public(pki.jwt_key("RS256").private.public_key().public_numbers().n, exponent)
+
+
 def test_a_modulus_of_the_roca_kind() -> None:
     """A power of 65537 modulo the product of the small primes, as Infineon's library made them."""
     product = 1
