@@ -92,6 +92,10 @@ class Contender:
         """Resident memory of all its processes, MiB."""
         return sum(child.rss_mb() for child in self.children)
 
+    def cpu_seconds(self) -> float:
+        """Processor time that its processes have spent so far."""
+        return sum(child.cpu_seconds() for child in self.children)
+
     def stop(self) -> None:
         """End its processes."""
         for child in self.children:

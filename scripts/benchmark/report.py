@@ -141,7 +141,7 @@ def _rich(table: Table) -> RichTable:
     """A table for the terminal: names to the left, figures to the right."""
     shown = RichTable(title=table.title)
     for number, column in enumerate(table.columns):
-        shown.add_column(column, justify="right" if number else "left")
+        shown.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
     return shown

@@ -12,7 +12,6 @@ from scripts.benchmark.bench import (
     Request,
     load_details,
     load_table,
-    rates,
     ratios_of,
 )
 from scripts.benchmark.contenders import DIRECT, request_headers, running, start
@@ -82,7 +81,7 @@ def routes(bench: Bench) -> Outcome:
         "routes_5000_vs_1_envoy": ("envoy 5000", "envoy 1"),
     }
     return Outcome(
-        ratios_of(rates(series), wanted),
+        ratios_of(series, wanted),
         details={"routes": load_details(series)},
         tables=[load_table("Routes; the last one matches", series)],
     )
@@ -111,7 +110,7 @@ def bodies(bench: Bench) -> Outcome:
                     f"{key}_vs_mitmdump": (OURS, "mitmdump"),
                 }
                 outcome |= Outcome(
-                    ratios_of(rates(series), wanted),
+                    ratios_of(series, wanted),
                     details={key: load_details(series)},
                     tables=[load_table(f"Bodies: {title}", series)],
                 )
@@ -133,7 +132,7 @@ def _hops(
         request = Request(job.path, request_headers(job, bench.lab.credentials))
         series = bench.load(contenders, request)
     return Outcome(
-        ratios_of(rates(series), wanted),
+        ratios_of(series, wanted),
         details={task.value: load_details(series)},
         tables=[load_table(title, series)],
     )

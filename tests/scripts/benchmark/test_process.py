@@ -109,3 +109,17 @@ def test_a_child_stays_on_its_cores(tmp_path: Path) -> None:
         assert os.sched_getaffinity(one.pid) == core
     finally:
         one.stop()
+
+
+def test_processor_time_is_that_of_all_its_processes(tmp_path: Path) -> None:
+    work = (
+        "import signal, time\nwhile time.process_time() < 0.2: pass\nprint('done'); signal.pause()"
+    )
+    parent = f"import os\nos.fork()\n{work}"
+    one = child(tmp_path, parent)
+    try:
+        while one.log.read_text().count("done") < 2:
+            one.ensure_alive()
+        assert one.cpu_seconds() >= 0.38
+    finally:
+        one.stop()
