@@ -4,8 +4,9 @@
                                        └──▶ X-Caller-Role, X-Caller-Subject
 
 What depends on the configuration is made in `hms_configure` and swapped in as one `_State`; what
-depends on the token is made once per token and remembered by the verifier. A request that is held
-while the configuration changes is judged by the newest.
+depends on the token is made once per token and remembered by the verifier. A request is judged by
+the snapshot it began with: a candidate that another plugin may still refuse decides about nothing.
+Only one that was held while two changes came in is judged by the newest.
 """
 
 from __future__ import annotations
@@ -66,9 +67,9 @@ class HeaderValueError(ValueError):
 
 
 class _State(NamedTuple):
-    """All that one configuration decides."""
+    """All that one snapshot decides."""
 
-    spec: RbacSpec
+    snapshot: Snapshot
     verifier: JwtVerifier[Principal] | None
     policies: PolicyIndex | None
     role: bytes
@@ -107,31 +108,32 @@ class Rbac:
     @hookimpl
     def hms_configure(self, snapshot: Snapshot) -> None:
         """Compile the policies and ready the providers; tokens known under the same ones stay so."""
-        spec = snapshot.rbac
-        self._previous, self._state = (
-            self._state,
-            _State(
-                spec=spec,
-                verifier=self._verifier_for(spec),
-                policies=PolicyIndex(spec.policies) if spec.policies else None,
+        previous = self._previous
+        if previous is None or previous.snapshot is not snapshot:
+            policies = snapshot.rbac.policies
+            previous = _State(
+                snapshot=snapshot,
+                verifier=self._verifier_for(snapshot.rbac),
+                policies=PolicyIndex(policies) if policies else None,
                 role=snapshot.headers.role,
                 subject=snapshot.headers.subject,
                 own=own_caller(snapshot),
-            ),
-        )
+            )
+        self._previous, self._state = self._state, previous
 
     def _verifier_for(self, spec: RbacSpec) -> JwtVerifier[Principal] | None:
-        """The one in use if it will do, or the one before it: a refused change is taken back."""
-        for state in (self._state, self._previous):
-            if (
-                state is not None
-                and state.spec.providers == spec.providers
-                and state.spec.role_order == spec.role_order
-            ):
-                if state.verifier is not None:
-                    state.verifier.refresh()
+        state = self._state
+        if state is not None:
+            old = state.snapshot.rbac
+            if old.providers == spec.providers and old.role_order == spec.role_order:
                 return state.verifier
         return self._make_verifier(spec)
+
+    def _state_of(self, exchange: Exchange) -> _State | None:
+        previous = self._previous
+        if previous is not None and previous.snapshot is exchange.snapshot:
+            return previous
+        return self._state
 
     def _make_verifier(self, spec: RbacSpec) -> JwtVerifier[Principal] | None:
         if not spec.providers:
@@ -159,9 +161,9 @@ class Rbac:
     async def _watch_keys(self) -> None:
         while True:
             await self._clock.sleep(KEY_REFRESH)
-            state = self._state
-            if state is not None and state.verifier is not None:
-                state.verifier.refresh()
+            for state in (self._state, self._previous):
+                if state is not None and state.verifier is not None:
+                    state.verifier.refresh()
 
     @hookimpl
     async def hms_shutdown(self) -> None:
@@ -179,7 +181,7 @@ class Rbac:
         value = exchange.head.get(b"authorization")
         if value is None:
             return
-        state = self._state
+        state = self._state_of(exchange)
         if state is None or state.verifier is None:
             return
         token = token_from_header(value.decode("latin-1"))
@@ -193,7 +195,7 @@ class Rbac:
     @hookimpl
     def hms_authorize(self, exchange: Exchange) -> None:
         """Ask the policies. Without any, everything is allowed."""
-        state = self._state
+        state = self._state_of(exchange)
         route = exchange.route
         if state is None or route is None:
             # Unreachable in the chain; a permit must never rest on that.
@@ -225,7 +227,7 @@ class Rbac:
         principal = exchange.principal
         if principal is ANONYMOUS:
             return
-        state = self._state
+        state = self._state_of(exchange)
         if state is None:
             return
         role, subject = principal.role_header, principal.subject_header

@@ -411,6 +411,18 @@ def test_a_refused_candidate_leaves_nothing_behind() -> None:
     assert plugin._state.verifier is verifier, "verified tokens were forgotten"
 
 
+def test_a_candidate_decides_nothing_about_requests_that_began_before_it() -> None:
+    """It may yet be refused, by another plugin or for want of a port."""
+    old, candidate = config(MANAGERS), config(providers=())
+    plugin = plugin_for(old)
+    plugin.hms_configure(candidate)
+    assert refusal(ask(plugin, snapshot=old))[1] is Flag.RBAC
+    assert sent(ask(plugin, token(), snapshot=old), "X-Caller-Role") == ["PROGRAM_MANAGER"]
+    assert ask(plugin, snapshot=candidate).failure is None
+    plugin.hms_configure(old)
+    assert refusal(ask(plugin, snapshot=old))[1] is Flag.RBAC
+
+
 def test_a_new_role_order_counts_for_tokens_seen_before() -> None:
     plugin = plugin_for(config(role_order=("A", "B")))
     both = token(roles=["B", "A"])
