@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from hms_addons.identity.file_secret import FileSecret
@@ -89,10 +90,13 @@ class SecretStore:
                 self._entries[name] = entry
                 continue
             changed.append(name)
-            entry.holder.subscribe(lambda _identity, name=name: self._on_change(name))
+            entry.holder.subscribe(partial(self._swapped, name))
             watcher = self._tasks.start(entry.secret.watch(), f"secret {name}")
             self._entries[name] = entry._replace(watcher=watcher)
         for name, entry in old.items():
             if staged.get(name) is not entry and entry.watcher is not None:
                 entry.watcher.cancel()
         return changed
+
+    def _swapped(self, name: str, _identity: Identity) -> None:
+        self._on_change(name)
