@@ -6,7 +6,6 @@ systems turn into links.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -142,18 +141,37 @@ def dotted(path: Sequence[str | int]) -> str:
 
 
 def closest(name: object, known: Iterable[str]) -> str | None:
-    """The known name that `name` is probably a misspelling of, or None."""
+    """The known name that `name` is probably a misspelling of, or None.
+
+    At most a third of its letters may be wrong, left out, added, or in the wrong order.
+    """
     names = list(known)
     if not isinstance(name, str) or len(name) > _COMPARED_LENGTH or len(names) > _COMPARED:
         return None
-    folded: dict[str, str] = {}
-    for candidate in names:
-        folded.setdefault(_fold(candidate), candidate)
     wanted = _fold(name)
-    found = difflib.get_close_matches(wanted, folded, n=3, cutoff=0.6)
-    # Letters swapped or replaced are likelier than letters left out.
-    nearest = min(found, key=lambda other: abs(len(other) - len(wanted)), default=None)
-    return None if nearest is None else folded[nearest]
+    best, fewest = None, max(1, len(wanted) // 3)
+    for candidate in names:
+        other = _fold(candidate)
+        if abs(len(other) - len(wanted)) > fewest:
+            continue
+        edits = _edits(wanted, other)
+        if edits < fewest or (edits == fewest and best is None):
+            best, fewest = candidate, edits
+    return best
+
+
+def _edits(one: str, other: str) -> int:
+    """How many slips of the keyboard lie between two words (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, a in enumerate(one):
+        row = [i + 1]
+        for j, b in enumerate(other):
+            row.append(min(last[j + 1] + 1, row[j] + 1, last[j] + (a != b)))
+            if i and j and a == other[j - 1] and b == one[i - 1]:
+                row[-1] = min(row[-1], before[j - 1] + 1)
+        before, last = last, row
+    return last[-1]
 
 
 def _fold(name: str) -> str:

@@ -28,7 +28,7 @@ from hms_addons.config.schema_base import (
 from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
 from hms_addons.config.schema_routes import RouteModel, ThresholdsModel
 
-_TRAFFIC_POLICY = re.compile(r"weight\s*=\s*(\d{1,9})\s*%?")
+_TRAFFIC_POLICY = re.compile(r"weight\s*=\s*([0-9]{1,9})\s*%?")
 
 
 def _app(value: str) -> str:

@@ -208,8 +208,9 @@ class _Reader:
     def _scalar(self, event: Any) -> Any:
         self._refuse_tag(event, "str", "int", "float", "bool", "null")
         text: str = event.value
-        untagged = event.tag in {None, "!"}
-        if not (event.implicit[0] if untagged else event.tag != f"{_STANDARD}str"):
+        if event.tag is None and not event.implicit[0]:
+            return text  # in quotes
+        if event.tag in {"!", f"{_STANDARD}str"}:
             return text
         if text in _NULL:
             return None
