@@ -54,7 +54,8 @@ exit status: 0 all bars that were measured are met; 1 a bar is missed or a scena
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark; the exit status as in `EPILOG`."""
     options = _parse(arguments)
-    console = Console()
+    # Into a file or a pipe, rich would assume 80 columns, and the tables need a few more.
+    console = Console(width=None if sys.stdout.isatty() else 100)
     # Ended politely, by a person or a CI job, it must end its children.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)

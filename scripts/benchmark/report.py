@@ -108,13 +108,14 @@ def as_json(
 
 
 def show(console: Console, outcome: Outcome, failures: Mapping[str, str]) -> None:
-    """Print every table, then the bars, then the failures in full."""
+    """Print every table, then the bars, then what failed."""
     for table in outcome.tables:
         console.print(_rich(table))
     if verdicts := judge(outcome):
         console.print(_bars(outcome, verdicts))
     for letter, text in failures.items():
-        console.print(f"✗ ({letter}) failed: {text}", style="red", markup=False)
+        # The rest, a process's last words, was shown when it happened.
+        console.print(f"✗ ({letter}) failed: {text.splitlines()[0]}", style="red", markup=False)
 
 
 def _bars(outcome: Outcome, verdicts: Sequence[Verdict]) -> RichTable:

@@ -70,7 +70,9 @@ def test_a_person_sees_figures_bars_and_failures() -> None:
         {"rss_mb": 64.2},
         tables=[Table("Rates", ["", "requests/s"], [["hms", "[6,543]"]])],
     )
-    show(Console(file=output, width=120), outcome, {"c": "hms: void round: [timeout 5]"})
+    show(
+        Console(file=output, width=120), outcome, {"c": "hms: void round: [timeout 5]\n  | its log"}
+    )
     text = output.getvalue()
     assert "[6,543]" in text
     rows = {
@@ -81,6 +83,7 @@ def test_a_person_sees_figures_bars_and_failures() -> None:
     assert "0.60 … 0.75" in rows["(b) requests/s against Envoy doing the same"]
     assert "✓" in rows["(e) resident memory after load, MB"]
     assert "✗ (c) failed: hms: void round: [timeout 5]" in text
+    assert "its log" not in text
 
 
 def test_outcomes_add_up() -> None:
