@@ -9,12 +9,21 @@ from hms_addons.config.problems import Problem, Severity
 from hms_addons.config.source import read_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hms_addons.config.snapshot import Snapshot
 
-_COUNTED: Final = ("listeners", "routes", "clusters", "endpoints", "secrets", "policies")
+_SINGULAR: Final = {
+    "listeners": "listener",
+    "routes": "route",
+    "clusters": "cluster",
+    "endpoints": "endpoint",
+    "secrets": "secret",
+    "policies": "policy",
+    "errors": "error",
+    "warnings": "warning",
+}
 
 
 class CheckResult(NamedTuple):
@@ -58,16 +67,10 @@ class CheckResult(NamedTuple):
     def to_text(self) -> str:
         """A line for each problem, then one that sums up."""
         lines = [str(problem) for problem in self.problems]
-        found = ", ".join(
-            _plural(number, noun)
-            for number, noun in ((self.errors, "error"), (self.warnings, "warning"))
-            if number
-        )
+        numbers = {"errors": self.errors, "warnings": self.warnings}
+        found = _summed_up({kind: number for kind, number in numbers.items() if number})
         if self.ok:
-            counts = ", ".join(
-                _plural(n, kind.removesuffix("s")) for kind, n in self.counts.items()
-            )
-            lines.append(f"ok: {counts}" + (f"; {found}" if found else ""))
+            lines.append(f"ok: {_summed_up(self.counts)}" + (f"; {found}" if found else ""))
         else:
             lines.append(f"refused: {found}")
         return "\n".join(lines)
@@ -93,18 +96,18 @@ def check_files(paths: Sequence[Path], *, service: str | None = None) -> CheckRe
 
 
 def _counts(snapshot: Snapshot) -> dict[str, int]:
-    numbers = (
-        len(snapshot.listeners),
-        sum(not route.default for listener in snapshot.listeners for route in listener.routes),
-        len(snapshot.clusters),
-        sum(len(c.endpoints) + len(c.dns) for c in snapshot.clusters.values()),
-        len(snapshot.secrets),
-        len(snapshot.rbac.policies),
+    written = [route for item in snapshot.listeners for route in item.routes if not route.default]
+    return {
+        "listeners": len(snapshot.listeners),
+        "routes": len(written),
+        "clusters": len(snapshot.clusters),
+        "endpoints": sum(len(c.endpoints) + len(c.dns) for c in snapshot.clusters.values()),
+        "secrets": len(snapshot.secrets),
+        "policies": len(snapshot.rbac.policies),
+    }
+
+
+def _summed_up(counts: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{number} {_SINGULAR[kind] if number == 1 else kind}" for kind, number in counts.items()
     )
-    return dict(zip(_COUNTED, numbers, strict=True))
-
-
-def _plural(number: int, noun: str) -> str:
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number} {noun.removesuffix('y') + 'ies' if noun.endswith('y') else noun + 's'}"

@@ -67,8 +67,9 @@ def load(
 
 def _missing_listeners(document: Document, extra: Mapping[str, Any]) -> Document:
     """The listeners of `extra` on whose ports `document` has none."""
-    written = document.data.get("listeners") or []
-    taken = {item.get("port") for item in written if isinstance(item, dict)}
+    written = document.data.get("listeners")
+    items = written if isinstance(written, list) else []
+    taken = {item.get("port") for item in items if isinstance(item, dict)}
     listeners = [item for item in extra.get("listeners", ()) if item["port"] not in taken]
     return unmarked({"listeners": listeners} if listeners else {}, "(command line)")
 

@@ -91,7 +91,8 @@ class Report:
     """
 
     place_of: Callable[[Path, bool], Place]
-    problems: list[Problem] = field(default_factory=list)
+    problems: dict[Problem, None] = field(default_factory=dict)
+    """What was found, each thing once, in the order it was found."""
 
     def error(
         self, path: Path, message: str, suggestion: str | None = None, *, at_key: bool = False
@@ -109,9 +110,7 @@ class Report:
         self, severity: Severity, path: Path, message: str, suggestion: str | None, *, at_key: bool
     ) -> None:
         place = self.place_of(path, at_key)
-        problem = Problem(severity, *place, dotted(path), message, suggestion)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        self.problems[Problem(severity, *place, dotted(path), message, suggestion)] = None
 
     @property
     def failed(self) -> bool:

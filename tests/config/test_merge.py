@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def merged(*texts: str) -> Document:
-    return merge(
-        [load_yaml(dedent(text).encode(), f"{n}.yaml") for n, text in enumerate(texts, 1)]
-    )
+    return merge([load_yaml(dedent(text).encode(), f"{n}.yaml") for n, text in enumerate(texts, 1)])
 
 
 BASE = """\

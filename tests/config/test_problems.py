@@ -17,7 +17,9 @@ from hms_addons.config.problems import (
 
 
 def test_printed_as_editors_and_ci_read_it() -> None:
-    problem = Problem(Severity.ERROR, "a.yaml", 3, 7, "clusters[0].nam", "unknown key 'nam'", "name")
+    problem = Problem(
+        Severity.ERROR, "a.yaml", 3, 7, "clusters[0].nam", "unknown key 'nam'", "name"
+    )
     line = "a.yaml:3:7: clusters[0].nam: unknown key 'nam' (did you mean name?)"
     assert str(problem) == line
     assert str(Problem(Severity.WARNING, "a.yaml", 1, 1, "", "odd")) == "a.yaml:1:1: warning: odd"

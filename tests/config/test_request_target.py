@@ -139,7 +139,9 @@ def test_an_error_quotes_no_more_than_a_line() -> None:
 
 
 segments = st.one_of(
-    st.sampled_from(["", ".", "..", "...", "a", "%2e", "%2E%2e", ".%2e", "b;c", "%41", "%3a", "%25"]),
+    st.sampled_from(
+        ["", ".", "..", "...", "a", "%2e", "%2E%2e", ".%2e", "b;c", "%41", "%3a", "%25"]
+    ),
     st.text(string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@[]{}|^\"<>`", max_size=5),
     st.binary(max_size=3).map(lambda raw: "".join(f"%{byte:02x}" for byte in raw)),
 )
@@ -173,9 +175,7 @@ def test_dot_segments_as_the_file_system_resolves_them(parts: list[str]) -> None
 @given(st.text(string.ascii_letters + string.digits + "-._~!$&'()*,=:@", min_size=1), st.data())
 def test_every_spelling_of_a_path_is_one_path(text: str, data: st.DataObject) -> None:
     """No policy can be passed by escaping a letter of the path that it is for."""
-    spelled = "".join(
-        f"%{ord(c):02x}" if data.draw(st.booleans()) else c for c in f"x{text}"
-    )
+    spelled = "".join(f"%{ord(c):02x}" if data.draw(st.booleans()) else c for c in f"x{text}")
     assert normalise_path(f"/{spelled}") == normalise_path(f"/x{text}") == f"/x{text}"
 
 
@@ -225,9 +225,7 @@ def test_any_bytes_are_parsed_or_refused(target: bytes) -> None:
         ("", b"\xff.svc", ("\xff", "")),
     ],
 )
-def test_named_service(
-    query: str, host: bytes | None, expected: tuple[str | None, str]
-) -> None:
+def test_named_service(query: str, host: bytes | None, expected: tuple[str | None, str]) -> None:
     assert named_service(query, host) == expected
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from hms_addons.config.route_match import RouteMatch, ValueMatch
 from hms_addons.config.route_table import RouteTable
 from hms_addons.config.snapshot import Route, WeightedCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SEGMENTS = ["", "a", "ab", "b", "c"]
 HOSTS = ["x.y", "y", "z.x.y"]
@@ -45,12 +48,10 @@ def route_matches(draw: st.DrawFn) -> RouteMatch:
 
 
 def route(name: str) -> Route:
-    return Route(
-        name=name, listener="l", clusters=(WeightedCluster(cluster="c"),), service="c"
-    )
+    return Route(name=name, listener="l", clusters=(WeightedCluster(cluster="c"),), service="c")
 
 
-def table(matches: list[RouteMatch]) -> RouteTable:
+def table(matches: Sequence[RouteMatch]) -> RouteTable:
     return RouteTable((match, route(str(n))) for n, match in enumerate(matches))
 
 

@@ -44,23 +44,31 @@ def error(text: str) -> str:
         ),
         (
             "listeners: [{name: a, port: 1, tls: strict}]",
-            "listeners[0].tls: an outbound listener is plain: only the local app calls it "
-            "(did you mean direction: inbound?)",
+            (
+                "listeners[0].tls: an outbound listener is plain: only the local app calls it "
+                "(did you mean direction: inbound?)"
+            ),
         ),
         (
-            "secrets: {s: {certificate: a, key: b, bundle: c}}\n"
-            "listeners: [{name: a, port: 1, direction: inbound, app: 'h:1', secret: s}]",
+            (
+                "secrets: {s: {certificate: a, key: b, bundle: c}}\n"
+                "listeners: [{name: a, port: 1, direction: inbound, app: 'h:1', secret: s}]"
+            ),
             "listeners[0].secret: a secret is used only with tls: strict or permissive",
         ),
         (
             "listeners: [{name: a, port: 1, direction: inbound, app: 'https://h:1'}]",
-            "listeners[0].app: expected the app's address, as http://127.0.0.1:8080, not "
-            "'https://h:1' (plain HTTP, without a path)",
+            (
+                "listeners[0].app: expected the app's address, as http://127.0.0.1:8080, not "
+                "'https://h:1' (plain HTTP, without a path)"
+            ),
         ),
         (
             "listeners: [{name: a, port: 1, limits: {max_body: lots}}]",
-            "listeners[0].limits.max_body: expected a size such as 64KiB, 1MiB or a number of "
-            "bytes, not 'lots'",
+            (
+                "listeners[0].limits.max_body: expected a size such as 64KiB, 1MiB or a number of "
+                "bytes, not 'lots'"
+            ),
         ),
         (
             "clusters: [{name: a, endpoints: [localhost]}]",
@@ -96,26 +104,34 @@ def error(text: str) -> str:
         ),
         (
             "clusters: [{name: a, tls_context: {sds: s, peer: x}}]",
-            "clusters[0].tls_context.peer: 'x' is not a SPIFFE ID: it must begin with 'spiffe://' "
-            "in lower case",
+            (
+                "clusters[0].tls_context.peer: 'x' is not a SPIFFE ID: it must begin with 'spiffe://' "
+                "in lower case"
+            ),
         ),
         (
             "clusters: [{name: a, health_check: {path: /}}]",
-            "clusters[0].health_check: unknown key 'health_check'; known here: circuit_breakers, "
-            "connect_timeout, dns, endpoints, idle_timeout, load_balancer, name, "
-            "outlier_detection, service, tls_context, trafficPolicy",
+            (
+                "clusters[0].health_check: unknown key 'health_check'; known here: circuit_breakers, "
+                "connect_timeout, dns, endpoints, idle_timeout, load_balancer, name, "
+                "outlier_detection, service, tls_context, trafficPolicy"
+            ),
         ),
         ("secrets: {s: {key: k}}", None),
         (
             "secrets: {'a b': {certificate: c, key: k, bundle: b}}",
-            "secrets.a b: 'a b' cannot be a name: use letters, digits, '.', '_' and '-', at most "
-            "128, the first a letter or a digit",
+            (
+                "secrets.a b: 'a b' cannot be a name: use letters, digits, '.', '_' and '-', at most "
+                "128, the first a letter or a digit"
+            ),
         ),
         ("plugins: {a: 5}", "plugins.a: expected a mapping (keys and values), not 5"),
         (
             "trust_domain: MPSA.mil",
-            "trust_domain: trust domain 'MPSA.mil' has characters outside a-z 0-9 . _ - "
-            "(no capitals, port, user or percent-encoding)",
+            (
+                "trust_domain: trust domain 'MPSA.mil' has characters outside a-z 0-9 . _ - "
+                "(no capitals, port, user or percent-encoding)"
+            ),
         ),
     ],
 )
@@ -140,7 +156,11 @@ def test_short_forms() -> None:
                     "trafficPolicy": "weight = 10%",
                     "outlier_detection": True,
                 },
-                {"name": "b", "dns": [{"address": "d:4", "weight": 2}, "d:5"], "outlier_detection": False},
+                {
+                    "name": "b",
+                    "dns": [{"address": "d:4", "weight": 2}, "d:5"],
+                    "outlier_detection": False,
+                },
             ]
         }
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,7 +135,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize(("kind", "value", "expected"), ACCEPTED)
-def test_accepted(kind: object, value: str, expected: object) -> None:
+def test_accepted(kind: Any, value: str, expected: object) -> None:
     assert TypeAdapter(kind).validate_python(value) == expected
 
 
@@ -166,7 +168,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("kind", "value", "why"), REFUSED)
-def test_refused(kind: object, value: object, why: str) -> None:
+def test_refused(kind: Any, value: object, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         TypeAdapter(kind).validate_python(value)
 

@@ -63,23 +63,31 @@ def test_accepted(text: str) -> None:
         ),
         (
             "rbac: {providers: [{name: p, public_key_file: k, algorithms: [RS256, HS256]}]}",
-            "rbac.providers[0].algorithms[1]: HS256 does not go with public_key_file; use RS256, "
-            "RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA",
+            (
+                "rbac.providers[0].algorithms[1]: HS256 does not go with public_key_file; use RS256, "
+                "RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
+            ),
         ),
         (
             "rbac: {providers: [{name: p, hs256_secret_env: S, algorithms: [RS256]}]}",
-            "rbac.providers[0].algorithms[0]: RS256 does not go with hs256_secret_env; "
-            "use HS256, HS384, HS512",
+            (
+                "rbac.providers[0].algorithms[0]: RS256 does not go with hs256_secret_env; "
+                "use HS256, HS384, HS512"
+            ),
         ),
         (
             "rbac: {providers: [{name: p, hs256_secret_env: S, algorithms: [none]}]}",
-            "rbac.providers[0].algorithms[0]: expected HS256 or HS384 or HS512 or RS256 or RS384 "
-            "or RS512 or PS256 or PS384 or PS512 or ES256 or ES384 or ES512 or EdDSA, not 'none'",
+            (
+                "rbac.providers[0].algorithms[0]: expected HS256 or HS384 or HS512 or RS256 or RS384 "
+                "or RS512 or PS256 or PS384 or PS512 or ES256 or ES384 or ES512 or EdDSA, not 'none'"
+            ),
         ),
         (
             "rbac: {providers: [{name: p, hs256_secret_env: s3cr3t-value!}]}",
-            "rbac.providers[0].hs256_secret_env: this is the name of an environment variable that "
-            "holds the secret, as HMS_JWT_SECRET; never the secret itself",
+            (
+                "rbac.providers[0].hs256_secret_env: this is the name of an environment variable that "
+                "holds the secret, as HMS_JWT_SECRET; never the secret itself"
+            ),
         ),
         (
             "rbac: {policies: [{name: p, action: allow}]}",
@@ -95,28 +103,38 @@ def test_accepted(text: str) -> None:
         ),
         (
             "rbac: {policies: [{name: p, action: DENY, paths: [a]}]}",
-            "rbac.policies[0].paths[0]: expected a path that begins with '/', with at most one "
-            "'*', at its end, not 'a'",
+            (
+                "rbac.policies[0].paths[0]: expected a path that begins with '/', with at most one "
+                "'*', at its end, not 'a'"
+            ),
         ),
         (
             "rbac: {policies: [{name: p, action: DENY, paths: ['/a/*/b']}]}",
-            "rbac.policies[0].paths[0]: expected a path that begins with '/', with at most one "
-            "'*', at its end, not '/a/*/b'",
+            (
+                "rbac.policies[0].paths[0]: expected a path that begins with '/', with at most one "
+                "'*', at its end, not '/a/*/b'"
+            ),
         ),
         (
             "rbac: {policies: [{name: p, action: DENY, paths: ['/%61dmin/../x*']}]}",
-            "rbac.policies[0].paths[0]: no request can have this path: requests' paths are "
-            "normalised first (did you mean /x*?)",
+            (
+                "rbac.policies[0].paths[0]: no request can have this path: requests' paths are "
+                "normalised first (did you mean /x*?)"
+            ),
         ),
         (
             "rbac: {policies: [{name: p, action: DENY, callers: [claims]}]}",
-            "rbac.policies[0].callers[0]: expected a SPIFFE ID such as "
-            "spiffe://mpsa.mil/svc/claims-svc, or one that ends in *, not 'claims'",
+            (
+                "rbac.policies[0].callers[0]: expected a SPIFFE ID such as "
+                "spiffe://mpsa.mil/svc/claims-svc, or one that ends in *, not 'claims'"
+            ),
         ),
         (
             "rbac: {policies: [{name: p, action: DENY, when: {a: b}}]}",
-            "rbac.policies[0].when: unknown key 'when'; known here: action, callers, methods, "
-            "name, paths, roles, services, subjects",
+            (
+                "rbac.policies[0].when: unknown key 'when'; known here: action, callers, methods, "
+                "name, paths, roles, services, subjects"
+            ),
         ),
         (
             "headers: {role: X-A, subject: x-a}",

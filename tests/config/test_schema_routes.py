@@ -14,7 +14,9 @@ def route(**parts: Any) -> RouteModel:
 
 def route_errors(text: str) -> list[str]:
     """Errors of one route written on one line, without their place."""
-    found = errors_of(f"listeners:\n- {{name: l, port: 1, routes: [{text}]}}\nclusters: [{{name: c}}]")
+    found = errors_of(
+        f"listeners:\n- {{name: l, port: 1, routes: [{text}]}}\nclusters: [{{name: c}}]"
+    )
     return [error.partition("routes[0]")[2] for error in found]
 
 
@@ -82,9 +84,11 @@ def test_given_leaves_out_what_was_not_written() -> None:
         ),
         (
             "{action: {cluster: c, retries: {attempts: 1, on: [5xxx]}}}",
-            ".action.retries.on[0]: expected connect-failure or refused-stream or reset or "
-            "reset-before-request or gateway-error or 5xx or retriable-4xx or "
-            "retriable-status-codes, not '5xxx' (did you mean 5xx?)",
+            (
+                ".action.retries.on[0]: expected connect-failure or refused-stream or reset or "
+                "reset-before-request or gateway-error or 5xx or retriable-4xx or "
+                "retriable-status-codes, not '5xxx' (did you mean 5xx?)"
+            ),
         ),
         (
             "{action: {cluster: c, retries: {attempts: 1, on: reset}}}",
@@ -120,13 +124,17 @@ def test_given_leaves_out_what_was_not_written() -> None:
         ),
         (
             "{match: {methods: [get]}, action: {cluster: c}}",
-            ".match.methods[0]: methods are case-sensitive and 'get' is not one that clients send "
-            "(did you mean GET?)",
+            (
+                ".match.methods[0]: methods are case-sensitive and 'get' is not one that clients send "
+                "(did you mean GET?)"
+            ),
         ),
         (
             "{match: {headers: {x-version: 2}}, action: {cluster: c}}",
-            ".match.headers.x-version: expected a text or a mapping with exact, regex or present, "
-            'not 2 (did you mean "2"?)',
+            (
+                ".match.headers.x-version: expected a text or a mapping with exact, regex or present, "
+                'not 2 (did you mean "2"?)'
+            ),
         ),
         (
             "{match: {query: {a: {exact: x, present: true}}}, action: {cluster: c}}",
@@ -142,8 +150,10 @@ def test_given_leaves_out_what_was_not_written() -> None:
         ),
         (
             "{match: {}, action: {cluster: c, rewrite: {prefix: /}}}",
-            ".action.rewrite: unknown key 'rewrite'; known here: circuit_breakers, cluster, "
-            "clusters, retries, timeout",
+            (
+                ".action.rewrite: unknown key 'rewrite'; known here: circuit_breakers, cluster, "
+                "clusters, retries, timeout"
+            ),
         ),
     ],
 )

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hms_addons.addons.routing import Routing
+from hms_addons.hookspecs import PROJECT
+from tests.fakes.configs import snapshot_of
+from tests.fakes.exchange import make_exchange
+
+if TYPE_CHECKING:
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.exchange import Exchange
+
+SNAPSHOT = snapshot_of(
+    """\
+    listeners:
+      - name: out
+        port: 1
+        routes:
+          - {name: verify, match: {prefix: /verify-id, methods: [GET]}, action: {cluster: auth-svc}}
+          - {name: pay, match: {path: /pay, query: {dry: {present: true}}}, action: {cluster: pay}}
+    clusters:
+      - {name: auth-svc}
+      - {name: auth-svc-v2, trafficPolicy: weight=10}
+      - {name: pay}
+    """
+)
+
+
+class NoRandom(Random):
+    """A route to one cluster needs no choice."""
+
+    def random(self) -> float:
+        raise AssertionError
+
+
+def routed(
+    target: str = "/",
+    service: str | None = None,
+    method: str = "GET",
+    *,
+    random: Random | None = None,
+    snapshot: Snapshot = SNAPSHOT,
+) -> tuple[str | None, Exchange]:
+    exchange = make_exchange(
+        target, method=method, snapshot=snapshot, listener=snapshot.listeners[0]
+    )
+    exchange.service = service
+    exchange.route = None
+    route = Routing(random or Random(1)).hms_route(exchange)
+    return (None if route is None else route.name), exchange
+
+
+def test_the_first_matching_route_and_its_cluster() -> None:
+    name, exchange = routed("/pay?dry", random=NoRandom())
+    assert name == "pay"
+    assert exchange.cluster is SNAPSHOT.clusters["pay"]
+    assert exchange.failure is None
+
+
+def test_a_named_service_narrows_the_routes() -> None:
+    assert routed("/verify-id", "auth-svc")[0] == "verify"
+    assert routed("/verify-id", "pay")[0] == "default:pay"
+    assert routed("/anything", "auth-svc")[0] == "default:auth-svc"
+
+
+@pytest.mark.parametrize(
+    ("target", "method"),
+    [("/", "GET"), ("/verify-id", "POST"), ("/verify-identity", "GET"), ("/pay", "GET")],
+)
+def test_no_route(target: str, method: str) -> None:
+    name, exchange = routed(target, method=method)
+    assert name is None
+    assert exchange.cluster is None
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (404, "NR")
+    assert f"no route of the listener out matches {method} {target}" in exchange.failure.detail
+    assert "(2 routes)" in exchange.failure.detail
+
+
+def test_an_unknown_service_is_never_forwarded_to() -> None:
+    name, exchange = routed("/verify-id", "auth-scv")
+    assert name is None
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (404, "NR")
+    assert exchange.failure.detail == (
+        "the listener out knows no service 'auth-scv' (did you mean auth-svc.svc?); it leads to: "
+        "auth-svc, auth-svc-v2, pay. Add a cluster of that name to the configuration"
+    )
+
+
+def test_long_texts_of_a_caller_are_cut() -> None:
+    _, exchange = routed("/" + "a" * 5000)
+    assert exchange.failure is not None
+    assert len(exchange.failure.detail) < 500
+    _, exchange = routed("/", "a" * 5000)
+    assert exchange.failure is not None
+    assert len(exchange.failure.detail) < 500
+
+
+def test_clusters_are_chosen_by_weight() -> None:
+    random = Random(7)
+    counts = Counter(routed("/verify-id", random=random)[1].cluster.name for _ in range(5000))  # type: ignore[union-attr]
+    assert set(counts) == {"auth-svc", "auth-svc-v2"}
+    assert 420 < counts["auth-svc-v2"] < 580
+
+
+class Fixed(Random):
+    """Always the same point."""
+
+    def __init__(self, point: float) -> None:
+        super().__init__()
+        self._point = point
+
+    def random(self) -> float:
+        return self._point
+
+
+WEIGHTS = snapshot_of(
+    """\
+    listeners:
+      - name: out
+        port: 1
+        routes:
+          - action:
+              clusters:
+                - {name: a-v1, weight: 0}
+                - {name: a-v2, weight: 1}
+                - {name: a-v3, weight: 3}
+                - {name: a-v4, weight: 0}
+    clusters: [{name: a-v1}, {name: a-v2}, {name: a-v3}, {name: a-v4}]
+    """
+)
+
+
+@pytest.mark.parametrize(
+    ("point", "cluster"),
+    [(0.0, "a-v2"), (0.2499, "a-v2"), (0.25, "a-v3"), (0.9999999999999999, "a-v3"), (1.0, "a-v3")],
+)
+def test_the_edges_of_the_weights(point: float, cluster: str) -> None:
+    _, exchange = routed(random=Fixed(point), snapshot=WEIGHTS)
+    assert exchange.cluster is not None
+    assert exchange.cluster.name == cluster
+
+
+def test_other_plugins_route_first() -> None:
+    """`Routing` fails what it does not know, so it must be asked last."""
+    assert getattr(Routing.hms_route, f"{PROJECT}_impl")["trylast"] is True

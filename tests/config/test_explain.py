@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hms_addons.config.explain import explain, to_text
+from hms_addons.errors import ConfigError
+from tests.fakes.configs import snapshot_of
+
+SNAPSHOT = snapshot_of(
+    """\
+    trust_domain: mpsa.mil
+    service: claims-svc
+    listeners:
+      - name: out
+        port: 15001
+        routes:
+          - name: verify
+            match: {prefix: /verify-id, methods: [GET]}
+            action: {cluster: auth-svc, timeout: 1s, retries: 2, circuit_breakers: {max_connections: 100}}
+          - name: pay
+            match: {prefix: /pay, headers: {x-channel: portal}}
+            action: {cluster: pay}
+      - {name: peers, port: 15006, direction: inbound, tls: strict, app: "127.0.0.1:8080"}
+    clusters:
+      - {name: auth-svc, tls_context: {sds: mesh_certs}, endpoints: ["127.0.0.1:9001"]}
+      - {name: auth-svc-v2, trafficPolicy: weight=10, dns: "v2.internal:9"}
+      - {name: pay}
+    governance: {url: "http://gov:9100"}
+    rbac:
+      providers: [{name: p, hs256_secret_env: S}]
+      policies:
+        - {name: managers, action: ALLOW, services: [pay], paths: [/pay*], roles: [MANAGER]}
+        - {name: no-deletes, action: DENY, methods: [DELETE]}
+    """
+)
+
+
+def ask(line: str, **headers: str) -> dict[str, Any]:
+    found = explain(SNAPSHOT, line, {k.replace("_", "-"): v for k, v in headers.items()})
+    assert json.loads(json.dumps(found)) == found
+    assert to_text(found)
+    return found
+
+
+def passed_over(found: dict[str, Any]) -> dict[str, str]:
+    return {item["route"]: item["reason"] for item in found["passed_over"]}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET http://auth-svc.svc/verify-id",
+        "GET http://auth-svc.svc/verify-id HTTP/1.1",
+        "http://auth-svc.svc/verify-id",
+        "/verify-id?host=auth-svc.svc",
+        "GET http://localhost:15001/x/../verify-id?host=AUTH-svc.svc",
+    ],
+)
+def test_a_request_that_names_its_service(line: str) -> None:
+    found = ask(line)
+    assert found["failure"] is None
+    assert found["request"]["service"] == "auth-svc"
+    assert found["request"]["path"] == "/verify-id"
+    assert found["request"]["query"] == ""
+    assert found["listener"]["name"] == "out"
+    route = found["route"]
+    assert (route["name"], route["timeout_s"], route["retries"]["attempts"]) == ("verify", 1.0, 2)
+    assert route["thresholds"]["max_connections"] == 100
+    assert [(c["name"], c["share"]) for c in found["clusters"]] == [
+        ("auth-svc", 0.9),
+        ("auth-svc-v2", 0.1),
+    ]
+    assert found["clusters"][0]["tls"] == {
+        "secret": "mesh_certs",
+        "provided": False,
+        "peers": ["spiffe://mpsa.mil/svc/auth-svc"],
+    }
+    assert passed_over(found) == {
+        "default:auth-svc": "an earlier route, verify, had matched",
+        "pay": "the request names auth-svc, and this leads to pay",
+    }
+
+
+def test_no_route() -> None:
+    found = ask("POST /verify-id", x_channel="app")
+    assert (found["failure"]["status"], found["failure"]["flag"]) == (404, "NR")
+    assert found["route"] is None
+    assert passed_over(found) == {
+        "verify": "the method POST is not GET",
+        "pay": "the path /verify-id is not /pay or below it",
+    }
+    assert passed_over(ask("/pay", X_Channel="app"))["pay"] == (
+        "needs the header x-channel = 'portal'; it is 'app'"
+    )
+
+
+def test_an_unknown_service() -> None:
+    found = ask("GET http://auth-scv.svc/verify-id")
+    assert found["failure"]["title"] == "Unknown service"
+    assert "did you mean auth-svc.svc?" in found["failure"]["detail"]
+
+
+def test_a_bad_target() -> None:
+    found = ask("GET /a%2fb")
+    assert (found["failure"]["status"], found["failure"]["flag"]) == (400, "DPE")
+    assert "%2f" in found["failure"]["detail"]
+    assert ask("GET /a b")["failure"]["status"] == 400
+    assert ask("GET")["failure"]["status"] == 400
+    assert ask("GET /café")["failure"]["status"] == 400
+
+
+def test_a_port_chooses_the_listener() -> None:
+    found = ask("GET http://auth:15006/anything")
+    assert found["listener"]["name"] == "peers"
+    assert found["request"]["service"] is None
+    assert (found["route"]["name"], found["route"]["timeout_s"]) == ("default:app", None)
+    assert found["clusters"][0]["endpoints"] == ["127.0.0.1:8080"]
+    assert ask("GET /", host="auth:15006")["listener"]["name"] == "peers"
+
+
+def test_policies() -> None:
+    policies = ask("GET http://pay.svc/pay", x_channel="portal")["policies"]
+    assert policies["without_token"]["allowed"] is False
+    assert policies["applying"] == [
+        {"name": "managers", "action": "ALLOW", "effect": "allows callers with a role of MANAGER"}
+    ]
+    assert [item["name"] for item in policies["not_applying"]] == ["no-deletes"]
+    delete = ask("DELETE http://auth-svc.svc/x")["policies"]
+    assert delete["applying"][0]["effect"] == "refuses everyone"
+    assert delete["without_token"]["allowed"] is False
+    assert ask("GET http://auth-svc.svc/")["policies"]["without_token"]["allowed"] is True
+
+
+def test_headers() -> None:
+    headers = ask("GET http://auth-svc.svc/")["headers"]
+    assert "X-Caller-Role" in headers["removed"]
+    assert "X-Policy-Version: from http://gov:9100" in headers["set"]
+
+
+def test_text_for_a_person() -> None:
+    lines = to_text(ask("GET http://auth-svc.svc/verify-id")).splitlines()
+    assert lines[:8] == [
+        "request   GET /verify-id",
+        "listener  out (outbound, 127.0.0.1:15001)",
+        "service   auth-svc (named by the request)",
+        "route     verify, to the service auth-svc",
+        (
+            "          timeout 1s, retries 2 (on connect-failure, gateway-error, reset, "
+            "reset-before-request), at most 100 connections"
+        ),
+        "cluster   auth-svc, 0.9 of the requests: 127.0.0.1:9001",
+        "          round_robin, mutual TLS with the secret mesh_certs, which nothing here provides",
+        "cluster   auth-svc-v2, 0.1 of the requests: v2.internal:9",
+    ]
+    assert lines[-1] == "  pay: the request names auth-svc, and this leads to pay"
+
+
+def test_without_listeners_there_is_nothing_to_explain() -> None:
+    with pytest.raises(ConfigError, match="no listeners"):
+        explain(snapshot_of(""), "GET /")
+
+
+@given(
+    st.text(max_size=30) | st.from_regex(r"GET (http://[a-z.]{1,9})?/[ -~]{0,20}", fullmatch=True)
+)
+def test_any_request_line_is_explained(line: str) -> None:
+    found = explain(SNAPSHOT, line, {"x-é": "ü"})
+    assert (found["failure"] is None) is (found["route"] is not None)
+    assert to_text(found)
