@@ -317,7 +317,7 @@ class PolicySource:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise PolicyHeaderError("it is packed (Content-Encoding), though it must not be")
             body = bytearray()
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_ANSWER:
                     raise PolicyHeaderError(f"it is larger than {MAX_ANSWER} bytes")
