@@ -99,7 +99,7 @@ class Mesh:
             sys.exit(1)
 
     async def _start(self) -> None:
-        self._stock_modes = list(ctx.options.mode) if ctx.options.is_set("mode") else []
+        self._stock_modes = list(ctx.options.mode) if ctx.options.has_changed("mode") else []
         source = FileSource(
             _config_files(),
             SYSTEM_CLOCK,
