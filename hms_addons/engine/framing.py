@@ -40,6 +40,8 @@ class RequestHead:
         body: the held body, or None while `stream` carries it.
         stream: the body as it arrives.
         trailers: of a held body; those of a streamed one are on `stream`.
+        failure: what was found wrong with the body while it streamed: the answer to this request,
+            unless one has begun.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class RequestHead:
         "chunked",
         "content_length",
         "expect_continue",
+        "failure",
         "fields",
         "head",
         "keep_alive",
@@ -72,6 +75,7 @@ class RequestHead:
         self.body: bytes | None = b""
         self.stream: BodyStream | None = None
         self.trailers: Fields = ()
+        self.failure: Failure | None = None
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method!r} {self.target!r} HTTP/1.{self.minor}>"

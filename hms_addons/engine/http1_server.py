@@ -20,13 +20,12 @@ import httptools
 
 from hms_addons.engine.flow_control import FlowControl
 from hms_addons.engine.framing import (
-    HTTP2_PREFACE,
     HTTP2_REFUSAL,
     RequestHead,
     body_too_large,
     check_head,
 )
-from hms_addons.engine.response_writer import write_body, write_head
+from hms_addons.engine.response_writer import NO_BODY_STATUS, write_body, write_head
 from hms_addons.errors import Failure, Fault, problem
 from hms_addons.http_message import HIGH_WATER, Answer, BodyStream
 from hms_addons.lazy_timer import LazyTimer
@@ -89,10 +88,12 @@ class Http1Server(asyncio.Protocol):
         "_clock",
         "_early",
         "_fields",
+        "_held",
         "_in_head",
         "_limits",
         "_lingering",
         "_loop",
+        "_mixed",
         "_parser",
         "_parsing",
         "_partial",
@@ -138,7 +139,9 @@ class Http1Server(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._chunk = 0  # bytes of the read that is being parsed
         self._partial = 0  # bytes of an unfinished head
+        self._mixed = False  # that read also held the end of another message
         self._quiet = 0  # bytes since the last piece of body: trailers, chunk extensions
+        self._held: bytearray | None = None  # a held body that came in pieces
         self._receiving: RequestHead | None = None
         self._body_size = 0
         self._trailers = False
@@ -167,7 +170,11 @@ class Http1Server(asyncio.Protocol):
     def idle(self) -> bool:
         """No request is being read, waiting or served."""
         return (
-            self._task is None and not self._pending and not self._in_head and self._tunnel is None
+            self._task is None
+            and not self._pending
+            and not self._in_head
+            and self._receiving is None
+            and self._tunnel is None
         )
 
     # -- asyncio.Protocol -----------------------------------------------------------------------
@@ -203,6 +210,7 @@ class Http1Server(asyncio.Protocol):
         if self._tunnel is not None:
             self._tunnel.feed_eof()
             return self.transport.can_write_eof()  # a tunnel may be half closed, but not over TLS
+        self.close()
         return None
 
     def pause_writing(self) -> None:
@@ -224,6 +232,7 @@ class Http1Server(asyncio.Protocol):
             self._hold_early(data)
             return
         self._chunk = len(data)
+        self._mixed = False
         self._parse(data)
         if self._task is None and self._pending:
             self._next()
@@ -233,38 +242,53 @@ class Http1Server(asyncio.Protocol):
     # -- parsing --------------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._after_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            self._parsing = False
-            if not isinstance(error.__context__, _RefusedError):
-                logger.exception("the request parser's callback failed")
-                self._refuse(Failure.of(Fault.BAD_REQUEST, "unreadable request", close=True))
-        except httptools.HttpParserError as error:
-            self._unreadable(data, error)
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._after_upgrade(data[upgrade.args[0] :])
+            except httptools.HttpParserCallbackError as error:
+                if not isinstance(error.__context__, _RefusedError):
+                    logger.exception("the request parser's callback failed")
+                    self._refuse(Failure.of(Fault.BAD_REQUEST, "unreadable request", close=True))
+                return
+            except httptools.HttpParserError as error:
+                self._unreadable(error)
+                return
+            else:
+                return
 
-    def _unreadable(self, data: bytes, error: Exception) -> None:
+    def _unreadable(self, error: Exception) -> None:
         self._parsing = False
         last = self._pending[-1] if self._pending else None
-        if isinstance(last, RequestHead) and not last.keep_alive:
+        if isinstance(last, RequestHead) and not last.keep_alive and last is not self._receiving:
             return  # bytes after a request that said `Connection: close`: not a request
-        if data.startswith(HTTP2_PREFACE[:14]) and self.idle:
+        if self._parser.get_method() == b"PRI" and self._task is None and not self._pending:
+            # The HTTP/2 connection preface, at which llhttp stops.
             self.transport.write(HTTP2_REFUSAL)
             self._linger(unread=True)
             return
-        if self._receiving is not None and self._receiving.stream is not None:
-            # Its head was fine and is being served; only now is its body found to be malformed.
-            self._receiving.stream.fail(ConnectionResetError(f"malformed request body: {error}"))
         self._refuse(
             Failure.of(Fault.BAD_REQUEST, f"not well-formed HTTP/1.1: {error}", close=True)
         )
 
     def _refuse(self, failure: Failure) -> None:
-        """Answer with `failure` once everything before it is answered, and read no further."""
+        """Answer with `failure` once everything before it is answered, and read no further.
+
+        If it is the streaming body of a request whose head was fine that has gone wrong, this is
+        the answer to that request: it must not get a second one.
+        """
         self._parsing = False
-        self._pending.append(failure)
+        self._timer.clear()
+        request = self._receiving
+        if request is None or request.stream is None:
+            self._pending.append(failure)
+            return
+        if self._pending and self._pending[-1] is request:
+            self._pending[-1] = failure  # not yet served, so not at all
+        request.failure = failure
+        request.keep_alive = False
+        request.stream.fail(ConnectionResetError(failure.detail))
 
     def on_message_begin(self) -> None:
         """Parser callback: the first byte of a request."""
@@ -332,16 +356,18 @@ class Http1Server(asyncio.Protocol):
         self._quiet = 0
         stream = request.stream
         if stream is None:
-            # Almost always one piece; joined at most a few times, as it is bounded and counted.
-            request.body = request.body + data if request.body else data
+            if not request.body:
+                request.body = data  # almost always the only piece
+            elif self._held is None:
+                self._held = bytearray(request.body + data)
+            else:
+                self._held += data
             return
         self._body_size += len(data)
         max_body = self._limits.max_body
         if max_body is not None and self._body_size > max_body:
             # Chunked, so not known from the head. What was sent on is cut off.
-            failure = body_too_large(max_body)
-            stream.fail(ConnectionResetError(failure.detail))
-            self._refuse(failure)
+            self._refuse(body_too_large(max_body))
             raise _RefusedError
         stream.feed(data)
 
@@ -350,36 +376,55 @@ class Http1Server(asyncio.Protocol):
         request = self._receiving
         if request is None or (self._parser.should_upgrade() and request.has_body):
             return  # httptools ends a message with an Upgrade at its head; its body follows
-        self._receiving = None
-        self._resync = False
-        self._timer.clear()
         trailers: Fields = ()
         if self._trailers:
             self._trailers = False
             if self._fields:
-                trailers = self.lane.clean_trailers(tuple(self._fields))
-                self._fields = []
+                trailers = self._take_trailers()
+        self._receiving = None
+        self._resync = False
+        self._mixed = True
+        self._timer.clear()
         if request.stream is not None:
             request.stream.feed_eof(trailers)
             return
         request.trailers = trailers
+        if self._held is not None:
+            request.body = bytes(self._held)
+            self._held = None
         self._pending.append(request)
         if len(self._pending) >= PIPELINE and not self._reading_paused:
             self._pause_reading()
 
-    def _after_upgrade(self, rest: bytes) -> None:
+    def _take_trailers(self) -> Fields:
+        fields, self._fields = self._fields, []
+        limits = self._limits
+        if (
+            len(fields) > limits.header_count
+            or sum(len(name) + len(value) + 4 for name, value in fields) > limits.header_bytes
+        ):
+            self._refuse(
+                Failure.of(Fault.HEADERS_TOO_LARGE, "the trailer section is too large", close=True)
+            )
+            raise _RefusedError
+        return self.lane.clean_trailers(tuple(fields))
+
+    def _after_upgrade(self, rest: bytes) -> bytes:
         """Go on after a request with an `Upgrade`, at which httptools stops.
 
         If it can be tunnelled, what follows waits for the upstream's word. If not, parsing goes on
         as if it had not been asked for: httptools has dropped the body's framing, so a fresh parser
         is first told it again.
+
+        Returns:
+            What of `rest` is to be parsed.
         """
         request = self._receiving or (self._pending[-1] if self._pending else None)
         if not isinstance(request, RequestHead):
-            return
+            return b""
         if request.upgrade is not None:
             self._early = bytearray(rest)
-            return
+            return b""
         self._parser = httptools.HttpRequestParser(self)
         if request.has_body:
             self._resync = True
@@ -391,8 +436,7 @@ class Http1Server(asyncio.Protocol):
             self._parser.feed_data(b"POST / HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
             self._target = b""
             self._fields = []
-        if rest:
-            self._parse(rest)
+        return rest
 
     def _hold_early(self, data: bytes) -> None:
         """Bytes that came before the upstream has said whether it takes the upgrade."""
@@ -417,14 +461,14 @@ class Http1Server(asyncio.Protocol):
         else:
             if not self._partial:
                 self._timer.set(now + limits.head_timeout)
-            self._partial += self._chunk
-            over = self._partial > limits.header_bytes + limits.target_bytes
-            fault = Fault.HEADERS_TOO_LARGE if self._fields else Fault.TARGET_TOO_LONG
+            # Of a mixed read it is not known how much is head; the reads after it are counted.
+            self._partial += 1 if self._mixed else self._chunk
+            long_target = len(self._target) > limits.target_bytes
+            over = long_target or self._partial > limits.header_bytes + limits.target_bytes
+            fault = Fault.TARGET_TOO_LONG if long_target else Fault.HEADERS_TOO_LARGE
         if over:
-            if self._receiving is not None and self._receiving.stream is not None:
-                self._receiving.stream.fail(ConnectionResetError("the trailers are too large"))
             self._refuse(Failure.of(fault, "the request is larger than is taken", close=True))
-            if self._task is None:
+            if self._task is None and self._pending:
                 self._next()
 
     def _pause_reading(self) -> None:
@@ -481,7 +525,7 @@ class Http1Server(asyncio.Protocol):
         body = answer.body
         if type(body) is bytes:
             head = write_head(answer, request, keep_alive=request.keep_alive)
-            if request.method == b"HEAD":
+            if request.method == b"HEAD" or (body and answer.status in NO_BODY_STATUS):
                 self.transport.write(head)
                 return 0
             self.transport.write(head + body)
@@ -505,7 +549,7 @@ class Http1Server(asyncio.Protocol):
         if self._pending:
             # By way of the loop: a long pipeline must not become a deep stack.
             self._loop.call_soon(self._continue)
-        else:
+        elif self._parsing and self._receiving is None:
             now = self._clock.monotonic()
             limits = self._limits = self.lane.limits
             self._timer.set(now + (limits.head_timeout if self._in_head else limits.idle_timeout))
@@ -520,6 +564,7 @@ class Http1Server(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         if early:
             self._chunk = len(early)
+            self._mixed = False
             self._parse(early)
             if self._in_head or self._receiving is not None:
                 self._watch_progress()
@@ -552,9 +597,11 @@ class Http1Server(asyncio.Protocol):
         self.transport.abort()
 
     def close(self) -> None:
-        """Close once what was written has been sent."""
+        """Close once what was written has been sent; a client that does not take it is cut off."""
         self._parsing = False
         self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._timer.set(self._clock.monotonic() + self._limits.body_timeout)
 
     def _linger(self, *, unread: bool) -> None:
         """Close; but if the client may still be sending, give it time to read the answer first."""
@@ -562,7 +609,7 @@ class Http1Server(asyncio.Protocol):
         if self._lingering or self.transport.is_closing():
             return
         if not unread:
-            self.transport.close()
+            self.close()
             return
         self._lingering = True
         if self.transport.can_write_eof():
@@ -580,14 +627,11 @@ class Http1Server(asyncio.Protocol):
         if self._lingering or self.transport.is_closing():
             self.transport.abort()
             return
-        if self._reading_paused and self._receiving is not None:
+        if self._reading_paused and (self._in_head or self._receiving is not None):
             # It is the upstream that makes no progress, and that has timers of its own.
             self._timer.set(self._clock.monotonic() + self._limits.body_timeout)
             return
         if self._receiving is not None:
-            stream = self._receiving.stream
-            if stream is not None:
-                stream.fail(TimeoutError("the request body made no progress"))
             fault, detail = Fault.BODY_TIMEOUT, "the request body made no progress"
             seconds = self._limits.body_timeout
         elif self._in_head:
@@ -598,5 +642,5 @@ class Http1Server(asyncio.Protocol):
                 self.close()  # idle
             return
         self._refuse(Failure.of(fault, f"{detail} within {seconds:g} s", close=True))
-        if self._task is None:
+        if self._task is None and self._pending:
             self._next()

@@ -87,6 +87,11 @@ async def write_body(connection: Http1Server, request: RequestHead, answer: Answ
     except BaseException:
         stream.close()
         raise
+    if answer.length is not None and written != answer.length:
+        # What a plugin put in its place, perhaps. The client would wait for the rest, or take the
+        # surplus for the next answer.
+        message = f"the answer's body has {written} bytes, not {answer.length} as was announced"
+        raise EOFError(message)
     if chunked:
         trailers = b"".join([b"%b: %b\r\n" % field for field in stream.trailers])
         transport.write(b"0\r\n" + trailers + b"\r\n")
