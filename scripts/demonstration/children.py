@@ -112,7 +112,7 @@ def stop_all(children: Iterable[Child], seconds: float = STOP_SECONDS) -> list[C
     late = [child for child in running if not child.wait(deadline - time.monotonic())]
     for child in late:
         child.send(signal.SIGKILL)
-        child.wait(seconds)
+        child.wait(STOP_SECONDS)
     return late
 
 

@@ -97,10 +97,10 @@ def headers(mesh: LostPackageMesh, report: Report) -> None:
             len(seen) == 1, f"{name}: {shown}   ← made where it was missing", f"saw {seen}"
         )
     asked = mesh.governance_questions()
-    sidecars = len(mesh.replicas) + 3  # The canary's, Payments-SVC's, and Claims-SVC's own.
+    # The canary's and Payments-SVC's sidecars have asked too, or are about to.
+    involved = len(mesh.replicas) + 1
     report.check(
-        asked == sidecars,
-        f"HMS-GOV was asked {asked} times: once by each sidecar, not once for each of "
-        f"{CALLS + 2} calls",
-        f"there are {sidecars} sidecars",
+        involved <= asked <= involved + 2,
+        f"HMS-GOV was asked {asked} times: once by each sidecar, whatever the number of calls",
+        f"expected {involved} to {involved + 2}",
     )

@@ -1,0 +1,124 @@
+"""`scripts/demo` for real: every process, the whole tour, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import pytest
+
+from scripts.demonstration.mesh_files import LISTENER_PORT
+from scripts.demonstration.ports import is_free
+from scripts.demonstration.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+CHILD_MARK = "LOST_PACKAGE_TEST"  # Children inherit it; HMS_… the demo hides from them.
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
+
+
+class Demo:
+    """A running demo; its output is read line by line."""
+
+    def __init__(self, work: Path, *arguments: str) -> None:
+        self.mark = uuid.uuid4().hex
+        env = {**os.environ, CHILD_MARK: self.mark}
+        # The environment that runs this test has all that the demo needs.
+        env.setdefault("HMS_VENV", str(Path(sys.executable).parent.parent))
+        self.process = subprocess.Popen(
+            [ROOT / "scripts" / "demo", "--work", work, *arguments],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+        )
+        self.output = ""
+
+    @property
+    def lines(self) -> IO[str]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def read_until(self, text: str) -> None:
+        for line in self.lines:
+            self.output += line
+            if text in line:
+                return
+        pytest.fail(f"the demo ended before it said {text!r}:\n{self.output}")
+
+    def finish(self) -> int:
+        self.output += self.lines.read()
+        return self.process.wait(60)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+        self.lines.close()
+
+    def left_over(self) -> list[str]:
+        """Processes that inherited this demo's mark and still run."""
+        found = []
+        wanted = f"{CHILD_MARK}={self.mark}".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if wanted in path.read_bytes().split(b"\0"):
+                    found.append(path.with_name("cmdline").read_bytes().decode())
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture
+def demos() -> Iterator[list[Demo]]:
+    started: list[Demo] = []
+    yield started
+    for demo in started:
+        demo.end()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
+    demos: list[Demo], tmp_path: Path
+) -> None:
+    began = time.monotonic()
+    demo = Demo(tmp_path / "work", "--keep")
+    demos.append(demo)
+    demo.read_until("Ctrl-C ends it")
+    took = time.monotonic() - began
+    demo.read_until("$EDITOR")
+
+    token = (tmp_path / "work" / "soldier.jwt").read_text()
+    assert verify(token).status == 200
+    assert len(demo.left_over()) >= 1 + 5 * 2 + 1
+
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.finish() == 0, demo.output
+    assert re.search(r"^    ✅ verified$", demo.output, re.MULTILINE)
+    assert "All as it should be: 13 steps" in demo.output
+    assert "✗" not in demo.output
+    assert "\x1b" not in demo.output, "no colours where there is no terminal"
+    assert took < 60
+    assert demo.left_over() == []
+    assert is_free(LISTENER_PORT)
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+def test_a_signal_while_it_starts_ends_everything(demos: list[Demo], tmp_path: Path) -> None:
+    demo = Demo(tmp_path / "work")
+    demos.append(demo)
+    demo.read_until("$ mitmdump -s hms_addons/mesh.py --set hms_config=")
+    demo.process.send_signal(signal.SIGTERM)
+    assert demo.finish() == 143, demo.output
+    assert demo.left_over() == []
