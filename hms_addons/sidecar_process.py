@@ -113,8 +113,9 @@ class SidecarProcess:
             await stopping
             return 0
         try:
-            # A process group of its own: Ctrl-C reaches it by way of the drain.
-            self._app = await asyncio.create_subprocess_exec(*self._command, process_group=0)
+            # A session of its own: Ctrl-C reaches it by way of the drain. (uvloop takes no
+            # `process_group`.)
+            self._app = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
         except OSError as error:
             message = f"cannot run {self._command[0]!r}: {error.strerror or error}"
             raise MeshError(message) from error
