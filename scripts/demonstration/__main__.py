@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         leave_files = options.work is not None
         return _say("interrupted; everything has been ended", INTERRUPTED)
+    except SystemExit:
+        leave_files = options.work is not None
+        raise
     finally:
         if leave_files:
             sys.stderr.write(f"Keys, configuration files and logs are in {work}\n")

@@ -226,17 +226,19 @@ class LostPackageMesh:
         """The environment of the seed's caller."""
         return {**self._env, "SOLDIER_JWT": token}
 
+    def _admin(self, path: str) -> Any:
+        """What the admin port of Claims-SVC's sidecar says, as JSON."""
+        self.running_claims.ensure_running()
+        return call(self.admin_port, path, {"Accept": "application/json"}).json()
+
     def config_status(self) -> dict[str, Any]:
         """What the admin port of Claims-SVC's sidecar says at `/config`."""
-        self.running_claims.ensure_running()
-        found: dict[str, Any] = call(self.admin_port, "/config").json()
+        found: dict[str, Any] = self._admin("/config")
         return found
 
     def endpoints(self) -> dict[str, dict[str, Any]]:
         """The live state of Auth-SVC's endpoints, by replica name."""
-        self.running_claims.ensure_running()
-        answer = call(self.admin_port, "/clusters").json()
-        clusters = answer["clusters"] if isinstance(answer, dict) else answer
+        clusters = self._admin("/clusters")
         cluster = next(item for item in clusters if item["name"] == "auth-svc")
         by_address = {item["address"]: item for item in cluster["endpoints"]}
         return {one.name: by_address[one.address] for one in self.replicas}

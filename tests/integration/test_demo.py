@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 CHILD_MARK = "LOST_PACKAGE_TEST"  # Children inherit it; HMS_… the demo hides from them.
 
+SIDECARS = APPS = 7
+EVERYONE = 1 + 1 + SIDECARS + 1
+"""The demo, HMS-GOV, the sidecars and Claims-SVC's; apps come as their sidecars are ready."""
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 
@@ -101,7 +105,7 @@ def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
 
     token = (tmp_path / "work" / "soldier.jwt").read_text()
     assert verify(token).status == 200
-    assert len(demo.left_over()) >= 1 + 5 * 2 + 1
+    assert len(demo.left_over()) == EVERYONE + APPS
 
     demo.process.send_signal(signal.SIGINT)
     assert demo.finish() == 0, demo.output
@@ -119,6 +123,8 @@ def test_a_signal_while_it_starts_ends_everything(demos: list[Demo], tmp_path: P
     demo = Demo(tmp_path / "work")
     demos.append(demo)
     demo.read_until("$ mitmdump -s hms_addons/mesh.py --set hms_config=")
+    while len(demo.left_over()) < EVERYONE and demo.process.poll() is None:
+        pass  # Looking takes a while, and nothing announces a process.
     demo.process.send_signal(signal.SIGTERM)
     assert demo.finish() == 143, demo.output
     assert demo.left_over() == []
