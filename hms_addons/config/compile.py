@@ -7,7 +7,6 @@ leads somewhere, each weight sums to something, and no cluster that asks for TLS
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -360,11 +359,11 @@ def digest(data: Mapping[str, Any], service: str | None) -> str:
 
 
 def redacted(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy to be shown: plugins' options whose names speak of secrets are hidden.
+    """What may be shown of it: plugins' options whose names speak of secrets are hidden.
 
     Our own sections hold none: they name files and environment variables.
     """
-    shown = copy.deepcopy(dict(data))
+    shown = dict(data)
     if isinstance(shown.get("plugins"), dict):
         shown["plugins"] = {name: _hide(options) for name, options in shown["plugins"].items()}
     return shown

@@ -236,8 +236,8 @@ def _service_tables(
     by_cluster: dict[str, list[tuple[RouteMatch, Route]]] = {}
     for item in written:
         by_service.setdefault(item.route.service, []).append((item.match, item.route))
-        if len(item.clusters) == 1:
-            (name,) = item.clusters
+        name = item.clusters[0]
+        if len(item.clusters) == 1 and name not in traffic.bases:
             alone = replace(item.route, clusters=(WeightedCluster(cluster=name),))
             by_cluster.setdefault(name, []).append((item.match, alone))
     tables: dict[str, RouteTable] = {}

@@ -6,8 +6,7 @@ and asks `RouteMatch.rest_matches` for what is left; `why_not` is the same decis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -43,7 +42,7 @@ class ValueMatch:
         return f"{self.name} ~ {self.regex.pattern if self.regex else ''!r}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteMatch:
     """Every condition of one route; all must hold. None and empty mean any.
 
@@ -60,18 +59,17 @@ class RouteMatch:
     headers: tuple[ValueMatch, ...] = ()
     query: tuple[ValueMatch, ...] = ()
 
-    @cached_property
-    def exact_hosts(self) -> tuple[str, ...] | None:
-        """The hosts, if they can be looked up: there are some and none is a wildcard."""
-        if self.hosts and not any(host.startswith("*") for host in self.hosts):
-            return self.hosts
-        return None
+    exact_hosts: tuple[str, ...] | None = field(init=False, repr=False, compare=False)
+    """The hosts, if they can be looked up: there are some and none is a wildcard."""
+    has_rest: bool = field(init=False, repr=False, compare=False)
+    """Whether anything is left to ask once path and exact hosts were looked up."""
 
-    @cached_property
-    def has_rest(self) -> bool:
-        """Whether anything is left to ask once path and exact hosts were looked up."""
-        wildcard = bool(self.hosts) and self.exact_hosts is None
-        return bool(self.regex or wildcard or self.methods or self.headers or self.query)
+    def __post_init__(self) -> None:
+        """Decide once what every request would ask."""
+        wildcard = any(host.startswith("*") for host in self.hosts)
+        rest = self.regex or wildcard or self.methods or self.headers or self.query
+        object.__setattr__(self, "exact_hosts", self.hosts if self.hosts and not wildcard else None)
+        object.__setattr__(self, "has_rest", bool(rest))
 
     def path_matches(self, path: str) -> bool:
         """Whether the normalised `path` is one of this route's."""
