@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.tasks import TaskSet
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from hms_addons.upstream.dns import Lookup
     from hms_addons.upstream.endpoint import Endpoint
     from hms_addons.upstream.load_balancer import LoadBalancer
-
-logger = logging.getLogger(__name__)
 
 
 class ClusterManager:
@@ -164,7 +161,10 @@ class ClusterManager:
             made = await task
         except asyncio.CancelledError:
             caller = asyncio.current_task()
-            if expired and not (caller is not None and caller.cancelling()):
+            if not (caller is not None and caller.cancelling()):
+                # The connecting task was: by the timer, or because everything is being closed.
+                if not expired:
+                    late = UpstreamError(Outcome.CONNECT_FAILURE, "this sidecar is stopping")
                 raise late from None
             # The caller was cancelled, perhaps in the very moment in which the connection was made.
             if task.done() and not task.cancelled():
@@ -197,6 +197,9 @@ class ClusterManager:
         connection.handle = handle
         try:
             await observer.connected(handle, connection)
+        except Exception as error:  # noqa: BLE001 - as above
+            connection.abort()
+            return UpstreamError(Outcome.CONNECT_FAILURE, f"refused by an addon: {error}")
         except BaseException:
             connection.abort()
             raise

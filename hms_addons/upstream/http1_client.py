@@ -235,9 +235,13 @@ class Http1Connection(asyncio.Protocol):
         pump.task = self._tasks.start(pump.run(), "request body")
 
     def abort(self) -> None:
-        """End it at once, whatever is going on. Idempotent."""
-        if self._state != _CLOSED:
-            self._end(reusable=False)
+        """End it at once, whatever is going on; an answer still awaited fails. Idempotent."""
+        if self._state == _CLOSED:
+            return
+        waiter = self._waiter
+        self._end(reusable=False)
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(UpstreamError(Outcome.RESET, "the connection was given up"))
 
     def give_up(self, waiter: asyncio.Future[Answer]) -> None:
         """Whoever awaited `send`'s future was cancelled: nobody will take the answer.

@@ -1,9 +1,9 @@
 """Upstreams without sockets: a transport, a connector that scripts its peers, and ready-made parts.
 
-    world = World(endpoints=3)                a manager with one cluster, on a FakeClock
-    world.connector.peer("10.0.0.1:80").say(OK)   what that endpoint answers, from now on
-    answer = await world.forward(world.exchange())
-    world.check_quiet()                       nothing is in use any more
+world = World(endpoints=3)                a manager with one cluster, on a FakeClock
+world.connector.peer("10.0.0.1:80").say(OK)   what that endpoint answers, from now on
+answer = await world.forward(world.exchange())
+world.check_quiet()                       nothing is in use any more
 """
 
 from __future__ import annotations

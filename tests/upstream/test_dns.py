@@ -80,14 +80,17 @@ async def test_failure_keeps_the_last_good_answer(caplog: pytest.LogCaptureFixtu
     names = Names("10.1.0.1")
     world = World(0, dns=(AUTH,), lookup=names)
     await world.manager.first_resolution()
-    for answer in (None, None, []):
+    answers: list[list[str] | None] = [None, None, []]
+    for answer in answers:
         names.addresses = answer
         with caplog.at_level(logging.WARNING):
             await next_round(world)
         assert members(world) == ["10.1.0.1:8080"]
     assert caplog.messages == [  # once, not every five seconds
-        "cluster auth-svc: cannot resolve auth.internal: Temporary failure in name resolution; "
-        "going on with 10.1.0.1"
+        (
+            "cluster auth-svc: cannot resolve auth.internal: Temporary failure in name "
+            "resolution; going on with 10.1.0.1"
+        )
     ]
     await world.close()
 

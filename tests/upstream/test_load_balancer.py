@@ -149,9 +149,7 @@ def test_random_follows_the_weights(weights: tuple[int, ...]) -> None:
         assert abs(counts[member] - due) < 200
 
 
-@given(
-    st.sampled_from(sorted(BUILT_IN)), st.lists(WEIGHTS, min_size=1, max_size=4), st.integers()
-)
+@given(st.sampled_from(sorted(BUILT_IN)), st.lists(WEIGHTS, min_size=1, max_size=4), st.integers())
 def test_all_only_ever_pick_a_candidate(name: str, updates: list[list[int]], seed: int) -> None:
     balancer = BUILT_IN[name](random.Random(seed))
     balancer.update([])

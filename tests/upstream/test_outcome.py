@@ -31,7 +31,7 @@ def test_outlier_detection_hears_of_all_but_the_callers_own() -> None:
 
 
 def test_only_what_was_never_written_counts_as_not_delivered() -> None:
-    assert NOT_DELIVERED == {Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST}
+    assert {Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST} == NOT_DELIVERED
 
 
 def test_the_error_says_what_and_how() -> None:

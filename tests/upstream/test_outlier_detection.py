@@ -153,7 +153,8 @@ def test_late_results_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("percent", "members", "ejectable"), [(100, 5, 5), (50, 5, 2), (10, 5, 0), (10, 10, 1), (0, 3, 0)]
+    ("percent", "members", "ejectable"),
+    [(100, 5, 5), (50, 5, 2), (10, 5, 0), (10, 10, 1), (0, 3, 0)],
 )
 def test_no_more_than_max_ejection_percent(percent: int, members: int, ejectable: int) -> None:
     rig = Rig(members, max_ejection_percent=percent)
@@ -198,8 +199,10 @@ def test_changes_are_logged_with_the_endpoint_named(caplog: pytest.LogCaptureFix
         rig.clock.tick(30)
         rig.probe(200)
     assert caplog.messages == [
-        "cluster auth-svc: endpoint e0:80 is ejected for 30s: "
-        "5 gateway failures in a row, the last: status 503",
+        (
+            "cluster auth-svc: endpoint e0:80 is ejected for 30s: "
+            "5 gateway failures in a row, the last: status 503"
+        ),
         "cluster auth-svc: endpoint e0:80 is half-open: the next request may try it",
         "cluster auth-svc: endpoint e0:80 is back in use: its probe succeeded",
     ]

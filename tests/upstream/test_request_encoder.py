@@ -72,8 +72,12 @@ def test_framing_in_the_fields_is_dropped(name: bytes) -> None:
 
 
 def test_names_that_only_look_alike_stay() -> None:
-    fields = (HOST, (b"X-Content-Length:", b"1"), (b"Upgrade-Insecure-Requests", b"1"))
-    fields += ((b"X-Note", b"connection: close"),)
+    fields = (
+        HOST,
+        (b"X-Content-Length:", b"1"),
+        (b"Upgrade-Insecure-Requests", b"1"),
+        (b"X-Note", b"connection: close"),
+    )
     head, _ = encode_head(b"GET", b"/", fields, NO_FRAMING)
     assert head.count(b"\r\n") == 6
     assert b"\r\nX-Note: connection: close\r\n" in head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import pytest
@@ -87,7 +88,9 @@ CASES = {
     "head chunked": Case(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, to_head=True
     ),
-    "head until eof": Case(b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n", 200, b"", ((b"X-A", b"b"),), to_head=True),
+    "head until eof": Case(
+        b"HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n", 200, b"", ((b"X-A", b"b"),), to_head=True
+    ),
     "head close": Case(
         b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n",
         200,
@@ -119,7 +122,12 @@ CASES = {
 
 def pieces_of(raw: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted({cut % (len(raw) + 1) for cut in cuts}), len(raw)]
-    return [raw[a:b] for a, b in zip(edges, edges[1:], strict=False) if a != b]
+    return [raw[a:b] for a, b in itertools.pairwise(edges) if a != b]
+
+
+def feed_all(parser: ResponseParser, raw: bytes, step: int) -> None:
+    for start in range(0, len(raw), step):
+        parser.feed(raw[start : start + step])
 
 
 def check(case: Case, pieces: list[bytes], parser: ResponseParser | None = None) -> None:
@@ -227,8 +235,7 @@ def test_broken_is_a_violation(name: str, *, bytewise: bool) -> None:
     parser = ResponseParser()
     parser.begin()
     with pytest.raises(ViolationError):
-        for piece in [raw[n : n + 1] for n in range(len(raw))] if bytewise else [raw]:
-            parser.feed(piece)
+        feed_all(parser, raw, 1 if bytewise else len(raw))
     assert not parser.ended
 
 
@@ -303,8 +310,7 @@ def test_endless_heads_end(raw: bytes, step: int) -> None:
     parser = ResponseParser()
     parser.begin()
     with pytest.raises(ViolationError):
-        for start in range(0, len(raw), step):
-            parser.feed(raw[start : start + step])
+        feed_all(parser, raw, step)
 
 
 def test_a_large_body_in_one_read_is_no_large_head() -> None:
@@ -320,7 +326,7 @@ def test_bytes_before_any_request() -> None:
 
 
 @given(st.binary(max_size=300), st.booleans(), st.lists(st.integers(0, 300), max_size=5))
-def test_any_bytes_are_survived(raw: bytes, to_head: bool, cuts: list[int]) -> None:  # noqa: FBT001
+def test_any_bytes_are_survived(raw: bytes, to_head: bool, cuts: list[int]) -> None:
     parser = ResponseParser()
     parser.begin(to_head=to_head)
     try:
