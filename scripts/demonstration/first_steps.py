@@ -30,7 +30,7 @@ INVALID = "❌ invalid"
 
 
 def run_caller(mesh: LostPackageMesh, token: str) -> str:
-    """Run the seed's `claims.py` as it stands. Returns what it printed, errors included."""
+    """Run the seed's `claims.py` as it stands. Returns what it printed, or why it failed."""
     done = subprocess.run(
         [sys.executable, str(mesh.caller)],
         env=mesh.caller_environment(token),
@@ -41,7 +41,10 @@ def run_caller(mesh: LostPackageMesh, token: str) -> str:
         timeout=START_SECONDS,
         check=False,
     )
-    return done.stdout.strip()
+    printed = done.stdout.strip()
+    if done.returncode:
+        return f"it ended with status {done.returncode}: {printed.rpartition('\n')[2]}"
+    return printed
 
 
 def seed_caller(mesh: LostPackageMesh, report: Report) -> None:

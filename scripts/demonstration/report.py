@@ -63,14 +63,18 @@ class Report:
             self._line(f"{INDENT}{line}")
 
     def check(self, ok: object, expectation: str, seen: str = "") -> bool:
-        """Whether `expectation` holds; `seen` says what was there instead, if it does not."""
+        """Whether `expectation` holds; `seen` says what was there instead.
+
+        Of several lines the tally at the end repeats the first.
+        """
         self.checks += 1
         if ok:
             self._console.print(Text.assemble(INDENT, ("✓ ", "bold green"), expectation))
             return True
-        wrong = f"{expectation}{f': {seen}' if seen else ''}"
-        self.failures.append(f"{self._title}: {wrong}")
-        self._console.print(Text.assemble(INDENT, ("✗ ", "bold red"), wrong))
+        first, *more = f"{expectation}{f': {seen}' if seen else ''}".splitlines()
+        self.failures.append(f"{self._title}: {first}")
+        self._console.print(Text.assemble(INDENT, ("✗ ", "bold red"), first))
+        self.show("\n".join(f"  {line}" for line in more))
         return False
 
     def summary(self) -> bool:

@@ -34,10 +34,14 @@ def test_what_fails_is_said_at_once_and_again_at_the_end(report: Report, out: io
     report.step("First", "…")
     assert not report.check([], "it is there", "saw nothing")
     report.step("Second", "…")
+    assert not report.check(None, "it lives", "it died:\n| its last words")
+    assert "    ✗ it lives: it died:\n      | its last words\n" in out.getvalue()
     assert report.check(ok=True, expectation="fine")
     assert not report.summary()
     assert "    ✗ it is there: saw nothing\n" in out.getvalue()
-    assert "  ✗ First: it is there: saw nothing\n" in out.getvalue()
+    assert out.getvalue().endswith(
+        "  ✗ First: it is there: saw nothing\n  ✗ Second: it lives: it died:\n"
+    )
 
 
 def test_text_is_shown_as_it_is(report: Report, out: io.StringIO) -> None:
