@@ -205,7 +205,6 @@ class Forwarding:
         return True
 
     async def _attempts(self) -> Answer:
-        policy = self._route.retry
         retries = 0
         again: Endpoint | None = None  # replay on a fresh connection to this very endpoint
         while True:
@@ -230,7 +229,7 @@ class Forwarding:
             retries += 1
             if answer is not None:
                 answer.release()
-            if policy.backoff_base > 0 or wait > 0:
+            if wait > 0:
                 await self._manager.clock.sleep(wait)
 
     # -- one attempt ----------------------------------------------------------------------------
@@ -256,7 +255,7 @@ class Forwarding:
         endpoint: Endpoint | None = None
         sent = False
         try:
-            endpoint = again or self._pick()
+            endpoint = self._choose(again)
             endpoint.active += 1
             endpoint.requests += 1
             cluster.check_identity()
@@ -289,14 +288,14 @@ class Forwarding:
             cluster.detector.record(endpoint, status, f"status {status}", probe=self._probe)
         return answer
 
-    def _pick(self) -> Endpoint:
-        endpoint = self._cluster.pick(self._exchange, self._tried)
+    def _choose(self, again: Endpoint | None) -> Endpoint:
+        endpoint = again or self._cluster.pick(self._exchange, self._tried)
         if endpoint is None:
             raise self._no_endpoint()
         self._endpoint = endpoint
         self._exchange.endpoint = endpoint.address
         self._tried.append(endpoint)
-        self._probe = endpoint.state is _HALF_OPEN
+        self._probe = endpoint.state is _HALF_OPEN and not endpoint.probing
         if self._probe:
             self._cluster.detector.begin_probe(endpoint)
         return endpoint
@@ -369,7 +368,7 @@ class Forwarding:
         status = STATUS_EQUIVALENT.get(error.outcome)
         if status is not None and not error.stale:
             detector.record(endpoint, status, error.detail, probe=self._probe)
-        elif self._probe and not self._can_replay():
+        elif self._probe:
             detector.abandon_probe(endpoint)
 
     # -- decisions ------------------------------------------------------------------------------
