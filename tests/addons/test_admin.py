@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from hms_addons.addons.admin import Admin
+from hms_addons.config.explain import explain
+from hms_addons.errors import ConfigError
+from tests.fakes.clock import FakeClock
+from tests.fakes.configs import snapshot_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.hookspecs import AdminRequest
+    from hms_addons.http_message import Answer
+
+CONFIG = """
+listeners:
+  - name: out
+    port: 15001
+    routes: [{match: {prefix: /verify-id, headers: {x-tier: gold}}, action: {cluster: auth-svc}}]
+clusters: [{name: auth-svc, endpoints: ["127.0.0.1:9001"]}]
+"""
+
+CLUSTERS: list[dict[str, Any]] = [
+    {
+        "name": "auth-svc",
+        "state": "closed",
+        "retry_in_seconds": None,
+        "circuit_breakers": {"requests": 2, "max_requests": 1024},
+        "endpoints": [
+            {"address": "127.0.0.1:9001", "state": "closed", "cause": None, "zones": ["a", "b"]},
+            {"address": "127.0.0.1:9002", "state": "open", "cause": "5 of 5xx", "zones": []},
+        ],
+    },
+    {"name": "payments-svc", "tls": True, "endpoints": []},
+]
+
+
+class FakeMesh:
+    """A running sidecar, as far as `Mesh` goes."""
+
+    def __init__(self, snapshot: Snapshot | None) -> None:
+        self.snapshot = snapshot
+        self.clock = FakeClock()
+        self.ready = True
+        self.draining = False
+        self.drains = 0
+        self.bound = "127.0.0.1"
+        self.rejected: dict[str, str] | None = None
+        self.errors: list[dict[str, Any]] = []
+        self.certificate_list: list[dict[str, Any]] = [
+            {"secret": "mesh_certs", "spiffe_id": "spiffe://mpsa.mil/svc/a", "problem": None}
+        ]
+        self.handler: Callable[[AdminRequest], Awaitable[Answer]] | None = None
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "version": self.snapshot.version if self.snapshot else None,
+            "rejected": self.rejected,
+            "plugins": [{"name": "mtls", "source": "built-in"}],
+            "plugin_errors": self.errors,
+        }
+
+    def clusters(self) -> list[dict[str, Any]]:
+        return CLUSTERS
+
+    def certificates(self) -> list[dict[str, Any]]:
+        return self.certificate_list
+
+    def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
+        if self.snapshot is None:
+            raise ConfigError("there is no configuration yet")
+        return explain(self.snapshot, request_line, headers)
+
+    async def serve(
+        self, host: str, port: int, handler: Callable[[AdminRequest], Awaitable[Answer]]
+    ) -> tuple[str, int]:
+        self.bound = host
+        self.handler = handler
+        return host, port or 54321
+
+    def drain(self) -> None:
+        self.drains += 1
+        self.draining = True
+        self.ready = False
+
+
+class FakeRequest:
+    """A request to the admin port."""
+
+    def __init__(
+        self, method: str, path: str, query: list[tuple[str, str]], headers: dict[str, str]
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query_list = query
+        self.query: Mapping[str, str] = dict(query)
+        self.headers: Mapping[str, str] = headers
+        self.body = b""
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.mesh = FakeMesh(snapshot_of(CONFIG))
+        self.admin = Admin()
+
+    async def ask(
+        self, path: str, *query: tuple[str, str], method: str = "GET", **headers: str
+    ) -> tuple[int, str]:
+        answer = await self.answer(path, *query, method=method, **headers)
+        assert isinstance(answer.body, bytes)
+        return answer.status, answer.body.decode()
+
+    async def answer(
+        self, path: str, *query: tuple[str, str], method: str = "GET", **headers: str
+    ) -> Answer:
+        if self.mesh.handler is None:
+            await self.admin.hms_startup(self.mesh)
+        assert self.mesh.handler is not None
+        return await self.mesh.handler(
+            FakeRequest(method, path, list(query), {"host": "localhost:15000"} | headers)
+        )
+
+    async def data(self, path: str, *query: tuple[str, str], **headers: str) -> Any:
+        answer = await self.answer(path, *query, accept="application/json", **headers)
+        assert isinstance(answer.body, bytes)
+        assert (b"Content-Type", b"application/json") in answer.fields
+        return json.loads(answer.body)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+# -- opening the port ---------------------------------------------------------------------------
+
+
+async def test_it_listens_where_it_is_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.admin = Admin("::1", 0)
+    with caplog.at_level(logging.INFO):
+        await bench.admin.hms_startup(bench.mesh)
+    assert bench.admin.address == ("::1", 54321)
+    assert "admin on http://[::1]:54321" in caplog.text
+    assert "beyond this machine" not in caplog.text
+    assert repr(bench.admin) == "<Admin http://[::1]:54321>"
+
+
+async def test_it_can_be_left_closed(bench: Bench) -> None:
+    bench.admin = Admin(port=None)
+    await bench.admin.hms_startup(bench.mesh)
+    assert bench.mesh.handler is None
+    assert repr(bench.admin) == "<Admin closed>"
+
+
+async def test_opening_it_to_the_network_is_warned_of(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await Admin("0.0.0.0").hms_startup(bench.mesh)
+    assert "open beyond this machine" in caplog.text
+
+
+async def test_nothing_is_shown_before_the_start(bench: Bench) -> None:
+    answer = await bench.admin.handle(FakeRequest("GET", "/live", [], {}))
+    assert answer.status == 503
+
+
+# -- pages --------------------------------------------------------------------------------------
+
+
+async def test_the_index_lists_every_endpoint_and_each_is_there(bench: Bench) -> None:
+    status, text = await bench.ask("/")
+    assert status == 200
+    listed = await bench.data("/")
+    assert set(listed) >= {
+        "/live",
+        "/ready",
+        "/config",
+        "/clusters",
+        "/certs",
+        "/explain",
+        "/drain",
+    }
+    for path, entry in listed.items():
+        assert f"{entry['methods'][0]:<5}{path}" in text
+        assert entry["about"] in text
+        for form in ("text", "json"):
+            query = [("format", form), ("request", "GET http://auth-svc.svc/")]
+            status, _ = await bench.ask(path, *query, method=entry["methods"][0])
+            assert status < 300 or path == "/ready"
+
+
+async def test_live_and_ready(bench: Bench) -> None:
+    assert await bench.ask("/live") == (200, "live\n")
+    assert await bench.ask("/ready") == (200, "ready\n")
+    assert await bench.data("/ready") == {"ready": True, "reason": None}
+    bench.mesh.ready = False
+    assert await bench.ask("/ready") == (503, "not ready: the sidecar is starting\n")
+    bench.mesh.draining = True
+    assert await bench.ask("/ready") == (503, "not ready: the sidecar is draining\n")
+    bench.mesh.draining, bench.mesh.snapshot = False, None
+    assert await bench.data("/ready") == {
+        "ready": False,
+        "reason": "there is no configuration yet",
+    }
+    assert await bench.ask("/live") == (200, "live\n")
+
+
+async def test_config_is_the_document_in_force(bench: Bench) -> None:
+    status, text = await bench.ask("/config")
+    assert status == 200
+    assert bench.mesh.snapshot is not None
+    assert text.startswith(f"# version {bench.mesh.snapshot.version}, from 1.yaml\n")
+    assert yaml.safe_load(text) == yaml.safe_load(CONFIG)
+    data = await bench.data("/config")
+    assert data["document"] == yaml.safe_load(CONFIG)
+    assert data["rejected"] is None
+
+
+async def test_config_shows_the_last_refused_change(bench: Bench) -> None:
+    bench.mesh.rejected = {"reason": "1.yaml:3:5: bad\n1.yaml:4:5: worse", "at": "2027-01-15"}
+    _, text = await bench.ask("/config")
+    assert "a later change was refused at 2027-01-15" in text
+    assert "#   1.yaml:4:5: worse\n" in text
+    assert yaml.safe_load(text) == yaml.safe_load(CONFIG), "still YAML"
+
+
+async def test_config_before_there_is_one(bench: Bench) -> None:
+    bench.mesh.snapshot = None
+    assert await bench.ask("/config") == (200, "# no configuration yet\n")
+    assert (await bench.data("/config"))["document"] is None
+
+
+async def test_clusters_as_a_table(bench: Bench) -> None:
+    status, text = await bench.ask("/clusters")
+    assert status == 200
+    assert text.splitlines() == [
+        "auth-svc: state closed, circuit breakers (requests 2, max requests 1024)",
+        "  ADDRESS         STATE   CAUSE     ZONES",
+        "  127.0.0.1:9001  closed            a, b",
+        "  127.0.0.1:9002  open    5 of 5xx",
+        "payments-svc: tls yes",
+        "  no endpoints",
+    ]
+    assert await bench.data("/clusters") == CLUSTERS
+
+
+async def test_certificates(bench: Bench) -> None:
+    _, text = await bench.ask("/certs")
+    assert text.splitlines() == [
+        "SECRET      SPIFFE ID",
+        "mesh_certs  spiffe://mpsa.mil/svc/a",
+    ]
+    assert await bench.data("/certs") == bench.mesh.certificate_list
+    bench.mesh.certificate_list = []
+    assert await bench.ask("/certs") == (200, "no certificates\n")
+
+
+async def test_plugins_and_their_errors(bench: Bench) -> None:
+    _, text = await bench.ask("/plugins")
+    assert text.splitlines() == ["NAME  SOURCE", "mtls  built-in"]
+    bench.mesh.errors = [{"plugin": "stamp", "hook": "hms_respond", "count": 3}]
+    _, text = await bench.ask("/plugins")
+    assert "errors since the start:\nPLUGIN  HOOK         COUNT\nstamp   hms_respond  3" in text
+    assert (await bench.data("/plugins"))["errors"] == bench.mesh.errors
+
+
+async def test_explain(bench: Bench) -> None:
+    asked = ("request", "GET http://auth-svc.svc/verify-id")
+    found = await bench.data("/explain", asked)
+    assert found["route"]["default"] is True
+    assert "x-tier" in found["passed_over"][0]["reason"]
+    headers = [("header", "X-Other: 1"), ("header", "X-Tier: gold")]
+    found = await bench.data("/explain", asked, *headers)
+    assert found["route"]["default"] is False
+    status, text = await bench.ask("/explain", asked, *headers)
+    assert status == 200
+    assert "to the service auth-svc" in text
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ([], "say which request"),
+        ([("request", "")], "say which request"),
+        ([("request", "GET /"), ("header", "nonsense")], "'nonsense' is no 'Name: value'"),
+        ([("request", "GET /"), ("header", ": x")], "is no 'Name: value'"),
+    ],
+)
+async def test_explain_says_how_to_ask(
+    bench: Bench, query: list[tuple[str, str]], reason: str
+) -> None:
+    status, text = await bench.ask("/explain", *query)
+    assert status == 400
+    assert reason in text
+
+
+async def test_explain_without_a_configuration(bench: Bench) -> None:
+    bench.mesh.snapshot = None
+    status, text = await bench.ask("/explain", ("request", "GET /"))
+    assert status == 400
+    assert "there is no configuration yet" in text
+
+
+async def test_drain(bench: Bench) -> None:
+    status, text = await bench.ask("/drain", method="POST")
+    assert status == 202
+    assert text.startswith("draining")
+    assert bench.mesh.drains == 1
+    assert await bench.ask("/ready") == (503, "not ready: the sidecar is draining\n")
+    assert (await bench.ask("/drain", method="POST"))[1] == "already draining\n"
+
+
+async def test_drain_is_not_for_looking(bench: Bench) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await bench.answer("/drain", method=method)
+        assert answer.status == 405
+        assert (b"Allow", b"POST") in answer.fields
+    assert isinstance(answer.body, bytes)
+    assert b"curl -X POST http://127.0.0.1:15000/drain" in answer.body
+    assert bench.mesh.drains == 0
+
+
+async def test_pages_are_not_for_changing(bench: Bench) -> None:
+    assert (await bench.ask("/config", method="DELETE"))[0] == 405
+    assert (await bench.ask("/ready", method="POST"))[0] == 405
+
+
+async def test_an_unknown_path_is_told_what_there_is(bench: Bench) -> None:
+    status, text = await bench.ask("/stats")
+    assert status == 404
+    assert "there is no /stats; there are /, /live, /ready, /config" in text
+    problem = await bench.answer("/stats", accept="application/json")
+    assert isinstance(problem.body, bytes)
+    assert json.loads(problem.body)["status"] == 404
+    assert (b"Content-Type", b"application/problem+json") in problem.fields
+
+
+async def test_forms(bench: Bench) -> None:
+    kinds = {}
+    for name, query, accept in [
+        ("plain", [], "*/*"),
+        ("accept", [], "text/html, application/json;q=0.9"),
+        ("query", [("format", "json")], "*/*"),
+        ("query wins", [("format", "text")], "application/json"),
+    ]:
+        answer = await bench.answer("/ready", *query, accept=accept)
+        kinds[name] = dict(answer.fields)[b"Content-Type"]
+        assert dict(answer.fields)[b"Cache-Control"] == b"no-store"
+    assert kinds == {
+        "plain": b"text/plain; charset=utf-8",
+        "accept": b"application/json",
+        "query": b"application/json",
+        "query wins": b"text/plain; charset=utf-8",
+    }
+
+
+async def test_head_has_the_length_of_get(bench: Bench) -> None:
+    got = await bench.answer("/clusters")
+    head = await bench.answer("/clusters", method="HEAD")
+    assert head.status == 200
+    assert head.body == b""
+    assert head.length == got.length
+
+
+# -- web pages in a browser on this machine -----------------------------------------------------
+
+OWN_HOSTS = ["localhost", "LOCALHOST:15000", "127.0.0.1:15000", "[::1]:15000", "hms.localhost", ""]
+FOREIGN_HOSTS = ["evil.example:15000", "127.0.0.1.evil.example", "localhost.evil.example", "[", "@"]
+
+
+@pytest.mark.parametrize("host", OWN_HOSTS)
+async def test_own_names_are_served(bench: Bench, host: str) -> None:
+    assert (await bench.ask("/config", host=host))[0] == 200
+    assert (await bench.ask("/drain", method="POST", host=host))[0] == 202
+
+
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+async def test_foreign_names_are_refused(bench: Bench, host: str) -> None:
+    for path, method in (("/config", "GET"), ("/", "HEAD"), ("/drain", "POST")):
+        status, text = await bench.ask(path, method=method, host=host)
+        assert status == 403
+        assert "DNS rebinding" in text
+    assert bench.mesh.drains == 0
+
+
+async def test_probes_may_use_any_name(bench: Bench) -> None:
+    for path in ("/live", "/ready"):
+        assert (await bench.ask(path, host="claims-svc-sidecar:15000"))[0] == 200
+        assert (await bench.ask(path, host="claims-svc-sidecar:15000", method="POST"))[0] == 403
+
+
+async def test_on_a_network_address_reading_is_free_and_acting_is_not(bench: Bench) -> None:
+    bench.admin = Admin("0.0.0.0")
+    assert (await bench.ask("/config", host="sidecar:15000"))[0] == 200
+    assert (await bench.ask("/drain", method="POST", host="sidecar:15000"))[0] == 403
+    assert (await bench.ask("/drain", method="POST", host="10.0.0.7:15000"))[0] == 202
+
+
+async def test_on_a_name_that_it_was_given_it_may_be_called_by_it(bench: Bench) -> None:
+    bench.admin = Admin("Sidecar.internal")
+    assert (await bench.ask("/drain", method="POST", host="sidecar.internal:15000"))[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://localhost:15000", 202),
+        ("http://evil.example", 403),
+        ("http://localhost:8081", 403),
+        ("null", 403),
+    ],
+)
+async def test_a_page_of_another_origin_may_not_drain(
+    bench: Bench, origin: str, status: int
+) -> None:
+    assert (await bench.ask("/drain", method="POST", origin=origin))[0] == status
+    assert bench.mesh.drains == (status == 202)
