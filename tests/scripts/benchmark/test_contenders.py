@@ -25,14 +25,14 @@ def lab() -> Iterator[Lab]:
         yield running
 
 
-@pytest.mark.envoy
 @pytest.mark.parametrize("task", Task)
-def test_envoy_does_every_job(lab: Lab, task: Task) -> None:
+@pytest.mark.parametrize("name", ["hms", pytest.param("envoy", marks=pytest.mark.envoy)])
+def test_we_and_envoy_do_every_job(lab: Lab, name: str, task: Task) -> None:
     job = Job(task, lab.upstream.port)
-    with contenders.running(lab, ["envoy"], job) as running:
-        checks.verify(lab, running["envoy"], job)
-        assert len(running["envoy"].children) == (2 if task is Task.PAIR else 1)
-        assert running["envoy"].rss_mb() > 10
+    with contenders.running(lab, [name], job) as running:
+        checks.verify(lab, running[name], job)
+        assert len(running[name].children) == (2 if task is Task.PAIR else 1)
+        assert running[name].rss_mb() > 10
 
 
 @pytest.mark.envoy
@@ -44,8 +44,8 @@ def test_envoy_takes_five_thousand_routes(lab: Lab) -> None:
         assert get(running["envoy"].address, "/elsewhere", {})[0] == 404
 
 
-@pytest.mark.parametrize("name", ["nginx", "mitmdump"])
-def test_the_others_carry_the_plain_job_and_bodies(lab: Lab, name: str) -> None:
+@pytest.mark.parametrize("name", ["hms", "nginx", "mitmdump"])
+def test_the_plain_job_and_bodies(lab: Lab, name: str) -> None:
     job = Job(Task.PLAIN, lab.upstream.port)
     with contenders.running(lab, [name], job) as running:
         checks.verify(lab, running[name], job)
