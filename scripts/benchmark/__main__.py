@@ -36,8 +36,8 @@ runs on the first one, the load and its upstream on the others.
 
 EPILOG = """\
 examples:
-  scripts/bench                            everything: about fifteen minutes
-  scripts/bench --quick                    shorter, fewer rounds: about five, and noisier
+  scripts/bench                            everything: about twelve minutes
+  scripts/bench --quick                    shorter, fewer rounds: about four, and noisier
   scripts/bench --only b,c --rounds 9      two scenarios, more rounds
   scripts/bench --json results.json        the figures for a machine, too
   scripts/bench --only a --contenders envoy,nginx    without our own sidecar

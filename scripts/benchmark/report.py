@@ -24,6 +24,8 @@ RATIOS = (
 )
 """The ratios that the JSON always has, `null` where they were not measured."""
 MEASURES = ("rss_mb", "startup_s")
+NOISY = 1.2
+"""Rounds of a ratio that differ by more than this factor make a verdict doubtful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,18 @@ def judge(outcome: Outcome) -> list[Verdict]:
     return [Verdict(bar, values[bar.figure]) for bar in BARS if bar.figure in values]
 
 
+def noisy_ratios(outcome: Outcome, verdicts: Sequence[Verdict]) -> list[str]:
+    """The judged ratios whose rounds lie far apart on both sides of their bar."""
+    noisy = []
+    for bar in (verdict.bar for verdict in verdicts):
+        spread = outcome.ratios.get(bar.figure)
+        if spread is None or spread.max <= NOISY * spread.min:
+            continue
+        if bar.met_by(spread.min) != bar.met_by(spread.max):
+            noisy.append(bar.figure)
+    return noisy
+
+
 def as_json(
     outcome: Outcome,
     machine: Mapping[str, Any],
@@ -108,11 +122,18 @@ def as_json(
 
 
 def show(console: Console, outcome: Outcome, failures: Mapping[str, str]) -> None:
-    """Print every table, then the bars, then what failed."""
+    """Print every table, then the bars, what to doubt, and what failed."""
     for table in outcome.tables:
         console.print(_rich(table))
     if verdicts := judge(outcome):
         console.print(_bars(outcome, verdicts))
+    if noisy := noisy_ratios(outcome, verdicts):
+        console.print(
+            f"! The rounds of {', '.join(noisy)} differ so much that their verdicts prove little: "
+            "repeat on a quiet machine, or with more --rounds.",
+            style="yellow",
+            markup=False,
+        )
     for letter, text in failures.items():
         # The rest, a process's last words, was shown when it happened.
         console.print(f"✗ ({letter}) failed: {text.splitlines()[0]}", style="red", markup=False)

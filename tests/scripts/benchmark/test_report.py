@@ -86,6 +86,21 @@ def test_a_person_sees_figures_bars_and_failures() -> None:
     assert "its log" not in text
 
 
+@pytest.mark.parametrize(
+    ("spread", "doubted"),
+    [
+        (Spread(0.84, 0.44, 0.87), True),
+        (Spread(0.84, 0.78, 0.87), False),
+        (Spread(1.20, 0.85, 1.60), False),
+        (Spread(0.40, 0.30, 0.60), False),
+    ],
+)
+def test_a_verdict_on_rounds_that_disagree_is_doubted(spread: Spread, doubted: bool) -> None:
+    output = io.StringIO()
+    show(Console(file=output, width=200), Outcome({"mtls_pair_vs_envoy": spread}), {})
+    assert ("! The rounds of mtls_pair_vs_envoy differ" in output.getvalue()) is doubted
+
+
 def test_outcomes_add_up() -> None:
     first = Outcome({"a": Spread(1, 1, 1)}, {"m": 1.0}, {"x": 1}, [Table("1", [], [])])
     second = Outcome({"b": Spread(2, 2, 2)}, {"m": 2.0}, {"y": 2}, [Table("2", [], [])])
