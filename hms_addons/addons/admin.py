@@ -366,10 +366,14 @@ def _flat(values: Mapping[str, Any]) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> Iterable[str]:
     for key, value in values.items():
+        name = key.replace("_", " ")
         if isinstance(value, dict):
-            yield f"{key.replace('_', ' ')} ({_flat(value)})"
+            if value.keys() == {"in_use", "max"}:
+                yield f"{name} {value['in_use']}/{value['max']}"
+            else:
+                yield f"{name} ({_flat(value)})"
         elif value is not None:
-            yield f"{key.replace('_', ' ')} {_cell(value)}"
+            yield f"{name} {_cell(value)}"
 
 
 def _indent(text: str) -> str:

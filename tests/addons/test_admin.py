@@ -33,7 +33,7 @@ CLUSTERS: list[dict[str, Any]] = [
         "name": "auth-svc",
         "state": "closed",
         "retry_in_seconds": None,
-        "circuit_breakers": {"requests": 2, "max_requests": 1024},
+        "circuit_breakers": {"requests": {"in_use": 2, "max": 1024}, "overflows": 0},
         "endpoints": [
             {"address": "127.0.0.1:9001", "state": "closed", "cause": None, "zones": ["a", "b"]},
             {"address": "127.0.0.1:9002", "state": "open", "cause": "5 of 5xx", "zones": []},
@@ -242,7 +242,7 @@ async def test_clusters_as_a_table(bench: Bench) -> None:
     status, text = await bench.ask("/clusters")
     assert status == 200
     assert text.splitlines() == [
-        "auth-svc: state closed, circuit breakers (requests 2, max requests 1024)",
+        "auth-svc: state closed, circuit breakers (requests 2/1024, overflows 0)",
         "  ADDRESS         STATE   CAUSE     ZONES",
         "  127.0.0.1:9001  closed            a, b",
         "  127.0.0.1:9002  open    5 of 5xx",
