@@ -86,6 +86,8 @@ class AdminRequest(Protocol):
     method: str
     path: str
     query: Mapping[str, str]
+    query_list: Sequence[tuple[str, str]]
+    """The same with repeated names, in order."""
     headers: Mapping[str, str]
     body: bytes
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,12 @@ class Sidecar:
         self._on_drained = on_drained
         self._tasks = TaskSet("sidecar")
         self._secrets = SecretStore(clock, self._tasks, self._secret_changed)
-        self.upstream = ClusterManager(clock, self._rng, self._secrets.current)
+        balancers = {
+            name: balancer
+            for group in plugins.collect("hms_load_balancers")
+            for name, balancer in group.items()
+        }
+        self.upstream = ClusterManager(clock, self._rng, self._secrets.current, balancers=balancers)
         self._ports: dict[str, _Port] = {}
         self._admin: list[tuple[PortListener, AdminLane]] = []
         self._placeholder = unconnected_server()
@@ -193,6 +199,10 @@ class Sidecar:
         except SecretError as error:
             raise ConfigError(str(error)) from error
         identities = {name: entry.holder.current for name, entry in staged.items()}
+        unknown = self.upstream.unknown_balancers(snapshot)
+        if unknown:
+            raise ConfigError("; ".join(unknown))
+        snapshot = _with_trust_domain(snapshot, identities)
         self.plugins.configure(snapshot, self.snapshot)
         opened: dict[str, _Port] = {}
         try:
@@ -223,7 +233,7 @@ class Sidecar:
                 port.listener = listener
                 port.lane.binding = Binding.of(snapshot, listener)
                 if retls:
-                    self._tasks.start(self._refresh_tls(port), "tls")
+                    self._refresh_tls(port)
             kept[listener.name] = port
         for name, port in self._ports.items():
             if kept.get(name) is not port:
@@ -259,12 +269,12 @@ class Sidecar:
     def _secret_changed(self, name: str) -> None:
         for port in self._ports.values():
             if port.listener.secret == name:
-                self._tasks.start(self._refresh_tls(port), "tls")
+                self._refresh_tls(port)
 
-    async def _refresh_tls(self, port: _Port) -> None:
+    def _refresh_tls(self, port: _Port) -> None:
         secret = port.listener.secret
         identity = self._secrets.current(secret) if secret else None
-        await port.port.use_tls(_server_context(port.listener, identity))
+        port.port.tls = _server_context(port.listener, identity)
 
     # -- what plugins and the lanes ask of it ---------------------------------------------------
 
@@ -380,6 +390,17 @@ def _server_context(listener: Listener, identity: Any) -> ssl.SSLContext | None:
         raise ConfigError(message)
     context: ssl.SSLContext = identity.server_context(require_peer=listener.tls is TlsMode.STRICT)
     return context
+
+
+def _with_trust_domain(snapshot: Snapshot, identities: Mapping[str, Any]) -> Snapshot:
+    """`snapshot`, with the trust domain of its SVIDs where it names none.
+
+    Policies compare callers with whole SPIFFE IDs, so they need one.
+    """
+    found = {identity.trust_domain for identity in identities.values() if identity is not None}
+    if snapshot.trust_domain is not None or len(found) != 1:
+        return snapshot
+    return replace(snapshot, trust_domain=found.pop())
 
 
 def _moved(old: Listener, new: Listener) -> bool:

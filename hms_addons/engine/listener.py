@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from typing import TYPE_CHECKING
 
 from hms_addons.engine.http1_server import Http1Server
 from hms_addons.errors import MeshError
+from hms_addons.tls_connection import TlsConnection
 
 if TYPE_CHECKING:
     import ssl
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     from hms_addons.clock import Clock
     from hms_addons.engine.http1_server import Lane
 
+logger = logging.getLogger(__name__)
+
 BACKLOG = 2048
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds for a peer's TLS handshake."""
 
 
 class ListenError(MeshError):
@@ -28,17 +30,18 @@ class ListenError(MeshError):
 class PortListener:
     """Accepts connections on one address and gives each to an `Http1Server` of `lane`.
 
-    The socket is opened once and stays open while the server behind it is replaced: a new TLS
-    identity means a new server on the same socket, so no connection is refused in between.
+    Each connection is secured with the TLS context in force when it is accepted: a new identity is
+    one assignment, and no connection is refused in between.
     """
 
     def __init__(self, name: str, lane: Lane, clock: Clock) -> None:
         self.name = name
         self.address: tuple[str, int] | None = None
         """Where it listens; None when it does not."""
+        self.tls: ssl.SSLContext | None = None
+        """What connections accepted from now on are secured with; None: plain."""
         self._lane = lane
         self._clock = clock
-        self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
 
     def __repr__(self) -> str:
@@ -51,34 +54,30 @@ class PortListener:
         Raises:
             ListenError: the address is in use, not permitted, or not this machine's.
         """
-        self._socket = _bind(self.name, host, port)
-        self.address = self._socket.getsockname()[:2]
-        await self.use_tls(tls)
-
-    async def use_tls(self, tls: ssl.SSLContext | None) -> None:
-        """Serve connections from now on with `tls` (None: plain); older ones keep theirs."""
-        if self._socket is None:
-            return
-        old = self._server
+        self.tls = tls
+        listening = _bind(self.name, host, port)
+        self.address = listening.getsockname()[:2]
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: Http1Server(self._lane, self._clock),
-            sock=self._socket.dup(),
-            ssl=tls,
-            backlog=BACKLOG,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls is not None else None,
+        self._server = await loop.create_server(self._accept, sock=listening, backlog=BACKLOG)
+
+    def _accept(self) -> asyncio.Protocol:
+        if self.tls is None:
+            return self._serve()
+        return TlsConnection(
+            self.tls, self._serve, self._clock, server_side=True, on_failed=self._refused
         )
-        if old is not None:
-            old.close()
+
+    def _serve(self) -> Http1Server:
+        return Http1Server(self._lane, self._clock)
+
+    def _refused(self, error: Exception) -> None:
+        logger.info("listener %s: a TLS handshake failed: %s", self.name, error)
 
     def close(self) -> None:
         """Stop accepting; connections that are there go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
         self.address = None
 
 

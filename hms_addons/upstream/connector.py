@@ -10,10 +10,12 @@ import asyncio
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.identity.spiffe_id import SpiffeId
 from hms_addons.identity.tls_context import PeerIdentityError
+from hms_addons.tls_connection import TlsConnection
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 
 if TYPE_CHECKING:
@@ -22,9 +24,6 @@ if TYPE_CHECKING:
     from hms_addons.identity.identity_holder import Identity
     from hms_addons.upstream.endpoint import Endpoint
     from hms_addons.upstream.http1_client import Http1Connection
-
-SHUTDOWN_TIMEOUT: Final = 1.0
-"""Seconds a TLS peer has to answer our close_notify."""
 
 
 class PeerTls(NamedTuple):
@@ -88,14 +87,7 @@ class SocketConnector:
             if tls is None:
                 _, connection = await loop.create_connection(factory, host, port)
                 return connection
-            _, connection = await loop.create_connection(
-                factory,
-                host,
-                port,
-                ssl=tls.identity.client_context,
-                server_hostname=host,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
-            )
+            connection = await _connect_tls(host, port, tls, factory)
         except ssl.SSLError as error:
             raise UpstreamError(
                 Outcome.CONNECT_FAILURE, f"TLS failed: {_tls_reason(error)}"
@@ -104,6 +96,46 @@ class SocketConnector:
             raise UpstreamError(Outcome.CONNECT_FAILURE, _os_reason(error)) from error
         _verify(connection, tls)
         return connection
+
+
+async def _connect_tls(
+    host: str, port: int, tls: PeerTls, factory: Callable[[], Http1Connection]
+) -> Http1Connection:
+    """Connect, and wait for the handshake.
+
+    Raises:
+        OSError: no connection, or no handshake (`ssl.SSLError` is one).
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def failed(error: Exception) -> None:
+        if not done.done():
+            done.set_exception(error)
+
+    secured = TlsConnection(
+        tls.identity.client_context,
+        factory,
+        SYSTEM_CLOCK,
+        server_side=False,
+        on_failed=failed,
+        handshake_timeout=None,  # the caller's connect_timeout covers it
+    )
+
+    def succeeded() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    secured.on_handshaken = succeeded
+    await loop.create_connection(lambda: secured, host, port)
+    try:
+        await done
+    except asyncio.CancelledError:
+        secured.abort()
+        raise
+    connection = secured.inner
+    assert connection is not None  # noqa: S101 - made with the handshake
+    return cast("Http1Connection", connection)
 
 
 def _verify(connection: Http1Connection, tls: PeerTls) -> None:
