@@ -12,7 +12,7 @@ from hms_addons.errors import Failure, Fault, problem
 from hms_addons.http_message import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from hms_addons.engine.framing import RequestHead
     from hms_addons.engine.http1_server import Http1Server
@@ -30,7 +30,7 @@ class AdminRequest:
         target = parse_target(request.target, request.method)
         self.method = request.method.decode("latin-1")
         self.path = target.path
-        self.query_list = parse_qsl(target.query, keep_blank_values=True)
+        self.query_list: Sequence[tuple[str, str]] = parse_qsl(target.query, keep_blank_values=True)
         self.query: Mapping[str, str] = dict(self.query_list)
         self.headers: Mapping[str, str] = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in request.head.items()
