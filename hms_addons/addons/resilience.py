@@ -9,7 +9,7 @@ connection does, and gives them back however the exchange ends.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hms_addons.errors import ExchangeFailed, Failure, Fault, Flag
 from hms_addons.exchange import Attempt
@@ -20,10 +20,12 @@ from hms_addons.upstream.endpoint import EndpointState
 from hms_addons.upstream.outcome import FAULTS, STATUS_EQUIVALENT, Outcome, UpstreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from hms_addons.config.snapshot import Route
     from hms_addons.exchange import Exchange
     from hms_addons.hookspecs import Upstream
-    from hms_addons.http_message import Answer
+    from hms_addons.http_message import Answer, BodyStream
     from hms_addons.upstream.circuit_breaker import CircuitBreaker
     from hms_addons.upstream.cluster import Cluster
     from hms_addons.upstream.cluster_manager import ClusterManager
@@ -55,13 +57,13 @@ class Resilience:
     """The built-in plugin that forwards."""
 
     @hookimpl(trylast=True)
-    async def hms_forward(self, exchange: Exchange, upstream: Upstream) -> Answer:
+    def hms_forward(self, exchange: Exchange, upstream: Upstream) -> Coroutine[Any, Any, Answer]:
         """See `MeshSpecs.hms_forward`.
 
         Raises:
             ExchangeFailed: there is no answer to be had; says why, and what to do.
         """
-        return await Forwarding(exchange, cast("ClusterManager", upstream)).run()
+        return Forwarding(exchange, cast("ClusterManager", upstream)).run()
 
 
 class Forwarding:
@@ -268,7 +270,22 @@ class Forwarding:
                 exchange.flow.server_conn = connection.handle
             connection.route_breaker = route_breaker
             sent = True  # from here on the connection holds the slots
-            answer = await self._send(connection, head_deadline)
+            waiter = connection.send(
+                self._head,
+                self._deadline,
+                head_deadline,
+                to_head=exchange.flow.request.data.method == b"HEAD",
+                upgrade=self._upgrade,
+                hold=exchange.listener.limits.buffer_limit,
+                interim=exchange.interim,
+            )
+            if exchange.body is not None:
+                self._pump(connection, exchange.body)
+            try:
+                answer = await waiter
+            except asyncio.CancelledError:
+                connection.give_up(waiter)
+                raise
         except UpstreamError as error:
             assert endpoint is not None  # noqa: S101 - only what is tried can be lost
             self._record_loss(endpoint, started, error)
@@ -308,25 +325,9 @@ class Forwarding:
         deadline = self._deadline
         return started + per_try if deadline is None else min(started + per_try, deadline)
 
-    async def _send(self, connection: Http1Connection, head_deadline: float | None) -> Answer:
-        exchange = self._exchange
-        waiter = connection.send(
-            self._head,
-            self._deadline,
-            head_deadline,
-            to_head=exchange.flow.request.data.method == b"HEAD",
-            upgrade=self._upgrade,
-            hold=exchange.listener.limits.buffer_limit,
-            interim=exchange.interim,
-        )
-        if exchange.body is not None:
-            route = self._route
-            connection.pump(exchange.body, self._length, route.timeout, route.retry.per_try_timeout)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            connection.give_up(waiter)
-            raise
+    def _pump(self, connection: Http1Connection, body: BodyStream) -> None:
+        route = self._route
+        connection.pump(body, self._length, route.timeout, route.retry.per_try_timeout)
 
     async def _wait_for_slot(self) -> None:
         """Wait for a connection slot of the route, then of the cluster.

@@ -8,6 +8,7 @@ mitmproxy that adds one fails there and not in somebody's script.
 
 from __future__ import annotations
 
+from itertools import count
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,18 @@ _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 _new: Any = object.__new__
 
 
+_process = f"{getrandbits(80):020x}"
+_ID_PREFIX = f"{_process[:8]}-{_process[8:12]}-{_process[12:16]}-{_process[16:]}-"
+_next_number = count(getrandbits(32)).__next__
+
+
 def new_id() -> str:
-    """A random identifier in the form of a UUID, for flows and `X-Request-ID`; 1 µs, not 6."""
-    text = f"{getrandbits(128):032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    """A unique identifier in the form of a UUID, for flows and `X-Request-ID`.
+
+    80 random bits for the process and a number that grows: 0.3 µs, where `uuid4` takes 6. Unique, as
+    an identifier has to be; not a secret, which it is not.
+    """
+    return f"{_ID_PREFIX}{_next_number():012x}"
 
 
 def new_traceparent() -> bytes:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import Counter
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.config.snapshot import Route
@@ -147,7 +148,8 @@ class HookChain:
                 return
             for hook in self._forward:
                 answer = hook.call(exchange, upstream)
-                if answer is not None and inspect.isawaitable(answer):
+                # The usual case first: `isawaitable` looks a type up in abstract classes.
+                if type(answer) is CoroutineType or inspect.isawaitable(answer):
                     answer = await answer
                 if answer is not None:
                     exchange.answer = answer

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 NO_BODY_STATUS = frozenset({204, 304})
 """Statuses whose answers never have a body (RFC 9112 section 6.3)."""
 
+_PHRASES = {status: reason_phrase(status) for status in range(100, 600)}
 _STATUS_LINES = {
-    status: b"HTTP/1.1 %d %b\r\n" % (status, reason_phrase(status)) for status in range(100, 600)
+    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _PHRASES.items()
 }
+
+_pair = b": ".join
 
 
 def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool) -> bytes:
@@ -29,10 +32,18 @@ def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool)
         keep_alive: whether the connection goes on.
     """
     status = answer.status
-    line = _STATUS_LINES.get(status)
-    if line is None or (answer.reason and answer.reason != reason_phrase(status)):
-        line = b"HTTP/1.1 %d %b\r\n" % (status, answer.reason)
-    parts = [line, *[b"%b: %b\r\n" % field for field in answer.fields]]
+    reason = answer.reason
+    if reason and reason != _PHRASES.get(status):
+        line = b"HTTP/1.1 %d %b\r\n" % (status, _one_line(reason))
+    else:
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    fields = answer.fields
+    block = b"\r\n".join(map(_pair, fields))
+    breaks = len(fields) - 1
+    if fields and (block.count(b"\n") != breaks or block.count(b"\r") != breaks):
+        # A plugin or a script has put a line break into a field: it must not start a new one.
+        block = b"\r\n".join([_one_line(name) + b": " + _one_line(value) for name, value in fields])
+    parts = [line, block, b"\r\n"] if fields else [line]
     if answer.tunnel is not None:
         upgrade = request.upgrade if request is not None and request.upgrade else b""
         parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade)
@@ -51,6 +62,10 @@ def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool)
     else:
         parts.append(b"\r\n")
     return b"".join(parts)
+
+
+def _one_line(text: bytes) -> bytes:
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 async def write_body(connection: Http1Server, request: RequestHead, answer: Answer) -> int:
