@@ -159,8 +159,12 @@ class FastLane:
             exchange.interim = connection.send_interim
         self.in_flight += 1
         try:
-            if await self._before(connection, request, exchange):
-                head = self._head(exchange, request)
+            watched = self._events.watched
+            if (not watched and context.announced is None) or await self._before(
+                connection, request, exchange
+            ):
+                # Indexed again where somebody may have edited them.
+                head = index_fields(flow.request.data.headers.fields) if watched else request.head
                 take_over(exchange, head, context, binding.hygiene, request.upgrade)
                 if exchange.failure is None:
                     await self.chain.decide(exchange)
@@ -168,10 +172,18 @@ class FastLane:
                     if request.expect_continue:
                         connection.send_continue()
                     await self.chain.forward(exchange, self._upstream)
-            if was_killed(flow):
-                connection.abort()
-            else:
+            answer = exchange.answer
+            if answer is None or watched or self.chain.responds or type(answer.body) is not bytes:
                 await self._answer(connection, request, exchange)
+            else:
+                failure = exchange.failure
+                exchange.bytes_out = connection.respond_held(
+                    request, answer, answer.body, close=failure is not None and failure.close
+                )
+                if answer.tunnel is not None:
+                    await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
+                elif connection.flow_control.paused:
+                    await connection.flow_control.drain()
         except asyncio.CancelledError:
             self._client_left(exchange)
             raise
@@ -230,17 +242,14 @@ class FastLane:
             exchange.body = flow_view.transformed(request.stream, flow.request.stream)
         return flow.response is None and not was_killed(flow)
 
-    def _head(self, exchange: Exchange, request: RequestHead) -> dict[bytes, bytes]:
-        """The fields by name: as parsed, or indexed again where somebody may have edited them."""
-        if self._events.watched:
-            return index_fields(exchange.flow.request.data.headers.fields)
-        return request.head
-
     async def _answer(
         self, connection: Http1Server, request: RequestHead, exchange: Exchange
     ) -> None:
         """Show the answer to mitmproxy's addons, let plugins change it, write it."""
         flow = exchange.flow
+        if was_killed(flow):
+            connection.abort()
+            return
         answer = exchange.answer
         if answer is None:
             if flow.response is not None:

@@ -74,6 +74,7 @@ class HookChain:
             self._respond,
             self._complete,
         ) = (tuple(hooks.get(name, ())) for name in REQUEST_HOOKS)
+        self._responds = bool(self._respond)
         self._rng = rng
         self.errors: Counter[tuple[str, str]] = Counter()
         """Exceptions by plugin and hook, since the start."""
@@ -198,6 +199,11 @@ class HookChain:
                     raise TypeError(message)  # noqa: TRY301 - counted like any other fault of it
             except Exception as error:  # noqa: BLE001 - an observer cannot change what happened
                 self._count(hook, error)
+
+    @property
+    def responds(self) -> bool:
+        """Some plugin changes answers."""
+        return self._responds
 
     @property
     def picks_endpoints(self) -> bool:

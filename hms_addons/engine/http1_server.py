@@ -519,20 +519,35 @@ class Http1Server(asyncio.Protocol):
             ConnectionResetError: the client has gone.
             Exception: what the answer's stream failed with; the caller must `abort()`.
         """
-        unread = request.stream is not None and not request.stream.ended
-        if close or unread or self.draining or not request.keep_alive:
-            request.keep_alive = False
         body = answer.body
         if type(body) is bytes:
-            head = write_head(answer, request, keep_alive=request.keep_alive)
-            if request.method == b"HEAD" or (body and answer.status in NO_BODY_STATUS):
-                self.transport.write(head)
-                return 0
-            self.transport.write(head + body)
+            written = self.respond_held(request, answer, body, close=close)
             if self.flow_control.paused:
                 await self.flow_control.drain()
-            return len(body)
+            return written
+        self._decide_keep_alive(request, close=close)
         return await write_body(self, request, answer)
+
+    def respond_held(
+        self, request: RequestHead, answer: Answer, body: bytes, *, close: bool = False
+    ) -> int:
+        """Write an `answer` whose whole `body` is there; as `respond`, without waiting.
+
+        If `flow_control.paused` afterwards, the caller has to wait for it to drain: a client that
+        pipelines and does not read must not make this side buffer one answer after another.
+        """
+        self._decide_keep_alive(request, close=close)
+        head = write_head(answer, request, keep_alive=request.keep_alive)
+        if not body or request.method == b"HEAD" or answer.status in NO_BODY_STATUS:
+            self.transport.write(head)
+            return 0
+        self.transport.write(head + body)
+        return len(body)
+
+    def _decide_keep_alive(self, request: RequestHead, *, close: bool) -> None:
+        stream = request.stream
+        if close or self.draining or (stream is not None and not stream.ended):
+            request.keep_alive = False
 
     def finished(self, request: RequestHead) -> None:
         """The lane has done with `request`: go on to the next, or say goodbye."""
