@@ -782,3 +782,36 @@ async def ordeal(scripts: list[list[Any]], connects: list[list[Any]], rng: rando
     await settle()
     world.check_quiet()
     await world.close()
+
+
+async def test_a_route_slot_is_given_back_when_the_cluster_has_none(make: Any) -> None:
+    route = {"thresholds": Thresholds(max_connections=5), "timeout": 2.0}
+    limits = Thresholds(max_connections=1, max_pending_requests=2)
+    world = make(route=route, thresholds=limits)
+    world.peer().say(SILENCE)
+    first = await start(world)
+    waiting = [await start(world) for _ in range(2)]
+    assert (await failure(world)).flag is Flag.UO
+    waiting[0].cancel()
+    await settle()
+    breaker = world.manager.route_breaker(world.route)
+    assert breaker is not None
+    assert (breaker.connections, world.cluster.breaker.pending) == (2, 1)
+    await world.clock.advance(2)
+    await world.clock.advance(0)  # the second had its turn when its time was up
+    for task in (first, waiting[1]):
+        with pytest.raises(ExchangeFailed):
+            await task
+    assert breaker.idle
+
+
+async def test_the_next_exchange_on_a_connection_inherits_no_slots(make: Any) -> None:
+    world = make()
+    world.peer().say(CHUNKED, OK)
+    answer = await world.forward()
+    assert isinstance(answer.body, BodyStream)
+    world.peer().send(world.peer().transports[0], b"0\r\n\r\n")
+    assert await answer.body.read() == b""
+    await world.get(2)
+    assert len(world.connector.attempts) == 1
+    assert world.cluster.breaker.requests == 0

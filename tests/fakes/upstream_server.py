@@ -21,15 +21,16 @@ class RawServer:
 
     def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
         self._handler = handler
-        self._tls = tls
+        self.tls = tls
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self.port = 0
         self.accepted = 0
         self.errors: list[Exception] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -44,12 +45,15 @@ class RawServer:
         for task in tuple(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
         await self._server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._running.add(task)
+        self._writers.append(writer)
         self.accepted += 1
         try:
             await self._handler(reader, writer)
@@ -59,7 +63,7 @@ class RawServer:
             self.errors.append(error)
         finally:
             self._running.discard(task)
-            writer.transport.abort()
+            writer.close()
 
 
 async def read_head(reader: asyncio.StreamReader) -> bytes:

@@ -1,0 +1,205 @@
+"""Real connections: TCP, mutual TLS, the wrong peer, and what the refusals are called."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.snapshot import EndpointSpec, UpstreamTls
+from hms_addons.errors import ExchangeFailed, Flag
+from hms_addons.identity import tls_context
+from hms_addons.identity.identity_holder import Identity, SecretMaterial
+from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
+from hms_addons.upstream.cluster_manager import ClusterManager
+from hms_addons.upstream.connector import peer_ids
+from tests.fakes import pki
+from tests.fakes.upstream import OK, World, make_cluster
+from tests.fakes.upstream_server import RawServer, saying
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator, Callable
+
+
+class RealWorld(World):
+    """A world whose connector and clock are the real ones."""
+
+    def __init__(self, port: int, *, host: str = "127.0.0.1", **cluster: Any) -> None:
+        super().__init__(0)
+        self.manager = ClusterManager(SYSTEM_CLOCK, random.Random(1), self.identities.get)
+        self.apply(make_cluster(endpoints=(EndpointSpec(host=host, port=port),), **cluster))
+
+    def check_quiet(self) -> None:
+        assert self.cluster.breaker.idle, self.cluster.breaker
+        for endpoint in self.cluster.endpoints.values():
+            assert (endpoint.active, endpoint.pool.active, endpoint.pool.connecting) == (0, 0, 0)
+
+    async def close(self) -> None:
+        await self.manager.close()
+        assert not self.manager.connections
+        assert not self.manager._tasks
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., RealWorld]]:
+    worlds: list[RealWorld] = []
+
+    def make(*args: Any, **options: Any) -> RealWorld:
+        worlds.append(RealWorld(*args, **options))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        await world.close()
+
+
+async def failure(world: World) -> tuple[Flag, str]:
+    with pytest.raises(ExchangeFailed) as caught:
+        await world.forward()
+    return caught.value.failure.flag, caught.value.failure.detail
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_plain(make: Any) -> None:
+    async with RawServer(saying(OK, OK)) as server:
+        world = make(server.port)
+        assert await world.get(2) == [200, 200]
+        assert server.accepted == 1
+        (connection,) = world.manager.connections
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_nobody_listens(make: Any) -> None:
+    flag, detail = await failure(make(unused_port()))
+    assert flag is Flag.UF
+    assert ": connection refused; is the service running there" in detail
+
+
+async def test_a_name_that_is_none(make: Any) -> None:
+    flag, detail = await failure(make(80, host="no such host.invalid"))
+    assert flag is Flag.UF
+    assert "no such host.invalid:80: " in detail
+
+
+# -- mutual TLS ------------------------------------------------------------------------------------
+
+AUTH = UpstreamTls(secret="mesh", peers=frozenset({"svc/auth-svc"}))
+
+
+def identity(service: str = "claims-svc", generation: int = 1) -> Identity:
+    return Identity.of(SecretMaterial(pki.svid(service), pki.bundle()), generation)
+
+
+def server_tls(service: str = "auth-svc", *, domain: str = pki.TRUST_DOMAIN) -> ssl.SSLContext:
+    return tls_context.server_context(
+        pki.svid(service, domain), pki.bundle(domain), require_peer=True
+    )
+
+
+async def test_mutual_tls(make: Any) -> None:
+    async with RawServer(saying(OK, OK), server_tls()) as server:
+        world = make(server.port, tls=AUTH)
+        world.identities["mesh"] = identity()
+        assert await world.get(2) == [200, 200]
+        assert server.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "domain", "complaint"),
+    [
+        (
+            "claims-svc",
+            pki.TRUST_DOMAIN,
+            "expected spiffe://mpsa.mil/svc/auth-svc, found spiffe://",
+        ),
+        ("auth-svc", "other.example", "its certificate is not acceptable"),
+    ],
+)
+async def test_the_wrong_peer_gets_no_byte(
+    make: Any, service: str, domain: str, complaint: str
+) -> None:
+    heard = bytearray()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.extend(await reader.read())
+
+    async with RawServer(listen, server_tls(service, domain=domain)) as server:
+        world = make(server.port, tls=AUTH)
+        world.identities["mesh"] = identity()
+        flag, detail = await failure(world)
+        assert flag is Flag.UF
+        assert complaint in detail
+        world.check_quiet()
+    assert not heard
+
+
+async def test_a_plain_server_where_tls_is_due(make: Any) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+
+    async with RawServer(talk) as server:
+        world = make(server.port, tls=AUTH)
+        world.identities["mesh"] = identity()
+        flag, detail = await failure(world)
+        assert flag is Flag.UF
+        assert "TLS failed" in detail
+
+
+async def test_a_server_that_never_shakes_hands(make: Any) -> None:
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        await asyncio.get_running_loop().create_future()
+
+    async with RawServer(stall) as server:
+        world = make(server.port, tls=AUTH, connect_timeout=0.1)
+        world.identities["mesh"] = identity()
+        flag, detail = await failure(world)
+        assert flag is Flag.UF
+        assert "no connection within 0.1s" in detail
+        world.check_quiet()
+
+
+async def test_a_new_identity_retires_old_connections(make: Any) -> None:
+    async with RawServer(saying(OK, OK), server_tls()) as server:
+        world = make(server.port, tls=AUTH)
+        world.identities["mesh"] = identity()
+        await world.get()
+        world.identities["mesh"] = identity(generation=2)
+        await world.get()
+        assert server.accepted == 2
+
+
+async def test_a_server_that_does_not_know_us(make: Any) -> None:
+    """TLS 1.3: the client learns of it only after its own handshake, so the request is lost."""
+    async with RawServer(saying(OK), server_tls()) as server:
+        world = make(server.port, tls=AUTH)
+        stranger = pki.svid("claims-svc", "other.example")
+        world.identities["mesh"] = Identity.of(SecretMaterial(stranger, pki.bundle()), 1)
+        flag, _ = await failure(world)
+        assert flag in {Flag.UF, Flag.UC}
+        world.check_quiet()
+
+
+def test_peer_ids() -> None:
+    peers = frozenset({"svc/auth-svc", "spiffe://other.example/svc/x"})
+    assert {str(peer) for peer in peer_ids(peers, "mpsa.mil")} == {
+        "spiffe://mpsa.mil/svc/auth-svc",
+        "spiffe://other.example/svc/x",
+    }
+    assert peer_ids(frozenset({"/svc/a"}), "mpsa.mil") == {SpiffeId("mpsa.mil", "/svc/a")}
+    with pytest.raises(SpiffeIdError):
+        peer_ids(frozenset({"svc/../a"}), "mpsa.mil")
