@@ -23,8 +23,8 @@ _HERE = Path(__file__).resolve().parent
 # mitmproxy puts a script's folder first on the path; here that is the package itself, whose modules
 # would then be importable under bare names. Its parent is what is needed.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _HERE]
-if str(_HERE.parent) not in sys.path:
-    sys.path.append(str(_HERE.parent))
+# First, so that the checkout whose mesh.py was named is the one that runs.
+sys.path.insert(0, str(_HERE.parent))
 
 from mitmproxy import ctx  # noqa: E402 - the path comes first
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode  # noqa: E402
