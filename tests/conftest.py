@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,11 @@ import pytest_asyncio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+# mitmproxy's dependencies warn while they are imported, and warnings are errors in tests: get it over.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    importlib.import_module("mitmproxy.addons")
 
 ROOT = Path(__file__).resolve().parent.parent
 
