@@ -10,6 +10,7 @@ carry over; RBAC, JWT, GOV, PE and DRAIN are ours.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from http import HTTPStatus
@@ -168,6 +169,6 @@ def problem(failure: Failure, request_id: str) -> tuple[bytes, Fields, bytes]:
     ]
     if failure.retry_after is not None:
         # Whole seconds (RFC 9110 section 10.2.3), never 0: that would invite a busy loop.
-        fields.append((b"Retry-After", b"%d" % max(1, round(failure.retry_after + 0.5))))
+        fields.append((b"Retry-After", b"%d" % max(1, math.ceil(failure.retry_after))))
     fields.extend(failure.headers)
     return reason_phrase(failure.status), tuple(fields), body

@@ -141,7 +141,7 @@ class BodyStream:
         """Consumer: the next piece, `b""` at the end.
 
         Raises:
-            BaseException: what the producer failed with.
+            BaseException: what the producer failed with, or `ConnectionAbortedError` after `close`.
         """
         while not self._chunks:
             if self._ended:
@@ -170,11 +170,18 @@ class BodyStream:
         return chunk
 
     def close(self) -> None:
-        """Consumer: no more will be read. Tells the producer if the body was not yet whole."""
+        """Consumer: no more will be read. Tells the producer if the body was not yet whole.
+
+        Whoever reads on all the same gets a `ConnectionAbortedError`: what is missing must not look
+        like the end.
+        """
+        abandoned = not self._ended
+        if abandoned or self._chunks:
+            self._error = self._error or ConnectionAbortedError("the body was given up unread")
         self._chunks.clear()
         self._size = 0
-        abandoned = not self._ended
         self._ended = True
+        self._wake()
         if self._paused:
             self._paused = False
             self._resume()

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+
+from hms_addons.config.snapshot import Direction
+from hms_addons.errors import ExchangeFailed, Fault, Flag
+from hms_addons.exchange import ANONYMOUS, Permit
+from hms_addons.http_message import Answer
+from tests.fakes.exchange import make_exchange, make_listener, sent
+
+
+def test_it_begins_unknown_unpermitted_and_unharmed() -> None:
+    exchange = make_exchange("/verify-id?case=7", method="POST")
+    assert (exchange.method, exchange.path, exchange.query) == ("POST", "/verify-id", "case=7")
+    assert exchange.principal is ANONYMOUS
+    assert exchange.permit is None
+    assert exchange.failure is None
+    assert exchange.attempts == []
+    exchange.raise_failure()
+
+
+def test_exchanges_share_no_memory() -> None:
+    one, other = make_exchange(), make_exchange()
+    one.notes["rbac"] = "seen"
+    one.attempts.append(("10.0.0.1:80", 1.0, 2.0, "503"))  # type: ignore[arg-type]
+    one.head[b"x-a"] = b"1"
+    assert other.notes == {}
+    assert other.attempts == []
+    assert b"x-a" not in other.head
+
+
+def test_deny_refuses_with_what_the_plugin_says() -> None:
+    exchange = make_exchange()
+    exchange.deny(403, Flag.RBAC, "claims-svc may not POST here")
+    failure = exchange.failure
+    assert failure is not None
+    assert (failure.status, failure.flag, failure.title) == (403, Flag.RBAC, "Request refused")
+    assert failure.detail == "claims-svc may not POST here"
+    assert failure.headers == ()
+    assert not failure.close
+
+
+def test_deny_takes_a_flag_by_its_text() -> None:
+    exchange = make_exchange()
+    exchange.deny(429, "RL", "slow down")
+    assert exchange.failure is not None
+    assert exchange.failure.flag is Flag.RL
+
+
+def test_a_flag_outside_the_closed_set_is_an_error_and_no_refusal() -> None:
+    """It would be a metric label that no dashboard knows."""
+    exchange = make_exchange()
+    with pytest.raises(ValueError, match="NOPE"):
+        exchange.deny(403, "NOPE", "")
+    assert exchange.failure is None
+
+
+def test_fail_takes_the_table_and_what_the_caller_adds() -> None:
+    exchange = make_exchange()
+    exchange.fail(Fault.DRAINING, "leaving", retry_after=3, headers=((b"X-A", b"1"),), close=True)
+    failure = exchange.failure
+    assert failure is not None
+    assert (failure.status, failure.flag) == (503, Flag.DRAIN)
+    assert (failure.retry_after, failure.headers, failure.close) == (3, ((b"X-A", b"1"),), True)
+
+
+@pytest.mark.parametrize("later", ["deny", "fail"])
+@pytest.mark.parametrize("first", ["deny", "fail"])
+def test_the_first_reason_counts(first: str, later: str) -> None:
+    exchange = make_exchange()
+    for kind, detail in ((first, "first"), (later, "later")):
+        if kind == "deny":
+            exchange.deny(403, Flag.RBAC, detail)
+        else:
+            exchange.fail(Fault.TIMEOUT, detail)
+    assert exchange.failure is not None
+    assert exchange.failure.detail == "first"
+
+
+def test_raise_failure_carries_it() -> None:
+    exchange = make_exchange()
+    exchange.fail(Fault.TIMEOUT, "auth-svc took over 1 s")
+    with pytest.raises(ExchangeFailed, match="auth-svc took over 1 s") as raised:
+        exchange.raise_failure()
+    assert raised.value.failure is exchange.failure
+
+
+def test_header_is_the_callers_in_any_spelling() -> None:
+    exchange = make_exchange(headers=[("X-Channel", "portal"), ("X-Name", "Jos\xe9")])
+    assert exchange.header("x-channel") == exchange.header("X-CHANNEL") == "portal"
+    assert exchange.header("X-Name") == "Jos\xe9"
+    assert exchange.header("X-Other") is None
+    assert exchange.header("X-\N{SNOWMAN}") is None
+
+
+def test_header_does_not_see_what_plugins_set() -> None:
+    """A condition must not hold because of what the mesh itself has added."""
+    exchange = make_exchange(headers=[("X-Channel", "portal")])
+    exchange.set_request_header(b"X-Caller-Role", b"ADMIN")
+    exchange.flow.request.headers["X-Channel"] = "other"
+    assert exchange.header("X-Caller-Role") is None
+    assert exchange.header("X-Channel") == "portal"
+
+
+def test_set_request_header_adds_at_the_end_and_takes_nothing_away() -> None:
+    exchange = make_exchange(headers=[("X-A", "1")])
+    exchange.set_request_header(b"X-A", b"2")
+    exchange.set_request_header(b"X-B", b"3")
+    assert sent(exchange, "x-a") == ["1", "2"]
+    assert exchange.flow.request.data.headers.fields[-1] == (b"X-B", b"3")
+
+
+def test_direction_is_the_listeners() -> None:
+    listener = make_listener(direction=Direction.OUTBOUND)
+    assert make_exchange(listener=listener).direction == "outbound"
+
+
+def test_repr_tells_how_far_it_got() -> None:
+    exchange = make_exchange("/verify-id")
+    assert repr(exchange) == "<Exchange GET /verify-id route=to-auth-svc open>"
+    exchange.permit = Permit()
+    assert repr(exchange).endswith("permitted>")
+    exchange.answer = Answer(200, b"OK", (), b"four")
+    assert repr(exchange).endswith("<Answer 200 4 bytes>>")
+    exchange.fail(Fault.TIMEOUT, "too late")
+    assert "too late" in repr(exchange)
+    exchange.route = None
+    assert "route=None" in repr(exchange)
