@@ -1,0 +1,219 @@
+"""What the integration tests share: upstreams, one sidecar per lane, and its log when a test fails.
+
+`lane` runs a test three times: against `hms sidecar` (the fast lane), against the fast lane inside
+mitmdump, and against the native lane, in mitmdump's stock `reverse:` mode. The same configuration,
+the same upstreams, the same assertions.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import pki
+from tests.integration.clients import Connection, Response, fetch
+from tests.integration.processes import (
+    STARTED,
+    Program,
+    free_port,
+    hms_sidecar,
+    mitmdump_mesh,
+    mitmdump_reverse,
+)
+from tests.integration.servers import Unreachable, Upstream, refusing, says
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+POLICY_VERSION = "1.3.4"
+JWT_ENV = {"HMS_TEST_SECRET": pki.jwt_key("HS256").secret}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes printed while a failed test ran."""
+    report = yield
+    if report.failed:
+        for program in STARTED:
+            if text := program.recent:
+                report.sections.append((f"output of {program.name}", text[-20_000:]))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _mark_output() -> None:
+    STARTED[:] = [program for program in STARTED if not program.ended]
+    for program in STARTED:
+        program.mark()
+
+
+@dataclass
+class Backends:
+    """The upstreams that every lane's configuration leads to."""
+
+    app: Upstream
+    second: Upstream
+    governance: Upstream
+    dead: int
+    hole: int
+
+
+@pytest.fixture(scope="session")
+def backends() -> Iterator[Backends]:
+    closed, hole = refusing(), Unreachable()
+    answer = b'{"version": "%b"}' % POLICY_VERSION.encode()
+    policy = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+    with closed, Upstream() as app, Upstream() as second, Upstream(policy) as governance:
+        yield Backends(app, second, governance, closed.getsockname()[1], hole.port)
+        assert not app.errors
+        assert not second.errors
+    hole.close()
+
+
+@pytest.fixture
+def app(backends: Backends) -> Upstream:
+    """The upstream behind most routes, and the app behind the inbound listener."""
+    return backends.app
+
+
+@dataclass
+class Lane:
+    """A running sidecar, reached through one of its lanes."""
+
+    name: str
+    port: int
+    inbound: int
+    program: Program
+
+    @property
+    def native(self) -> bool:
+        """mitmproxy's own layers speak to the client."""
+        return self.name == "native"
+
+    def connect(self) -> Connection:
+        """A connection to the outbound listener."""
+        return Connection(self.port)
+
+    def fetch(self, method: str, target: str, *fields: str, **options: Any) -> Response:
+        """One request to the outbound listener."""
+        return fetch(self.port, method, target, *fields, **options)
+
+
+def lane_config(port: int, inbound: int, backends: Backends) -> str:
+    """The configuration of all three; each cluster shows one thing."""
+    app, second = f"127.0.0.1:{backends.app.port}", f"127.0.0.1:{backends.second.port}"
+    dead, hole = f"127.0.0.1:{backends.dead}", f"127.0.0.1:{backends.hole}"
+    return dedent(f"""
+        trust_domain: mpsa.mil
+        service: claims-svc
+        listeners:
+          - name: outbound
+            port: {port}
+            limits: {{max_body: 8MiB}}
+            routes:
+              - {{match: {{path: /m/exact}}, action: {{cluster: second}}}}
+              - {{match: {{regex: '/m/[0-9]+'}}, action: {{cluster: second}}}}
+              - {{match: {{prefix: /m, methods: [PUT]}}, action: {{cluster: second}}}}
+              - {{match: {{prefix: /m, headers: {{x-canary: "yes"}}}}, action: {{cluster: second}}}}
+              - {{match: {{prefix: /m, query: {{v: "2"}}}}, action: {{cluster: second}}}}
+              - {{match: {{prefix: /m, host: "*.eu.test"}}, action: {{cluster: second}}}}
+              - {{match: {{prefix: /m}}, action: {{cluster: app}}}}
+              - {{match: {{prefix: /app}}, action: {{cluster: app, timeout: 5s}}}}
+              - {{match: {{prefix: /guarded}}, action: {{cluster: guarded}}}}
+              - {{match: {{prefix: /short}}, action: {{cluster: app, timeout: 300ms}}}}
+              - match: {{prefix: /tries}}
+                action:
+                  {{cluster: app, timeout: 5s, retries: {{attempts: 2, per_try_timeout: 250ms}}}}
+              - {{match: {{prefix: /pair}}, action: {{cluster: pair, retries: 2}}}}
+              - {{match: {{prefix: /detour}}, action: {{cluster: detour, retries: 2}}}}
+              - {{match: {{prefix: /dead}}, action: {{cluster: dead}}}}
+              - {{match: {{prefix: /hole}}, action: {{cluster: hole}}}}
+              - {{match: {{prefix: /empty}}, action: {{cluster: empty}}}}
+              - {{match: {{prefix: /single}}, action: {{cluster: single}}}}
+              - {{match: {{prefix: /queue}}, action: {{cluster: queue, timeout: 5s}}}}
+          - name: peers
+            port: {inbound}
+            host: 127.0.0.1
+            direction: inbound
+            app: http://{app}
+        clusters:
+          - {{name: app, endpoints: ["{app}"], outlier_detection: false}}
+          - {{name: second, endpoints: ["{second}"], outlier_detection: false}}
+          - {{name: guarded, endpoints: ["{app}"], outlier_detection: false}}
+          - {{name: pair, endpoints: ["{app}", "{second}"], outlier_detection: false}}
+          - {{name: detour, endpoints: ["{dead}", "{app}"], outlier_detection: false}}
+          - {{name: dead, endpoints: ["{dead}"], outlier_detection: false}}
+          - {{name: hole, endpoints: ["{hole}"], outlier_detection: false, connect_timeout: 300ms}}
+          - {{name: empty, endpoints: []}}
+          - name: single
+            endpoints: ["{app}"]
+            outlier_detection: false
+            circuit_breakers: {{max_requests: 1}}
+          - name: queue
+            endpoints: ["{app}"]
+            outlier_detection: false
+            circuit_breakers: {{max_connections: 1, max_pending_requests: 1}}
+        governance: {{url: "http://127.0.0.1:{backends.governance.port}"}}
+        rbac:
+          providers:
+            - name: idp
+              issuer: {pki.ISSUER}
+              audiences: [{pki.AUDIENCE}]
+              hs256_secret_env: HMS_TEST_SECRET
+          policies:
+            - {{name: managers, action: ALLOW, services: [guarded], roles: [PROGRAM_MANAGER]}}
+            - {{name: no-delete, action: DENY, services: [guarded], methods: [DELETE]}}
+            - {{name: closed, action: DENY, services: [app], paths: [/app/closed*]}}
+        """)
+
+
+@pytest.fixture(scope="session", params=["fast", "mitmdump", "native"])
+def lane(
+    request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lane]:
+    port, inbound = free_port(), free_port()
+    config = tmp_path_factory.mktemp(f"lane-{request.param}") / "mesh.yaml"
+    config.write_text(lane_config(port, inbound, backends))
+    if request.param == "fast":
+        program = hms_sidecar("--config", config, env=JWT_ENV)
+    elif request.param == "mitmdump":
+        program = mitmdump_mesh(config, env=JWT_ENV)
+    else:
+        program = mitmdump_reverse(backends.app.port, port, inbound, config=config, env=JWT_ENV)
+    with program:
+        if request.param == "native":
+            program.wait_for("is in force")
+        program.wait_listening(port, inbound)
+        yield Lane(request.param, port, inbound, program)
+        assert program.stop() == 0
+        assert "Traceback" not in program.output
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ConfigFile:
+    """A configuration file of the test's own."""
+    return ConfigFile(tmp_path / "mesh.yaml")
+
+
+class ConfigFile:
+    """A configuration file that can be written again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def write(self, text: str) -> Path:
+        """Replace its content in one step."""
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(dedent(text))
+        os.replace(fresh, self.path)  # noqa: PTH105 - the same on every Python
+        return self.path

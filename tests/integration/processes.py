@@ -1,0 +1,290 @@
+"""Real processes of the mesh: started, waited for, read, and ended by their own pid.
+
+    with hms_sidecar("--config", file) as program:
+        program.wait_listening(port)
+        …
+        assert program.stop() == 0
+
+What a program has printed is shown when the test that used it fails (see `conftest.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[2]
+MESH = ROOT / "hms_addons" / "mesh.py"
+
+START = 40.0
+"""Seconds for a program to be ready: mitmproxy alone takes three on a busy machine."""
+
+STARTED: list[Program] = []
+"""Programs whose output a failing test should show."""
+
+
+class Program:
+    """A running process.
+
+    Args:
+        command: what to run; found on PATH, where this environment comes first.
+        env: variables to add.
+        cwd: folder to run it in.
+    """
+
+    def __init__(
+        self,
+        *command: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = " ".join(Path(word).name for word in command[:4])
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("HMS_")}
+        self._process = subprocess.Popen(
+            command,
+            env={**clean, "PYTHONUNBUFFERED": "1", **(env or {})},
+            cwd=cwd or ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._shown = 0
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
+        self._reader.start()
+        STARTED.append(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end()
+
+    def _read(self, lines: IO[str]) -> None:
+        with lines:
+            for line in lines:
+                with self._changed:
+                    self._lines.append(line)
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    # -- what it says ---------------------------------------------------------------------------
+
+    @property
+    def output(self) -> str:
+        """All it has printed so far."""
+        with self._changed:
+            return "".join(self._lines)
+
+    def mark(self) -> None:
+        """A new test begins: what was printed before is not shown when it fails."""
+        self._shown = len(self._lines)
+
+    @property
+    def recent(self) -> str:
+        """What it has printed since the last `mark`."""
+        with self._changed:
+            return "".join(self._lines[self._shown :])
+
+    def wait_for(self, text: str, timeout: float = START, *, after: int = 0) -> None:
+        """Wait until it has printed `text` (in its output from character `after` on).
+
+        Raises:
+            AssertionError: it has not, or it has ended without.
+        """
+
+        def said() -> bool:
+            return text in "".join(self._lines)[after:]
+
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: said() or not self._reader.is_alive() or self.ended, timeout
+            )
+        assert done, f"{self.name} has not said {text!r} in {timeout:g} s:\n{self.output}"
+        if not said():
+            self._reader.join(5)
+        assert said(), f"{self.name} has ended without saying {text!r}:\n{self.output}"
+
+    def wait_listening(self, *ports: int) -> None:
+        """Wait until something accepts connections on each of `ports`."""
+        for port in ports:
+            until = time.monotonic() + START
+            while not accepts(port):
+                assert not self.ended, f"{self.name} has ended:\n{self.output}"
+                assert time.monotonic() < until, f"nothing listens on {port}:\n{self.output}"
+                self._pause(0.02)
+
+    def _pause(self, seconds: float) -> None:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+
+    # -- its life -------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """It runs no more."""
+        return self._process.poll() is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = START) -> int:
+        """Wait for its end; its exit code."""
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{self.name} has not ended in {timeout:g} s:\n{self.output}"
+            ) from None
+        self._reader.join(5)
+        return code
+
+    def stop(self) -> int:
+        """End it as a service manager would; its exit code."""
+        self._process.terminate()
+        return self.wait()
+
+    def end(self) -> None:
+        """See to it that it is gone. Idempotent."""
+        if not self.ended:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+        self._reader.join(10)
+
+    @property
+    def rss(self) -> int:
+        """Bytes of memory it has resident now; of Linux's /proc."""
+        status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1]) * 1024
+
+    @property
+    def open_sockets(self) -> int:
+        """Sockets it has open; of Linux's /proc."""
+        found = 0
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                found += str(entry.readlink()).startswith("socket:")
+            except OSError:
+                continue
+        return found
+
+
+# -- the mesh's own programs -------------------------------------------------------------------
+
+
+def hms_sidecar(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Program:
+    """`hms sidecar ARGUMENTS` without an admin port, unless they name one."""
+    admin = () if "--admin" in arguments else ("--admin", "off")
+    return Program("hms", "sidecar", *admin, *arguments, env=env)
+
+
+def mitmdump_mesh(
+    *configs: Path,
+    options: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> Program:
+    """`mitmdump -s hms_addons/mesh.py` with these configuration files, and no admin port."""
+    return Program(
+        "mitmdump",
+        *("-s", MESH, "-n", "--set", f"hms_config={','.join(map(str, configs))}"),
+        *("--set", "hms_admin=off"),
+        *options,
+        env=env,
+    )
+
+
+def mitmdump_reverse(
+    app_port: int,
+    *ports: int,
+    config: Path,
+    env: Mapping[str, str] | None = None,
+) -> Program:
+    """mitmdump with stock `reverse:` modes on `ports`: what the native lane serves."""
+    modes = [
+        word
+        for port in ports
+        for word in ("--mode", f"reverse:http://127.0.0.1:{app_port}@127.0.0.1:{port}")
+    ]
+    return Program(
+        "mitmdump",
+        *modes,
+        *("-s", MESH, "--set", f"hms_config={config}", "--set", "hms_admin=off"),
+        env=env,
+    )
+
+
+# -- ports -------------------------------------------------------------------------------------
+
+_rng = random.Random()
+_given: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now, below the range that outgoing connections take theirs of."""
+    while True:
+        port = _rng.randrange(18_000, 32_000)
+        if port in _given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
+
+
+def accepts(port: int) -> bool:
+    """Something takes connections on `port`."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def eventually(check: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+    """Look until `check()` is true, in a process whose inside cannot be waited for.
+
+    Raises:
+        AssertionError: it is not, after `timeout` seconds.
+    """
+    until = time.monotonic() + timeout
+    nobody = threading.Event()
+    while not check():
+        assert time.monotonic() < until, f"not after {timeout:g} s: {what}"
+        nobody.wait(0.02)
