@@ -73,7 +73,7 @@ class FlowEvents:
         )
 
     async def fire(self, listeners: Listeners, data: Any) -> None:
-        """Call `listeners` with `data` (a connection, or a connection hook's data)."""
+        """Call `listeners` with `data` (a connection, a connection hook's data, or flows)."""
         for listener in listeners:
             try:
                 result = listener(data)
@@ -87,10 +87,8 @@ class FlowEvents:
     async def fire_flow(self, listeners: Listeners, flow: HTTPFlow) -> None:
         """Call `listeners` with a flow, tell views that it changed, wait while it is intercepted."""
         await self.fire(listeners, flow)
-        for listener in self.update:
-            result = listener([flow])
-            if result is not None and inspect.isawaitable(result):
-                await result
+        if self.update:
+            await self.fire(self.update, [flow])
         if flow.intercepted:
             await flow.wait_for_resume()
 
