@@ -1,0 +1,149 @@
+"""What a request may bring across a hop, and what the hop adds."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hms_addons.config.snapshot import HeaderNames
+from hms_addons.engine.framing import index_fields
+from hms_addons.engine.hygiene import Hygiene, own_fields
+
+if TYPE_CHECKING:
+    from hms_addons.http_message import Fields
+
+OWNED = HeaderNames().all
+HYGIENE = Hygiene(OWNED)
+OWN = own_fields("10.0.0.7", "http")
+PEER = "spiffe://mpsa.mil/svc/claims-svc"
+
+
+def clean(*fields: tuple[bytes, bytes], peer: str | None = None) -> dict[bytes, bytes]:
+    return index_fields(clean_fields(fields, peer))
+
+
+def clean_fields(fields: Fields, peer: str | None = None) -> Fields:
+    return HYGIENE.clean(fields, index_fields(fields), OWN, b"id-1", peer=peer)
+
+
+def test_what_every_request_gets() -> None:
+    found = clean((b"Host", b"auth-svc.svc"))
+    assert found[b"host"] == b"auth-svc.svc"
+    assert found[b"via"] == b"1.1 hms"
+    assert found[b"x-forwarded-for"] == b"10.0.0.7"
+    assert found[b"x-forwarded-proto"] == b"http"
+    assert found[b"x-forwarded-host"] == b"auth-svc.svc"
+    assert found[b"x-request-id"] == b"id-1"
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", found[b"traceparent"])
+
+
+def test_what_the_caller_sent_of_those_is_kept() -> None:
+    parent = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+    found = clean((b"Host", b"a"), (b"X-Request-ID", b"mine"), (b"traceparent", parent))
+    assert found[b"x-request-id"] == b"mine"
+    assert found[b"traceparent"] == parent
+
+
+@pytest.mark.parametrize("peer", [None, PEER])
+@pytest.mark.parametrize("name", OWNED)
+def test_nobody_may_supply_what_the_mesh_owns(name: bytes, peer: str | None) -> None:
+    for spelling in (name, name.upper(), name.replace(b"-", b"_"), name.replace(b"-", b"_", 1)):
+        assert spelling.lower() not in clean((b"Host", b"a"), (spelling, b"ADMIN"), peer=peer)
+
+
+@given(st.sampled_from(OWNED), st.data())
+def test_no_mix_of_dashes_underscores_and_case_gets_through(
+    name: bytes, data: st.DataObject
+) -> None:
+    spelled = bytes(
+        data.draw(st.sampled_from(b"-_"))
+        if byte in b"-_"
+        else data.draw(st.sampled_from(bytes([byte]).lower() + bytes([byte]).upper()))
+        for byte in name
+    )
+    assert all(
+        value != b"forged" for _, value in clean_fields(((b"Host", b"a"), (spelled, b"forged")))
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Connection", b"Keep-Alive", b"TE", b"Trailer", b"Transfer-Encoding", b"Upgrade",
+        b"Proxy-Connection", b"Proxy-Authorization", b"HTTP2-Settings", b"Content-Length",
+        b"Expect", b"X-Forwarded-Client-Cert",
+    ],
+)  # fmt: skip
+def test_hop_by_hop_fields_end_here(name: bytes) -> None:
+    assert name.lower() not in clean((b"Host", b"a"), (name, b"x"))
+
+
+def test_fields_that_connection_names_end_here() -> None:
+    found = clean((b"Host", b"a"), (b"Connection", b"close, X-Hop ,x-other"), (b"X-Hop", b"1"),
+                  (b"X-Other", b"2"), (b"X-Stays", b"3"))  # fmt: skip
+    assert b"x-hop" not in found
+    assert b"x-other" not in found
+    assert found[b"x-stays"] == b"3"
+
+
+def test_connection_cannot_take_away_what_is_authorised() -> None:
+    found = clean(
+        (b"Host", b"a"), (b"Authorization", b"t"), (b"Connection", b"authorization, host")
+    )
+    assert found[b"authorization"] == b"t"
+    assert found[b"host"] == b"a"
+
+
+def test_lists_are_continued_and_single_values_believed_from_a_peer_only() -> None:
+    fields = (
+        (b"Host", b"inner"),
+        (b"Via", b"1.1 edge"),
+        (b"X-Forwarded-For", b"1.2.3.4"),
+        (b"X-Forwarded-Proto", b"https"),
+        (b"X-Forwarded-Host", b"www.example"),
+        (b"Forwarded", b"for=1.2.3.4"),
+    )
+    stranger, friend = clean(*fields), clean(*fields, peer=PEER)
+    for found in (stranger, friend):
+        assert found[b"via"] == b"1.1 edge, 1.1 hms"
+        assert found[b"x-forwarded-for"] == b"1.2.3.4, 10.0.0.7"
+        assert found[b"forwarded"] == b"for=1.2.3.4, for=10.0.0.7"
+    assert stranger[b"x-forwarded-proto"] == b"http"
+    assert stranger[b"x-forwarded-host"] == b"inner"
+    assert friend[b"x-forwarded-proto"] == b"https"
+    assert friend[b"x-forwarded-host"] == b"www.example"
+
+
+def test_an_upgrade_is_asked_for_anew() -> None:
+    fields = ((b"Host", b"a"), (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"))
+    sent = HYGIENE.clean(fields, index_fields(fields), OWN, b"id", peer=None, upgrade=b"websocket")
+    found = index_fields(sent)
+    assert found[b"connection"] == b"Upgrade"
+    assert found[b"upgrade"] == b"websocket"
+
+
+def test_trailers_that_matter_do_not_pass() -> None:
+    kept = HYGIENE.clean_trailers(
+        (
+            (b"X-Checksum", b"1"),
+            (b"X-Caller-Role", b"ADMIN"),
+            (b"x_caller_role", b"ADMIN"),
+            (b"Authorization", b"t"),
+            (b"Host", b"evil"),
+            (b"Content-Length", b"3"),
+            (b"Transfer-Encoding", b"chunked"),
+        )
+    )
+    assert kept == ((b"X-Checksum", b"1"),)
+
+
+def test_other_owned_names() -> None:
+    hygiene = Hygiene((b"X-Rolle",))
+    fields = ((b"Host", b"a"), (b"X-Rolle", b"CHEF"), (b"X-Caller-Role", b"kept"))
+    found = index_fields(hygiene.clean(fields, index_fields(fields), OWN, b"id", peer=None))
+    assert b"x-rolle" not in found
+    assert found[b"x-caller-role"] == b"kept"

@@ -1,0 +1,87 @@
+"""Where a request becomes the mesh's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mitmproxy.connection import Client
+
+from hms_addons.config.snapshot import Direction
+from hms_addons.engine.connection_context import ConnectionContext
+from hms_addons.engine.framing import index_fields
+from hms_addons.engine.hygiene import Hygiene
+from hms_addons.engine.intake import take_over
+from tests.fakes.exchange import make_exchange, make_listener
+
+if TYPE_CHECKING:
+    from hms_addons.exchange import Exchange
+
+
+def taken(
+    target: bytes, *fields: tuple[bytes, bytes], direction: Direction = Direction.OUTBOUND
+) -> Exchange:
+    exchange = make_exchange(listener=make_listener(direction=direction))
+    data: Any = exchange.flow.request.data
+    data.path = target
+    data.headers.fields = fields or ((b"Host", b"localhost:15001"),)
+    client = Client(peername=("127.0.0.1", 4), sockname=("127.0.0.1", 15001))
+    context = ConnectionContext(client, tls=False)
+    head = index_fields(data.headers.fields)
+    take_over(exchange, head, context, Hygiene(exchange.snapshot.headers.all))
+    return exchange
+
+
+def test_the_service_in_the_query_is_the_meshs_own() -> None:
+    exchange = taken(b"/verify-id?a=1&host=auth-svc.svc&b=2")
+    assert exchange.service == "auth-svc"
+    assert exchange.query == "a=1&b=2"
+    assert exchange.flow.request.path == "/verify-id?a=1&b=2"
+    assert exchange.flow.request.headers["Host"] == "auth-svc.svc"
+    assert exchange.flow.request.headers["X-Forwarded-Host"] == "localhost:15001"
+
+
+def test_a_host_that_is_no_service_is_the_apps() -> None:
+    exchange = taken(b"/x?host=example.com")
+    assert exchange.service is None
+    assert exchange.flow.request.path == "/x?host=example.com"
+
+
+def test_the_service_in_the_host_header() -> None:
+    exchange = taken(b"/x", (b"Host", b"Auth-SVC.svc:15001"))
+    assert exchange.service == "auth-svc"
+
+
+def test_inbound_names_no_service() -> None:
+    exchange = taken(b"/x?host=other.svc", (b"Host", b"auth-svc.svc"), direction=Direction.INBOUND)
+    assert exchange.service is None
+    assert exchange.query == "host=other.svc"
+
+
+def test_what_is_matched_is_what_is_sent() -> None:
+    exchange = taken(b"/a//b/../%61dmin?q=%2F")
+    assert exchange.path == "/a/admin"
+    assert exchange.flow.request.data.path == b"/a/admin?q=%2F"
+
+
+def test_the_authority_of_an_absolute_target_replaces_host() -> None:
+    exchange = taken(b"http://pay-svc.svc/refund", (b"Host", b"auth-svc.svc"))
+    assert exchange.service == "pay-svc"
+    assert exchange.flow.request.headers.get_all("Host") == ["pay-svc.svc"]
+    assert exchange.flow.request.path == "/refund"
+
+
+@pytest.mark.parametrize("target", [b"/a%2Fb", b"/a%00", b"/%zz", b"/a\\b", b"ftp://x/", b"*"])
+def test_a_bad_target_is_the_failure(target: bytes) -> None:
+    exchange = taken(target)
+    assert exchange.failure is not None
+    assert exchange.failure.status == 400
+    assert exchange.failure.close
+
+
+def test_the_request_id_is_the_callers_or_the_flows() -> None:
+    exchange = taken(b"/", (b"Host", b"a"), (b"X-Request-ID", b"r-1"))
+    assert exchange.request_id == "r-1"
+    exchange = taken(b"/")
+    assert exchange.request_id == exchange.flow.id
+    assert exchange.flow.request.headers["X-Request-ID"] == exchange.flow.id
