@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from hms_addons.errors import ExchangeFailed, Failure, Fault, Flag
+from hms_addons.errors import Flag
 from hms_addons.exchange import Attempt
 from hms_addons.hookspecs import hookimpl
-from hms_addons.upstream import request_encoder, retry
+from hms_addons.upstream import failures, retry
 from hms_addons.upstream.circuit_breaker import BreakerFullError, WaitTimeoutError
 from hms_addons.upstream.endpoint import EndpointState
-from hms_addons.upstream.outcome import FAULTS, STATUS_EQUIVALENT, Outcome, UpstreamError
+from hms_addons.upstream.outcome import STATUS_EQUIVALENT, Outcome, UpstreamError
+from hms_addons.upstream.request_encoder import UnsendableError, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -35,22 +36,9 @@ if TYPE_CHECKING:
 _STATUS_TEXT: Final = {status: str(status) for status in range(100, 600)}
 _SERVER_ERROR: Final = 500
 _HALF_OPEN: Final = EndpointState.HALF_OPEN
-_PROBE_RETRY_AFTER: Final = 1.0
-"""Seconds to ask for while the only hope is a probe that is under way."""
 _CLIENT_ERROR: Final = 400
 _TIMER_RESOLUTION: Final = 0.002
 """Seconds by which a timer may have run early."""
-
-_REMEDIES: Final = {
-    Outcome.CONNECT_FAILURE: "is the service running there, and may it be reached?",
-    Outcome.RESET_BEFORE_REQUEST: "try again",
-    Outcome.RESET: "see the service's own log; a request that may have been executed is repeated "
-    "only if its method is idempotent or it has an Idempotency-Key",
-    Outcome.TIMEOUT: "the route's per_try_timeout or timeout may be too short for this service",
-    Outcome.PROTOCOL_ERROR: "is it an HTTP/1.1 server, and is TLS expected on both sides?",
-    Outcome.REQUEST_BODY: "send the whole body",
-}
-"""What to do about a failure, for the detail of the answer."""
 
 
 class Resilience:
@@ -91,14 +79,10 @@ class Forwarding:
     def __init__(self, exchange: Exchange, manager: ClusterManager) -> None:
         route, spec = exchange.route, exchange.cluster
         if route is None or spec is None:
-            raise _failed(Fault.NO_ROUTE, "no route or cluster was chosen before the forward phase")
+            raise failures.no_route()
         cluster = manager.get(spec.name)
         if cluster is None:
-            raise _failed(
-                Fault.NO_HEALTHY_UPSTREAM,
-                f"route {route.name}: cluster {spec.name} has just been removed from the "
-                "configuration; send the request again",
-            )
+            raise failures.removed(route, spec.name)
         self._exchange = exchange
         self._manager = manager
         self._route: Route = route
@@ -113,44 +97,11 @@ class Forwarding:
         self._connection: Http1Connection | None = None
         self._probe = False
         self._retrying: tuple[CircuitBreaker, ...] = ()
-        self._upgrade = False
-        self._length: int | None = None
-        self._head = self._encode()
-        self._repeatable: bool | None = None  # decided when it is first asked
-
-    # -- the request ----------------------------------------------------------------------------
-
-    def _encode(self) -> bytes:
-        """The request's bytes: the head, and the body where that is held."""
-        exchange = self._exchange
-        data = exchange.flow.request.data
-        method = data.method
-        body = b""
-        if exchange.body is not None:
-            # Its length is as the caller announced, which the engine has seen to; the pump checks.
-            announced = exchange.head.get(b"content-length")
-            if announced is not None and announced.isdigit():
-                self._length = int(announced)
-                framing = b"Content-Length: %d\r\n" % self._length
-            else:
-                framing = request_encoder.CHUNKED
-        else:
-            body = data.content or b""
-            trailers = data.trailers.fields if data.trailers is not None else ()
-            if trailers:
-                framing = request_encoder.CHUNKED
-                if body:
-                    body = b"".join(request_encoder.encode_chunk(body))
-                body += request_encoder.encode_last_chunk(trailers)
-            else:
-                framing = request_encoder.content_length(method, len(body))
         try:
-            head, self._upgrade = request_encoder.encode_head(
-                method, data.path, data.headers.fields, framing
-            )
-        except request_encoder.UnsendableError as error:
-            raise _failed(Fault.PLUGIN_ERROR, f"{self._where()}: {error}") from error
-        return head + body if body else head
+            self._head, self._length, self._upgrade = encode_request(exchange)
+        except UnsendableError as error:
+            raise failures.unsendable(route, cluster, error) from error
+        self._repeatable: bool | None = None  # decided when it is first asked
 
     # -- the attempts ---------------------------------------------------------------------------
 
@@ -188,7 +139,7 @@ class Forwarding:
                     breaker.end_request()
                     raise
         except BreakerFullError as error:
-            raise self._overflow(error) from error
+            raise failures.overflow(self._route, self._cluster, error) from error
 
     def _hand_over(self, answer: Answer) -> bool:
         """Let the connection hold the request's slots if the response still streams."""
@@ -227,7 +178,9 @@ class Forwarding:
                 if answer is not None:
                     return answer
                 assert error is not None  # noqa: S101 - one of the two is there
-                raise self._lost(error) from error
+                raise failures.lost(
+                    self._exchange, error, timed_out=self._is_over(error)
+                ) from error
             retries += 1
             if answer is not None:
                 answer.release()
@@ -249,7 +202,7 @@ class Forwarding:
         exchange, cluster = self._exchange, self._cluster
         clock = self._manager.clock
         if not cluster.candidates and again is None:
-            raise self._no_endpoint()
+            raise failures.no_endpoint(self._route, self._cluster)
         route_breaker = self._route_breaker
         if route_breaker is not None or not self._breaker.try_connection():
             await self._wait_for_slot()
@@ -308,7 +261,7 @@ class Forwarding:
     def _choose(self, again: Endpoint | None) -> Endpoint:
         endpoint = again or self._cluster.pick(self._exchange, self._tried)
         if endpoint is None:
-            raise self._no_endpoint()
+            raise failures.no_endpoint(self._route, self._cluster)
         self._endpoint = endpoint
         self._exchange.endpoint = endpoint.address
         self._tried.append(endpoint)
@@ -349,9 +302,9 @@ class Forwarding:
             if held is not None:
                 held.end_connection()
             if isinstance(error, BreakerFullError):
-                raise self._overflow(error) from error
+                raise failures.overflow(self._route, self._cluster, error) from error
             if isinstance(error, WaitTimeoutError):
-                raise _failed(Fault.TIMEOUT, f"{self._where()}: {error}") from error
+                raise failures.waited_too_long(self._route, self._cluster, error) from error
             raise
 
     def _release_slot(self, endpoint: Endpoint | None) -> None:
@@ -444,55 +397,3 @@ class Forwarding:
             and deadline is not None
             and self._manager.clock.monotonic() >= deadline - _TIMER_RESOLUTION
         )
-
-    # -- failures -------------------------------------------------------------------------------
-
-    def _where(self) -> str:
-        return f"route {self._route.name}, cluster {self._cluster.name}"
-
-    def _overflow(self, error: BreakerFullError) -> ExchangeFailed:
-        return _failed(
-            Fault.OVERFLOW,
-            f"{self._where()}: {error}; send less at once, or raise the limit in circuit_breakers",
-        )
-
-    def _lost(self, error: UpstreamError) -> ExchangeFailed:
-        """What becomes of the exchange when an attempt was lost and there is no other."""
-        attempts = self._exchange.attempts
-        tries = ""
-        if len(attempts) > 1:
-            each = ", ".join(f"{attempt.endpoint} {attempt.outcome}" for attempt in attempts)
-            tries = f" ({len(attempts)} attempts: {each})"
-        if self._is_over(error):
-            remedy = f"the route's timeout is {self._route.timeout:g}s"
-        else:
-            remedy = _REMEDIES[error.outcome]
-        return _failed(
-            FAULTS[error.outcome],
-            f"{self._where()}: endpoint {self._exchange.endpoint}: {error.detail}{tries}; {remedy}",
-        )
-
-    def _no_endpoint(self) -> ExchangeFailed:
-        cluster = self._cluster
-        after = cluster.detector.retry_after()
-        if not cluster.endpoints:
-            return _failed(
-                Fault.NO_HEALTHY_UPSTREAM,
-                f"{self._where()}: the cluster has no endpoints; configure some, register an "
-                "instance of the service, or see whether its dns name resolves",
-            )
-        causes = "; ".join(
-            f"{endpoint.address} is {endpoint.state.value}"
-            + (f" ({endpoint.cause})" if endpoint.cause else "")
-            for endpoint in cluster.endpoints.values()
-        )
-        return _failed(
-            Fault.NO_HEALTHY_UPSTREAM,
-            f"{self._where()}: no endpoint is in use: {causes}; the first is tried again in "
-            f"{after or 0.0:.0f}s",
-            retry_after=after or _PROBE_RETRY_AFTER,
-        )
-
-
-def _failed(fault: Fault, detail: str, *, retry_after: float | None = None) -> ExchangeFailed:
-    return ExchangeFailed(Failure.of(fault, detail, retry_after=retry_after))

@@ -13,7 +13,8 @@ Nouns:
   `request_pump` and `upstream_tunnel` are its parts.
 - **Connector** (`connector`): makes connections, TCP or mutual TLS; the seam that tests replace.
 - **Resolver** (`dns`): follows host names.
-- **retry**, **outcome**: pure decisions, and the words they are made in.
+- **retry**, **outcome**, **failures**: pure decisions, the words they are made in, and the words in
+  which callers are told.
 
 Data flows: `addons/resilience` asks the cluster for an endpoint and its pool for a connection, sends
 the request on it and awaits the `Answer`. When the answer is whole, the connection goes back to its

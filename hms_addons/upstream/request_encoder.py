@@ -1,4 +1,4 @@
-"""A request's head as bytes, with the framing that its body really has.
+"""A request as bytes, with the framing that its body really has.
 
 Whatever framing fields the request carries are dropped: a person may have edited the body, a plugin
 may have replaced it, and a `Content-Length` that lies is how requests are smuggled. Nothing that
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
+    from hms_addons.exchange import Exchange
     from hms_addons.http_message import Fields
 
 CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
@@ -93,6 +94,40 @@ def _blame(fields: Fields) -> str:
                 "whoever set it (a plugin, a script, a person) must encode it"
             )
     return "a request header holds a line break or NUL"
+
+
+def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bool]:
+    """What is sent of an exchange before any streaming body.
+
+    Returns:
+        The head, with the body where that is held; the length a streaming body was announced with
+        (the pump sees to it that it is kept), None if it goes in chunks; whether an upgrade is
+        asked for.
+
+    Raises:
+        UnsendableError: as `encode_head`.
+    """
+    data = exchange.flow.request.data
+    length: int | None = None
+    body = b""
+    if exchange.body is not None:
+        announced = exchange.head.get(b"content-length")
+        framing = CHUNKED
+        if announced is not None and announced.isdigit():
+            length = int(announced)
+            framing = b"Content-Length: %d\r\n" % length
+    else:
+        body = data.content or b""
+        trailers = data.trailers.fields if data.trailers is not None else ()
+        if trailers:
+            framing = CHUNKED
+            if body:
+                body = b"".join(encode_chunk(body))
+            body += encode_last_chunk(trailers)
+        else:
+            framing = content_length(data.method, len(body))
+    head, upgrade = encode_head(data.method, data.path, data.headers.fields, framing)
+    return (head + body if body else head), length, upgrade
 
 
 def encode_chunk(data: bytes) -> tuple[bytes, bytes, bytes]:

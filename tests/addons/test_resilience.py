@@ -153,6 +153,14 @@ async def test_a_header_with_a_line_break_is_not_sent(make: Any) -> None:
     assert world.connector.attempts == []
 
 
+async def test_a_trailer_with_a_line_break_is_not_sent(make: Any) -> None:
+    world = make()
+    trailers = Headers(((b"X-Sum", b"9\r\n\r\nGET / HTTP/1.1"),))
+    failed = await failure(world, world.exchange(method="POST", content=b"x", trailers=trailers))
+    assert failed.flag is Flag.PE
+    assert world.connector.attempts == []
+
+
 async def test_head_gets_a_head(make: Any) -> None:
     world = make()
     world.peer().say(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")
