@@ -75,12 +75,15 @@ async def show_answer(exchange: Exchange, events: FlowEvents, now: float) -> Ans
     if shown is not response and not shown.stream:
         answer.release()
         exchange.answer = answer_of(shown)
-    elif data.headers.fields is not shown_fields or data.status_code != answer.status:
+    else:
         answer.status, answer.reason = data.status_code, data.reason
-        answer.fields = without_fields(data.headers.fields, _FRAMING)
-    if shown is response and not streaming and data.content is not content:
-        answer.body = data.content or b""
-        answer.length = len(answer.body)
+        if data.headers.fields is not shown_fields:
+            answer.fields = without_fields(data.headers.fields, _FRAMING)
+    if shown is response and not streaming:
+        answer.trailers = data.trailers.fields if data.trailers is not None else ()
+        if data.content is not content:
+            answer.body = data.content or b""
+            answer.length = len(answer.body)
     if streaming and callable(shown.stream) and isinstance(answer.body, BodyStream):
         answer.body = transformed(answer.body, shown.stream)
         answer.length = None
@@ -102,17 +105,18 @@ class _TransformedStream(BodyStream):
 
     async def read(self) -> bytes:
         """See `BodyStream.read`."""
-        while not self._chunks and not self._last:
+        while True:
+            while self._chunks:
+                if chunk := self._chunks.popleft():
+                    return chunk
+            if self._last:
+                return b""
             data = await self._source.read()
             self._last = not data
             # As in mitmproxy, the function is called once more with b"" at the end.
             result = self._function(data)
             self._chunks.extend([result] if isinstance(result, bytes) else list(result))
             self.trailers = self._source.trailers
-        while self._chunks:
-            if chunk := self._chunks.popleft():
-                return chunk
-        return b"" if self._last else await self.read()
 
     def close(self) -> None:
         """See `BodyStream.close`."""
