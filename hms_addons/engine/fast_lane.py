@@ -129,7 +129,7 @@ class FastLane:
         context = connection.context
         if context is not None:
             context.close(self._clock.wall())
-            if self._events.client_disconnected:
+            if self._events.client_disconnected and not self._tasks.closed:
                 self._tasks.start(
                     self._events.fire(self._events.client_disconnected, context.client),
                     "client_disconnected",
@@ -172,6 +172,8 @@ class FastLane:
                     if request.expect_continue:
                         connection.send_continue()
                     await self.chain.forward(exchange, self._upstream)
+                    if request.failure is not None:
+                        _blame_the_body(request.failure, exchange)
             answer = exchange.answer
             if answer is None or watched or self.chain.responds or type(answer.body) is not bytes:
                 await self._answer(connection, request, exchange)
@@ -185,6 +187,9 @@ class FastLane:
                 elif connection.flow_control.paused:
                     await connection.flow_control.drain()
         except asyncio.CancelledError:
+            # By the client's leaving; or a plugin awaited something that was cancelled. The latter's
+            # client would take the next answer for this one.
+            connection.abort()
             self._client_left(exchange)
             raise
         except ConnectionResetError:
@@ -224,11 +229,11 @@ class FastLane:
         events = self._events
         context: ConnectionContext = exchange.downstream
         if context.announced is not None:
-            await context.announced
+            await asyncio.shield(context.announced)
             context.announced = None
             if context.client.error:
-                connection.abort()
-                return False
+                message = f"an addon refused the connection: {context.client.error}"
+                raise ConnectionResetError(message)
         if not events.watched:
             return True
         flow = exchange.flow
@@ -248,7 +253,8 @@ class FastLane:
         """Show the answer to mitmproxy's addons, let plugins change it, write it."""
         flow = exchange.flow
         if was_killed(flow):
-            connection.abort()
+            await self._events.fire_flow(self._events.error, flow)
+            _kill(connection, exchange)
             return
         answer = exchange.answer
         if answer is None:
@@ -259,16 +265,21 @@ class FastLane:
             exchange.answer = answer
         if self._events.watched:
             answer = await flow_view.show_answer(exchange, self._events, self._clock.wall())
-            if answer is None:  # killed
-                connection.abort()
+            if answer is None:
+                _kill(connection, exchange)
                 return
-        await self.chain.respond(exchange)
-        answer = exchange.answer or answer
-        failure = exchange.failure
-        close = failure is not None and failure.close
-        exchange.bytes_out = await connection.respond(request, answer, close=close)
-        if answer.tunnel is not None:
-            await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
+        given = answer
+        try:
+            await self.chain.respond(exchange)
+            answer = exchange.answer or given
+            failure = exchange.failure
+            close = failure is not None and failure.close
+            exchange.bytes_out = await connection.respond(request, answer, close=close)
+            if answer.tunnel is not None:
+                await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
+        finally:
+            if exchange.answer is not given:
+                given.release()  # a plugin has put another in its place
 
     # -- how it may end -------------------------------------------------------------------------
 
@@ -294,19 +305,39 @@ class FastLane:
         if events.watched and not was_killed(exchange.flow):
             exchange.flow.error = flow_error(message)
             flow_view.annotate(exchange)
-            self._tasks.start(events.fire_flow(events.error, exchange.flow), "error event")
+            if not self._tasks.closed:
+                self._tasks.start(events.fire_flow(events.error, exchange.flow), "error event")
 
     def _end(self, connection: Http1Server, request: RequestHead, exchange: Exchange) -> None:
         self.in_flight -= 1
         stream = request.stream
         if stream is not None:
-            exchange.bytes_in = stream.received
+            exchange.bytes_in += stream.received
             if not stream.ended:
                 stream.close()
         else:
-            exchange.bytes_in = len(request.body or b"")
+            exchange.bytes_in += len(request.body or b"")
+        answer = exchange.answer
+        if answer is not None and type(answer.body) is not bytes:
+            answer.release()  # of no effect if it was read to its end
         exchange.flow.live = False
         self.chain.complete(exchange)
         if self._events.watched:
             flow_view.annotate(exchange)
         connection.finished(request)
+
+
+def _blame_the_body(found: Failure, exchange: Exchange) -> None:
+    """Forwarding failed because of what was wrong with the request's body: that is the answer."""
+    if exchange.failure is None:
+        return
+    exchange.failure = found
+    if exchange.answer is not None:
+        exchange.answer.release()
+        exchange.answer = None
+
+
+def _kill(connection: Http1Server, exchange: Exchange) -> None:
+    """A script, or a person in mitmweb, has called `flow.kill()`."""
+    exchange.fail(Fault.CLIENT_GONE, "the flow was killed: its connection is cut off")
+    connection.abort()

@@ -19,7 +19,7 @@ async def run_tunnel(
     """Carry bytes between the client and the upstream, with backpressure, until it is over.
 
     A side that says it has no more to send is told on; when either side breaks off, so is the other.
-    The bytes carried to the client are added to `exchange.bytes_out`.
+    The bytes carried are added to `exchange.bytes_in` and `bytes_out`.
 
     Args:
         connection: the client's, whose answer of 101 has been written.
@@ -41,6 +41,7 @@ async def run_tunnel(
     except (OSError, UpstreamError):
         connection.abort()
     finally:
+        exchange.bytes_in += incoming.received
         upwards.cancel()
         tunnel.close()
         incoming.close()
