@@ -1,0 +1,265 @@
+"""The seven phases fail closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hms_addons.config.snapshot import Cluster, WeightedCluster
+from hms_addons.engine.hook_chain import Hook, HookChain, local_answer
+from hms_addons.errors import ExchangeFailed, Failure, Fault, Flag
+from hms_addons.http_message import Answer
+from tests.fakes.exchange import make_exchange, make_route, make_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hms_addons.exchange import Exchange
+
+ROUTE = make_route()
+SNAPSHOT = make_snapshot(
+    clusters={
+        "auth-svc": Cluster(name="auth-svc", service="auth-svc"),
+        "auth-svc-v2": Cluster(name="auth-svc-v2", service="auth-svc"),
+    }
+)
+
+
+def chain(**hooks: Callable[..., Any] | list[Callable[..., Any]]) -> HookChain:
+    """A chain whose route and forward phases work, but for `hooks`."""
+    given: dict[str, Any] = {
+        "route": lambda _exchange: ROUTE,
+        "forward": lambda _exchange, _upstream: Answer(200, b"OK", ()),
+        **hooks,
+    }
+    compiled = {
+        f"hms_{name}": [
+            Hook(call, f"plugin-{number}", f"hms_{name}")
+            for number, call in enumerate(calls if isinstance(calls, list) else [calls])
+        ]
+        for name, calls in given.items()
+    }
+    return HookChain(compiled, Random(1))
+
+
+def fresh() -> Exchange:
+    exchange = make_exchange(snapshot=SNAPSHOT)
+    exchange.route = None
+    return exchange
+
+
+async def run(made: HookChain, exchange: Exchange | None = None) -> Exchange:
+    exchange = exchange or fresh()
+    await made.decide(exchange)
+    if exchange.failure is None:
+        await made.forward(exchange, None)
+    await made.respond(exchange)
+    made.complete(exchange)
+    return exchange
+
+
+def raises(*_: Any) -> None:
+    message = "s3cret"
+    raise RuntimeError(message)
+
+
+async def raises_later(*_: Any) -> None:
+    await asyncio.sleep(0)
+    raises()
+
+
+async def test_all_is_well() -> None:
+    exchange = await run(chain())
+    assert exchange.failure is None
+    assert exchange.permit is not None
+    assert exchange.route is ROUTE
+    assert exchange.cluster is SNAPSHOT.clusters["auth-svc"]
+    assert exchange.answer is not None
+    assert exchange.answer.status == 200
+
+
+@pytest.mark.parametrize("broken", [raises, raises_later])
+@pytest.mark.parametrize("phase", ["identify", "route", "authorize", "prepare", "forward"])
+async def test_a_plugin_that_raises_refuses(phase: str, broken: Any) -> None:
+    forwarded: list[Any] = []
+
+    def forward(_exchange: Exchange, _upstream: Any) -> Answer:
+        forwarded.append(1)
+        return Answer(200, b"OK", ())
+
+    made = chain(**{"forward": forward, phase: broken})
+    exchange = await run(made)
+    assert exchange.failure is not None
+    assert exchange.failure.status == 500
+    assert exchange.failure.flag is Flag.PE
+    assert "plugin-0" in exchange.failure.detail
+    assert f"hms_{phase}" in exchange.failure.detail
+    assert "s3cret" not in exchange.failure.detail
+    assert exchange.permit is None
+    assert not forwarded
+    assert made.errors == {("plugin-0", f"hms_{phase}"): 1}
+
+
+@pytest.mark.parametrize("broken", [raises, raises_later])
+async def test_hms_respond_that_raises_is_counted_and_passed_over(broken: Any) -> None:
+    def stamp(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.status = 299
+
+    made = chain(respond=[broken, stamp])
+    exchange = await run(made)
+    assert exchange.answer is not None
+    assert exchange.answer.status == 299
+    assert made.errors["plugin-0", "hms_respond"] == 1
+
+
+async def test_hms_complete_that_raises_or_is_async_is_counted() -> None:
+    seen: list[Exchange] = []
+    made = chain(complete=[raises, raises_later, seen.append])
+    exchange = await run(made)
+    assert seen == [exchange]
+    assert sum(made.errors.values()) == 2
+
+
+@pytest.mark.parametrize("phase", ["identify", "authorize", "prepare"])
+async def test_a_denial_ends_the_phases(phase: str) -> None:
+    later: list[str] = []
+
+    def deny(exchange: Exchange) -> None:
+        exchange.deny(403, "RBAC", "not today")
+
+    made = chain(**{phase: [deny, lambda _exchange: later.append("same phase")]})
+    exchange = await run(made)
+    assert exchange.failure is not None
+    assert exchange.failure.detail == "not today"
+    assert exchange.permit is None
+    assert not later
+
+
+async def test_forward_goes_nowhere_without_a_permit() -> None:
+    exchange = fresh()
+    await chain().forward(exchange, None)
+    assert exchange.answer is None
+    assert exchange.failure is not None
+    assert exchange.failure.flag is Flag.PE
+
+
+async def test_a_permit_is_only_made_after_every_plugin_has_agreed() -> None:
+    permits: list[Any] = []
+    made = chain(
+        authorize=[lambda exchange: permits.append(exchange.permit)] * 2,
+        prepare=lambda exchange: permits.append(exchange.permit),
+    )
+    await run(made)
+    assert permits == [None, None, None]
+
+
+async def test_the_first_route_wins_and_no_route_is_a_404() -> None:
+    other = make_route("pay-svc")
+    made = chain(route=[lambda _: None, lambda _: other, lambda _: ROUTE])
+    exchange = make_exchange(
+        snapshot=make_snapshot(clusters={"pay-svc": Cluster(name="pay-svc", service="pay-svc")})
+    )
+    assert (await run(made, exchange)).route is other
+    lost = await run(chain(route=lambda _: None))
+    assert lost.failure is not None
+    assert (lost.failure.status, lost.failure.flag) == (404, Flag.NR)
+
+
+async def test_what_is_no_route_is_the_plugins_error() -> None:
+    exchange = await run(chain(route=lambda _: "auth-svc"))
+    assert exchange.failure is not None
+    assert exchange.failure.flag is Flag.PE
+    assert "plugin-0" in exchange.failure.detail
+
+
+async def test_clusters_are_chosen_by_weight() -> None:
+    route = make_route(
+        clusters=(
+            WeightedCluster(cluster="auth-svc", weight=90),
+            WeightedCluster(cluster="auth-svc-v2", weight=10),
+        )
+    )
+    made = chain(route=lambda _: route)
+    names = []
+    for _ in range(400):
+        exchange = fresh()
+        await made.decide(exchange)
+        assert exchange.cluster is not None
+        names.append(exchange.cluster.name)
+    assert 15 <= names.count("auth-svc-v2") <= 75
+
+
+async def test_a_failure_to_forward_may_be_answered_by_a_fallback() -> None:
+    failure = Failure.of(Fault.NO_HEALTHY_UPSTREAM, "all gone", retry_after=3)
+
+    async def forward(_exchange: Exchange, _upstream: Any) -> Answer:
+        raise ExchangeFailed(failure)
+
+    async def stale(_exchange: Exchange, told: Failure) -> Answer:
+        assert told is failure
+        return Answer(200, b"OK", (), b"stale")
+
+    exchange = await run(chain(forward=forward, fallback=[raises, stale]))
+    assert exchange.failure is failure
+    assert exchange.answer is not None
+    assert exchange.answer.body == b"stale"
+    unanswered = await run(chain(forward=forward, fallback=lambda *_: None))
+    assert unanswered.answer is not None
+    assert unanswered.answer.status == 503
+    assert (b"Retry-After", b"3") in unanswered.answer.fields
+
+
+async def test_a_refusal_has_no_fallback() -> None:
+    asked: list[Any] = []
+    made = chain(
+        authorize=lambda exchange: exchange.deny(403, "RBAC", "no"),
+        fallback=lambda *arguments: asked.append(arguments),
+    )
+    await run(made)
+    assert not asked
+
+
+async def test_cancellation_passes_through() -> None:
+    async def forever(_exchange: Exchange) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    exchange = fresh()
+    task = asyncio.create_task(chain(authorize=forever).decide(exchange))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert exchange.permit is None
+    assert exchange.failure is None
+
+
+def test_pick_endpoint_takes_the_first_and_refuses_on_error() -> None:
+    made = chain(pick_endpoint=[lambda *_: None, lambda _exchange, candidates: candidates[1]])
+    assert made.picks_endpoints
+    assert made.pick_endpoint(fresh(), ["a", "b"]) == "b"
+    with pytest.raises(ExchangeFailed) as failed:
+        chain(pick_endpoint=raises).pick_endpoint(fresh(), ["a"])
+    assert failed.value.failure.flag is Flag.PE
+
+
+async def test_a_plugin_that_always_fails_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = chain(identify=raises)
+    with caplog.at_level(logging.ERROR):
+        for _ in range(100):
+            await made.decide(fresh())
+    assert made.errors["plugin-0", "hms_identify"] == 100
+    assert len(caplog.records) == 7  # at 1, 2, 4, … 64
+
+
+def test_an_exchange_that_ended_without_an_answer_still_gets_one() -> None:
+    exchange = fresh()
+    answer = local_answer(exchange)
+    assert answer.status == 500
+    assert answer.local
