@@ -104,6 +104,11 @@ class BodyStream:
         """True once the producer has finished without failing."""
         return self._ended and self._error is None
 
+    @property
+    def paused(self) -> bool:
+        """The producer has been asked to stop, and not yet to go on."""
+        return self._paused
+
     def feed(self, data: bytes) -> None:
         """Producer: more bytes. After the end, or after `close`, they are dropped."""
         if self._ended:

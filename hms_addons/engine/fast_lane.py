@@ -146,7 +146,9 @@ class FastLane:
             failure.detail,
         )
 
-    async def handle(self, connection: Http1Server, request: RequestHead) -> None:
+    async def handle(  # noqa: PLR0912 - flat: a call per step costs
+        self, connection: Http1Server, request: RequestHead
+    ) -> None:
         """See `Lane`: serve one request, whatever happens."""
         binding = self.binding
         context: ConnectionContext = connection.context
@@ -160,9 +162,7 @@ class FastLane:
         self.in_flight += 1
         try:
             watched = self._events.watched
-            if (not watched and context.announced is None) or await self._before(
-                connection, request, exchange
-            ):
+            if (not watched and context.announced is None) or await self._before(request, exchange):
                 # Indexed again where somebody may have edited them.
                 head = index_fields(flow.request.data.headers.fields) if watched else request.head
                 take_over(exchange, head, context, binding.hygiene, request.upgrade)
@@ -172,10 +172,14 @@ class FastLane:
                     if request.expect_continue:
                         connection.send_continue()
                     await self.chain.forward(exchange, self._upstream)
-                    if request.failure is not None:
-                        _blame_the_body(request.failure, exchange)
             answer = exchange.answer
-            if answer is None or watched or self.chain.responds or type(answer.body) is not bytes:
+            if (
+                answer is None
+                or watched
+                or self.chain.responds
+                or request.failure is not None
+                or type(answer.body) is not bytes
+            ):
                 await self._answer(connection, request, exchange)
             else:
                 failure = exchange.failure
@@ -222,9 +226,7 @@ class FastLane:
             flow_view.set_trailers(flow.request, request.trailers)
         return flow
 
-    async def _before(
-        self, connection: Http1Server, request: RequestHead, exchange: Exchange
-    ) -> bool:
+    async def _before(self, request: RequestHead, exchange: Exchange) -> bool:
         """Show the request to mitmproxy's addons. False if one of them has answered or killed it."""
         events = self._events
         context: ConnectionContext = exchange.downstream
@@ -256,6 +258,8 @@ class FastLane:
             await self._events.fire_flow(self._events.error, flow)
             _kill(connection, exchange)
             return
+        if request.failure is not None:
+            _blame_the_body(request.failure, exchange)
         answer = exchange.answer
         if answer is None:
             if flow.response is not None:

@@ -569,7 +569,10 @@ class Http1Server(asyncio.Protocol):
             limits = self._limits = self.lane.limits
             self._timer.set(now + (limits.head_timeout if self._in_head else limits.idle_timeout))
         if self._reading_paused and len(self._pending) < PIPELINE // 2:
-            self._resume_reading()
+            receiving = self._receiving
+            # Not if it is the body of a later request that waits to be taken.
+            if receiving is None or receiving.stream is None or not receiving.stream.paused:
+                self._resume_reading()
 
     def _continue(self) -> None:
         if self._task is None and self._pending and not self.transport.is_closing():

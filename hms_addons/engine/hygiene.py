@@ -38,8 +38,11 @@ _FORWARDING = frozenset(
     {b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"}
 )
 
-_PROTECTED = frozenset({b"host", b"authorization", b"content-type", b"cookie"})
-"""Fields that a `Connection` header cannot have removed: that would change what is authorised."""
+_PROTECTED = frozenset(
+    {b"host", b"authorization", b"content-type", b"cookie", b"x-request-id", b"traceparent"}
+)
+"""Fields that a `Connection` header cannot have removed: that would change what is authorised, or
+leave the request without what every request has."""
 
 
 class Hygiene:
@@ -52,8 +55,8 @@ class Hygiene:
     __slots__ = ("_drop",)
 
     def __init__(self, owned: tuple[bytes, ...]) -> None:
-        spellings = {spelling for name in owned for spelling in _spellings(name.lower())}
-        self._drop = _ALWAYS | spellings | _FORWARDING
+        names = {name.lower() for name in owned} | _FORWARDING | {b"x-forwarded-client-cert"}
+        self._drop = _ALWAYS | {spelling for name in names for spelling in _spellings(name)}
 
     def clean(
         self,
