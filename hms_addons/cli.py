@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hms_addons.bootstrap import DEFAULT_ADMIN, parse_admin
 from hms_addons.errors import MeshError
 from hms_addons.identity.svid import iso_time
+
+if TYPE_CHECKING:
+    from hms_addons.control.ca.offline import InitResult, IssueResult
 
 app = typer.Typer(
     name="hms",
@@ -51,6 +54,17 @@ def _fail(message: str, code: int = FAILED) -> typer.Exit:
 
 def _print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _print_result(result: InitResult | IssueResult) -> None:
+    """A result's fields; what is no number as text."""
+    values = {field.name: getattr(result, field.name) for field in fields(result)}
+    _print_json(
+        {
+            name: value if isinstance(value, int | float) else str(value)
+            for name, value in values.items()
+        }
+    )
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -197,7 +211,7 @@ def certs_init(
     except CaError as error:
         raise _fail(str(error)) from None
     if as_json:
-        _print_json({name: str(value) for name, value in asdict(made).items()})
+        _print_result(made)
         return
     sys.stdout.write(
         f"CA of {made.trust_domain} in {folder}\n"
@@ -233,7 +247,7 @@ def certs_issue(
     except CaError as error:
         raise _fail(str(error)) from None
     if as_json:
-        _print_json({name: str(value) for name, value in asdict(made).items()})
+        _print_result(made)
         return
     sys.stdout.write(
         f"SVID {made.spiffe_id}, valid until {iso_time(made.not_after)}\n"

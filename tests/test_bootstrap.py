@@ -1,0 +1,43 @@
+"""A sidecar's plugins, put together."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from hms_addons.bootstrap import build_plugins, parse_admin
+from hms_addons.errors import MeshError
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("127.0.0.1:15000", ("127.0.0.1", 15000)),
+        ("off", None),
+        (":0", ("127.0.0.1", 0)),
+        ("[::1]:8", ("::1", 8)),
+    ],
+)
+def test_an_admin_address(value: str, expected: tuple[str, int] | None) -> None:
+    assert parse_admin(value) == expected
+
+
+@pytest.mark.parametrize("value", ["", "15000", "localhost:", "a:b", "a:70000", "on"])
+def test_what_is_no_admin_address_is_explained(value: str) -> None:
+    with pytest.raises(MeshError, match="give host:port.*or off"):
+        parse_admin(value)
+
+
+def test_the_built_ins_come_first_and_in_order() -> None:
+    built_in = ["mtls", "rbac", "routing", "governance", "resilience"]
+    plugins = build_plugins(None, Random(1))
+    assert plugins.names[: len(built_in)] == built_in
+    assert "admin" not in plugins.names
+    assert all(plugins.sources[name] == "built-in" for name in built_in)
+    assert "admin" in build_plugins(("127.0.0.1", 0), Random(1)).names
+
+
+def test_identity_is_known_before_it_is_judged() -> None:
+    hooks = [hook.plugin for hook in build_plugins(None, Random(1)).hooks("hms_identify")]
+    assert hooks.index("mtls") < hooks.index("rbac")
