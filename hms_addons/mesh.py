@@ -12,6 +12,7 @@ are served by the native lane, with the same chain. Options, each by `--set`:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -32,14 +33,18 @@ from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode  # noqa: E402
 from hms_addons.bootstrap import build_plugins, parse_admin  # noqa: E402
 from hms_addons.clock import SYSTEM_CLOCK  # noqa: E402
 from hms_addons.config.source import FileSource  # noqa: E402
-from hms_addons.engine.mode import MeshInstance, follow_addons, make_flow_events  # noqa: E402
+from hms_addons.engine.mode import (  # noqa: E402
+    MeshInstance,
+    MeshMode,
+    follow_addons,
+    make_flow_events,
+)
 from hms_addons.engine.native_lane import NativeLane  # noqa: E402
 from hms_addons.errors import MeshError  # noqa: E402
 from hms_addons.sidecar import DRAIN_GRACE, Sidecar  # noqa: E402
 from hms_addons.tasks import TaskSet  # noqa: E402
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from mitmproxy.addonmanager import Loader
@@ -72,6 +77,17 @@ class Mesh:
             "hms_admin", str, "127.0.0.1:15000", "Address of the mesh's admin port, or 'off'."
         )
         loader.add_option("hms_disable", str, "", "Mesh plugins to leave out, comma-separated.")
+        for library in ("httpx", "httpcore"):
+            # mitmproxy sets the root logger to debug; these would tell of every byte.
+            logging.getLogger(library).setLevel(logging.WARNING)
+        if not ctx.options.has_changed("mode"):
+            _forgo_default_mode()
+
+    def configure(self, updated: set[str]) -> None:
+        """mitmproxy event: options have changed; the mesh's own count when it starts."""
+        changed = sorted(name for name in updated if name.startswith("hms_"))
+        if self._task is not None and changed:
+            logger.warning("%s: used from the next start on", ", ".join(changed))
 
     def running(self) -> None:
         """mitmproxy event: start the sidecar."""
@@ -99,7 +115,9 @@ class Mesh:
             sys.exit(1)
 
     async def _start(self) -> None:
-        self._stock_modes = list(ctx.options.mode) if ctx.options.has_changed("mode") else []
+        self._stock_modes = [
+            spec for spec in ctx.options.mode if not isinstance(ProxyMode.parse(spec), MeshMode)
+        ]
         source = FileSource(
             _config_files(),
             SYSTEM_CLOCK,
@@ -114,6 +132,7 @@ class Mesh:
         )
         for addons in plugins.collect("hms_mitmproxy_addons"):
             ctx.master.addons.add(*addons)
+        _refuse_unknown_options()
         sidecar = self._sidecar = Sidecar(
             plugins,
             rng=rng,
@@ -191,6 +210,28 @@ class Mesh:
         if self._sidecar is not None:
             await self._sidecar.stop(grace)
             self._sidecar = None
+
+
+def _forgo_default_mode() -> None:
+    """Keep mitmproxy from opening its default, an open proxy on port 8080 of every address.
+
+    Nobody has asked for it, and the app may want that port. Scripts are loaded while mitmproxy
+    begins to open it (`Master.run`), so that is called off.
+    """
+    for task in asyncio.all_tasks():
+        if task.get_name() == "setup_servers":
+            task.cancel()
+            ctx.master.addons.get("proxyserver").servers._instances.clear()  # noqa: SLF001 - see above
+    ctx.options.update(mode=[])
+
+
+def _refuse_unknown_options() -> None:
+    """A misspelt `--set hms_…`, of which mitmproxy says nothing."""
+    for name in ctx.options.deferred:
+        if name.startswith("hms_"):
+            known = [option for option in ctx.options.keys() if option.startswith("hms_")]  # noqa: SIM118 - no dict
+            message = f"there is no option {name}; the mesh's are {', '.join(sorted(known))}"
+            raise MeshError(message)
 
 
 def _mode_of(listener: Listener) -> ProxyMode:

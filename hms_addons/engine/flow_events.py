@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from mitmproxy.flow import Flow
     from mitmproxy.http import HTTPFlow
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,24 @@ class FlowEvents:
         if self.update:
             await self.fire(self.update, [flow])
         if flow.intercepted:
-            await flow.wait_for_resume()
+            await resumed(flow)
+
+
+async def resumed(flow: Flow) -> None:
+    """Wait until an intercepted flow is resumed, or killed: for that mitmproxy wakes nobody."""
+    kill: Callable[[], None] = flow.kill
+
+    def wake_and_kill() -> None:
+        if flow.killable:
+            flow.resume()
+        kill()
+
+    flow.__dict__["kill"] = wake_and_kill
+    try:
+        await flow.wait_for_resume()
+    finally:
+        del flow.__dict__["kill"]
+        flow.intercepted = False  # also when the client would not wait
 
 
 EVENTS = tuple(FlowEvents.__annotations__)

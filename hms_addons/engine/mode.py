@@ -7,6 +7,7 @@ the sidecar, as part of its configuration transaction; the instance here adopts 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
 
 from mitmproxy.addonmanager import AddonManager  # noqa: TC002 - documents what is wrapped
@@ -47,6 +48,15 @@ class MeshMode(ProxyMode):
         """See `ProxyMode`."""
         return 15001
 
+    def get_state(self) -> str:
+        """See `ProxyMode`: in saved flows, a mode that mitmproxy without the mesh can read too."""
+        return f"regular@{self.custom_listen_host or ''}:{self.custom_listen_port or 0}"
+
+    def set_state(self, state: str) -> None:
+        """See `ProxyMode`: a flow that is reverted keeps its mode."""
+        if state != self.get_state():
+            super().set_state(state)  # type: ignore[no-untyped-call] # mitmproxy's
+
 
 class MeshInstance(ServerInstance[MeshMode]):
     """Adopts the sidecar's open listener for mitmproxy's list of servers."""
@@ -54,22 +64,24 @@ class MeshInstance(ServerInstance[MeshMode]):
     find: ClassVar[Callable[[str], PortListener | None]] = staticmethod(lambda _name: None)
     """The sidecar's open listener by name; set by the mesh addon while it runs."""
 
-    _listener: PortListener | None = None
+    _adopts = False
 
     @property
     def is_running(self) -> bool:
         """See `ServerInstance`."""
-        return self._listener is not None and self._listener.address is not None
+        return bool(self.listen_addrs)
 
     @property
     def listen_addrs(self) -> tuple[Address, ...]:
         """See `ServerInstance`."""
-        address = self._listener.address if self._listener is not None else None
-        return (address,) if address is not None else ()
+        # Asked anew: a mesh that is loaded again opens its listeners again.
+        listener = type(self).find(self.mode.data) if self._adopts else None
+        return (listener.address,) if listener is not None and listener.address else ()
 
     async def _start(self) -> None:
-        self._listener = type(self).find(self.mode.data)
-        if self._listener is None:
+        self._adopts = True
+        if not self.is_running:
+            self._adopts = False
             message = (
                 f"no listener '{self.mode.data}' is open: mesh modes follow the listeners of the "
                 "configuration (-s hms_addons/mesh.py --set hms_config=…)"
@@ -78,7 +90,7 @@ class MeshInstance(ServerInstance[MeshMode]):
 
     async def _stop(self) -> None:
         # The sidecar opens and closes its listeners; this was only their place in the list.
-        self._listener = None
+        self._adopts = False
 
     def make_top_layer(self, context: Context) -> NoReturn:  # noqa: ARG002 - its signature
         """Never called: connections go to the fast lane, not through mitmproxy's layers."""
@@ -90,7 +102,11 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
     """Keep `events` compiled from `manager`'s addons, whatever is loaded, reloaded or removed.
 
     mitmproxy has no signal for it, so the three methods that change its chain are wrapped, on this
-    one instance.
+    one instance. A script that is loaded again joins its loader only after `register` has returned,
+    so the chain is looked at once more in the loop's next turn.
+
+    Left out is mitmproxy's own `proxyserver`, which refuses connections to its own ports as loops:
+    an outbound listener may well be led to an inbound one beside it.
 
     Args:
         manager: mitmproxy's addon manager.
@@ -100,9 +116,11 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
     Returns:
         A function that ends it.
     """
+    loop = asyncio.get_running_loop()
 
     def recompile() -> None:
-        events.compile(manager.chain, own)
+        guard = manager.get("proxyserver")
+        events.compile([addon for addon in manager.chain if addon is not guard], own)
 
     def wrap(name: str) -> None:
         original = getattr(manager, name)
@@ -110,6 +128,7 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
         def changed(*args: object) -> object:
             result = original(*args)
             recompile()
+            loop.call_soon(recompile)
             return result
 
         setattr(manager, name, changed)

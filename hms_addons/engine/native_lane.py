@@ -21,6 +21,7 @@ from hms_addons.config.snapshot import Direction
 from hms_addons.engine import flow_view
 from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
+from hms_addons.engine.flow_events import resumed
 from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.intake import take_over
@@ -136,7 +137,7 @@ class NativeLane:
         """Wait out an interception here, so that what a person changes is still decided on."""
         if flow.intercepted:
             await self._addons.trigger_event(UpdateHook([flow]))
-            await flow.wait_for_resume()
+            await resumed(flow)
 
     def _binding(self, flow: HTTPFlow) -> Binding | None:
         """The listener this flow belongs to: as recorded, by its port, else the first outbound."""
