@@ -109,6 +109,7 @@ class Sidecar:
         self._placeholder = unconnected_server()
         self._lock = asyncio.Lock()
         self._started = False
+        self._plugins_started = False
         self.chain: HookChain = plugins.compile_chain(self._rng)
         if self.chain.picks_endpoints:
             self.upstream.pick_endpoint = self.chain.pick_endpoint
@@ -129,6 +130,7 @@ class Sidecar:
             PluginError: a plugin failed to start.
         """
         await self.apply(snapshot)
+        self._plugins_started = True  # even if one fails: those before it are to be shut down
         await self.plugins.startup(self)
         self._started = True
 
@@ -142,8 +144,9 @@ class Sidecar:
         )
         if cut:
             logger.warning("%d connections were cut off after %g s of grace", cut, grace)
-        if self._started:
-            self._started = False
+        self._started = False
+        if self._plugins_started:
+            self._plugins_started = False
             await self.plugins.shutdown()
         for listener, lane in self._admin:
             listener.close()

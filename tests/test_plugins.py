@@ -1,354 +1,341 @@
-"""The plugin manager: registration, order, the configuration vote, and every hook of the contract."""
-
 from __future__ import annotations
 
+import logging
 import sys
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.config.snapshot import Cluster
-from hms_addons.errors import ConfigError, ExchangeFailed, Failure, Fault
+from hms_addons.bootstrap import build_plugins
+from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
-from hms_addons.http_message import Answer
 from hms_addons.plugins import PluginError, PluginManager
-from tests.fakes.exchange import make_exchange, make_route, make_snapshot
+from tests.fakes.exchange import make_exchange, make_snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from hms_addons.engine.hook_chain import HookChain
+    from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Exchange
 
-ROUTE = make_route()
-CLUSTERS = {"auth-svc": Cluster(name="auth-svc", service="auth-svc")}
-
-
-def manager(*plugins: Any) -> PluginManager:
-    made = PluginManager()
-    for number, plugin in enumerate(plugins):
-        made.register(plugin, f"plugin-{number}", "test")
-    return made
-
-
-def chain(*plugins: Any) -> HookChain:
-    class Base:
-        @hookimpl(trylast=True)
-        def hms_route(self) -> Any:
-            return ROUTE
-
-        @hookimpl(trylast=True)
-        def hms_forward(self) -> Answer:
-            return Answer(200, b"OK", ())
-
-    return manager(*plugins, Base()).compile_chain(Random(1))
-
-
-async def run(made: HookChain) -> Exchange:
-    exchange = make_exchange(snapshot=make_snapshot(clusters=CLUSTERS))
-    await made.decide(exchange)
-    if exchange.failure is None:
-        await made.forward(exchange, "upstream")
-    await made.respond(exchange)
-    made.complete(exchange)
-    return exchange
-
-
-# -- one test per hook --------------------------------------------------------------------------
-
-
-def test_hms_configure_asks_every_plugin_and_names_who_refuses() -> None:
-    asked: list[tuple[str, Any]] = []
-
-    class Agrees:
-        @hookimpl
-        def hms_configure(self, snapshot: Any) -> None:
-            asked.append(("agrees", snapshot))
-
-    class Refuses:
-        @hookimpl
-        def hms_configure(self, snapshot: Any) -> None:
-            asked.append(("refuses", snapshot))
-            if snapshot.version == "2":
-                message = "plugins.stamp.header: not a header name"
-                raise ConfigError(message)
-
-    old, new = make_snapshot(version="1"), make_snapshot(version="2")
-    made = manager(Agrees(), Refuses())
-    made.configure(old, None)
-    with pytest.raises(ConfigError, match="plugin-1.*plugins.stamp.header"):
-        made.configure(new, old)
-    assert asked[-2:] == [("agrees", old), ("refuses", old)]  # all are back on the old one
-
-
-def test_hms_configure_that_crashes_refuses_too() -> None:
-    class Crashes:
-        @hookimpl
-        def hms_configure(self) -> None:
-            raise KeyError("x")
-
-    with pytest.raises(ConfigError, match=r"plugin-0.*KeyError"):
-        manager(Crashes()).configure(make_snapshot(), None)
-
-
-async def test_hms_startup_and_hms_shutdown_run_in_order_and_in_reverse() -> None:
-    calls: list[str] = []
-
-    class Worker:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        @hookimpl
-        async def hms_startup(self, mesh: Any) -> None:
-            calls.append(f"{self.name} starts with {mesh}")
-
-        @hookimpl
-        def hms_shutdown(self) -> None:
-            calls.append(f"{self.name} stops")
-            if self.name == "b":
-                raise RuntimeError
-
-    made = manager(Worker("a"), Worker("b"))
-    await made.startup("mesh")  # type: ignore[arg-type] # handed through
-    await made.shutdown()
-    assert calls == ["a starts with mesh", "b starts with mesh", "b stops", "a stops"]
-
-
-async def test_hms_startup_that_fails_ends_the_start() -> None:
-    class Broken:
-        @hookimpl
-        def hms_startup(self) -> None:
-            message = "no database"
-            raise OSError(message)
-
-    with pytest.raises(PluginError, match="plugin-0.*no database"):
-        await manager(Broken()).startup(None)  # type: ignore[arg-type] # it is not looked at
-
-
-async def test_hms_shutdown_is_awaited() -> None:
-    stopped: list[bool] = []
-
-    class Worker:
-        @hookimpl
-        async def hms_shutdown(self) -> None:
-            stopped.append(True)
-
-    await manager(Worker()).shutdown()
-    assert stopped
-
-
-async def test_hms_identify_says_who_calls() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_identify(self, exchange: Exchange) -> None:
-            exchange.peer = "spiffe://mpsa.mil/svc/claims-svc"
-
-    assert (await run(chain(Plugin()))).peer == "spiffe://mpsa.mil/svc/claims-svc"
-
-
-async def test_hms_route_says_where_to() -> None:
-    mine = make_route(name="mine")
-
-    class Plugin:
-        @hookimpl
-        def hms_route(self, exchange: Exchange) -> Any:
-            return mine if exchange.path == "/verify-id" else None
-
-    assert (await run(chain(Plugin()))).route is mine
-
-
-async def test_hms_authorize_may_refuse() -> None:
-    class Plugin:
-        @hookimpl
-        async def hms_authorize(self, exchange: Exchange) -> None:
-            exchange.deny(403, "RBAC", "closed on Sundays")
-
-    failure = (await run(chain(Plugin()))).failure
-    assert failure is not None
-    assert failure.detail == "closed on Sundays"
-
-
-async def test_hms_prepare_changes_the_request() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_prepare(self, exchange: Exchange) -> None:
-            exchange.flow.request.headers["X-Stamp"] = "1"
-
-    assert (await run(chain(Plugin()))).flow.request.headers["X-Stamp"] == "1"
-
-
-async def test_hms_forward_may_answer_itself() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_forward(self, exchange: Exchange, upstream: Any) -> Answer:
-            assert exchange.permit is not None
-            assert upstream == "upstream"
-            return Answer(203, b"", ())
-
-    answer = (await run(chain(Plugin()))).answer
-    assert answer is not None
-    assert answer.status == 203
-
-
-def test_hms_pick_endpoint_chooses() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_pick_endpoint(self, candidates: Any) -> Any:
-            return candidates[-1]
-
-    assert chain(Plugin()).pick_endpoint(make_exchange(), ["a", "b"]) == "b"
-
-
-async def test_hms_fallback_answers_for_a_failure() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_forward(self) -> Answer:
-            raise ExchangeFailed(Failure.of(Fault.CONNECT_FAILURE, "gone"))
-
-        @hookimpl
-        def hms_fallback(self, failure: Failure) -> Answer:
-            return Answer(200, b"OK", (), failure.flag.encode())
-
-    answer = (await run(chain(Plugin()))).answer
-    assert answer is not None
-    assert answer.body == b"UF"
-
-
-async def test_hms_respond_changes_the_answer() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_respond(self, exchange: Exchange) -> None:
-            assert exchange.answer is not None
-            exchange.answer.fields = (*exchange.answer.fields, (b"X-Stamp", b"1"))
-
-    answer = (await run(chain(Plugin()))).answer
-    assert answer is not None
-    assert (b"X-Stamp", b"1") in answer.fields
-
-
-async def test_hms_complete_observes_once() -> None:
-    seen: list[Exchange] = []
-
-    class Plugin:
-        @hookimpl
-        def hms_complete(self, exchange: Exchange) -> None:
-            seen.append(exchange)
-
-    exchange = await run(chain(Plugin()))
-    assert seen == [exchange]
-
-
-def test_hms_load_balancers_are_collected() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_load_balancers(self) -> dict[str, type]:
-            return {"mine": object}
-
-    assert manager(Plugin()).collect("hms_load_balancers") == [{"mine": object}]
-
-
-def test_hms_mitmproxy_addons_are_collected() -> None:
-    class Plugin:
-        @hookimpl
-        def hms_mitmproxy_addons(self) -> list[Any]:
-            return ["addon"]
-
-    assert manager(Plugin()).collect("hms_mitmproxy_addons") == [["addon"]]
-
-
-# -- registration -------------------------------------------------------------------------------
-
-
-async def test_order_is_tryfirst_then_as_registered_then_trylast() -> None:
-    calls: list[str] = []
-
-    def plugin(name: str, *, tryfirst: bool = False, trylast: bool = False) -> Any:
-        class Plugin:
-            @hookimpl(tryfirst=tryfirst, trylast=trylast)
-            def hms_identify(self) -> None:
-                calls.append(name)
-
-        return Plugin()
-
-    made = chain(
-        plugin("late", trylast=True), plugin("a"), plugin("early", tryfirst=True), plugin("b")
-    )
-    await run(made)
-    assert calls == ["early", "a", "b", "late"]
-
-
-def test_what_cannot_be_registered_is_named() -> None:
-    class Empty:
-        pass
-
-    class Unknown:
-        @hookimpl
-        def hms_authorise(self) -> None:
-            """Misspelt."""
-
-    class Wrapper:
-        @hookimpl(wrapper=True)
-        def hms_identify(self) -> Any:
-            yield
-
-    for plugin, why in (
-        (Empty(), "no method"),
-        (Unknown(), "hms_authorise"),
-        (Wrapper(), "wrapper"),
-    ):
-        made = PluginManager()
-        with pytest.raises(PluginError, match=f"'bad'.*{why}"):
-            made.register(plugin, "bad", "test")
-        assert made.names == []
-    made = manager(Fine())
-    with pytest.raises(PluginError, match="plugin-0"):
-        made.register(Fine(), "plugin-0")
-
-
-class Fine:
-    """A plugin with one hook."""
+OLD, NEW = make_snapshot(version="old"), make_snapshot(version="new")
+
+
+class Recorder:
+    """Writes down what it is called with, in a list that several may share."""
+
+    def __init__(self, name: str, log: list[tuple[str, str]], refuses: Any = None) -> None:
+        self.name = name
+        self.log = log
+        self.refuses = refuses
+
+    @hookimpl
+    def hms_configure(self, snapshot: Snapshot) -> None:
+        self.log.append((self.name, snapshot.version))
+        if self.refuses is not None and snapshot.version == "new":
+            raise self.refuses
+
+    @hookimpl
+    async def hms_startup(self, mesh: Any) -> None:
+        self.log.append((self.name, "startup"))
+        if isinstance(self.refuses, RuntimeError):
+            raise self.refuses
 
     @hookimpl
     def hms_shutdown(self) -> None:
-        """Nothing to do."""
+        self.log.append((self.name, "shutdown"))
+        if self.refuses is not None:
+            raise self.refuses
 
 
-def install(folder: Path, name: str, code: str) -> None:
-    """A distribution with an entry point, as pip leaves one behind."""
-    (folder / f"{name}_module.py").write_text(code)
-    info = folder / f"{name}-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[hms_addons]\n{name} = {name}_module:Plugin\n")
+class Log:
+    """Plugins `one`, `two`, `three`, of which the second may refuse."""
+
+    def __init__(self, refuses: Exception | None = None) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.plugins = PluginManager()
+        for name in ("one", "two", "three"):
+            reason = refuses if name == "two" else None
+            self.plugins.register(Recorder(name, self.calls, reason), name)
 
 
-GOOD = """
-from hms_addons.hookspecs import hookimpl
-class Plugin:
+def with_hook(hook: str, function: Any) -> PluginManager:
+    """A manager with one plugin that implements one hook."""
+    plugins = PluginManager()
+    plugins.register(type("Only", (), {hook: staticmethod(hookimpl(function))})(), "only")
+    return plugins
+
+
+# -- each hook -------------------------------------------------------------------------------------
+
+
+def test_hms_configure_asks_everyone_in_order() -> None:
+    log = Log()
+    log.plugins.configure(NEW, OLD)
+    assert log.calls == [("one", "new"), ("two", "new"), ("three", "new")]
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such bucket"), ValueError("boom")])
+def test_hms_configure_takes_everyone_back_when_one_refuses(error: Exception) -> None:
+    log = Log(error)
+    with pytest.raises(ConfigError, match="plugin 'two'.*(no such bucket|boom)"):
+        log.plugins.configure(NEW, OLD)
+    assert log.calls == [("one", "new"), ("two", "new"), ("one", "old"), ("two", "old")]
+
+
+def test_hms_configure_has_nothing_to_go_back_to_at_first() -> None:
+    log = Log(ConfigError("no"))
+    with pytest.raises(ConfigError):
+        log.plugins.configure(NEW, None)
+    assert log.calls == [("one", "new"), ("two", "new")]
+
+
+async def test_hms_startup_runs_in_order_and_may_be_async() -> None:
+    log = Log()
+    await log.plugins.startup(None)  # type: ignore[arg-type]
+    assert log.calls == [("one", "startup"), ("two", "startup"), ("three", "startup")]
+
+
+async def test_hms_startup_that_fails_ends_the_start_and_names_the_plugin() -> None:
+    log = Log(RuntimeError("no database"))
+    with pytest.raises(PluginError, match="plugin 'two' failed to start: no database"):
+        await log.plugins.startup(None)  # type: ignore[arg-type]
+    assert log.calls == [("one", "startup"), ("two", "startup")]
+
+
+async def test_hms_shutdown_runs_last_first_and_past_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Log(ValueError("stuck"))
+    await log.plugins.shutdown()
+    assert log.calls == [("three", "shutdown"), ("two", "shutdown"), ("one", "shutdown")]
+    assert "plugin two failed to shut down" in caplog.text
+
+
+def test_hms_load_balancers_are_collected() -> None:
+    def hms_load_balancers() -> Mapping[str, type]:
+        return {"sticky": int}
+
+    plugins = with_hook("hms_load_balancers", hms_load_balancers)
+    assert plugins.collect("hms_load_balancers") == [{"sticky": int}]
+
+
+def test_hms_mitmproxy_addons_are_collected() -> None:
+    addon = object()
+
+    def hms_mitmproxy_addons() -> Sequence[Any]:
+        return [addon]
+
+    plugins = with_hook("hms_mitmproxy_addons", hms_mitmproxy_addons)
+    assert plugins.collect("hms_mitmproxy_addons") == [[addon]]
+
+
+def called_with(hook: str, *given: Any) -> Any:
+    """What the one implementation of a hook gets of its arguments, all of them asked for."""
+    names = {
+        "hms_forward": "exchange, upstream",
+        "hms_pick_endpoint": "exchange, candidates",
+        "hms_fallback": "exchange, failure",
+    }.get(hook, "exchange")
+    scope: dict[str, Any] = {}
+    exec(f"def function({names}): return ({names},)", scope)  # pluggy reads their names
+    [one] = with_hook(hook, scope["function"]).hooks(hook)
+    assert one.plugin == "only"
+    return one.call(*given)
+
+
+def check_gets_the_exchange(hook: str, *more: Any) -> None:
+    exchange = make_exchange()
+    assert called_with(hook, exchange, *more) == (exchange, *more)
+
+
+def test_hms_identify() -> None:
+    check_gets_the_exchange("hms_identify")
+
+
+def test_hms_route() -> None:
+    check_gets_the_exchange("hms_route")
+
+
+def test_hms_authorize() -> None:
+    check_gets_the_exchange("hms_authorize")
+
+
+def test_hms_prepare() -> None:
+    check_gets_the_exchange("hms_prepare")
+
+
+def test_hms_forward() -> None:
+    check_gets_the_exchange("hms_forward", "upstream")
+
+
+def test_hms_pick_endpoint() -> None:
+    check_gets_the_exchange("hms_pick_endpoint", ["a", "b"])
+
+
+def test_hms_fallback() -> None:
+    check_gets_the_exchange("hms_fallback", "failure")
+
+
+def test_hms_respond() -> None:
+    check_gets_the_exchange("hms_respond")
+
+
+def test_hms_complete() -> None:
+    check_gets_the_exchange("hms_complete")
+
+
+def test_an_implementation_may_leave_arguments_out() -> None:
+    def hms_fallback(failure: str) -> str:
+        return failure
+
+    [one] = with_hook("hms_fallback", hms_fallback).hooks("hms_fallback")
+    assert one.call("exchange", "failure") == "failure"
+
+
+# -- registering -----------------------------------------------------------------------------------
+
+
+def test_tryfirst_and_trylast_go_to_the_ends_whatever_was_registered_first() -> None:
+    class Last:
+        @hookimpl(trylast=True)
+        def hms_prepare(self, exchange: Exchange) -> None: ...
+
+    class Plain:
+        @hookimpl
+        def hms_prepare(self, exchange: Exchange) -> None: ...
+
+    class First:
+        @hookimpl(tryfirst=True)
+        def hms_prepare(self, exchange: Exchange) -> None: ...
+
+    plugins = PluginManager()
+    for name, plugin in (("z", Last()), ("b", Plain()), ("a", Plain()), ("y", First())):
+        plugins.register(plugin, name)
+    assert [hook.plugin for hook in plugins.hooks("hms_prepare")] == ["y", "b", "a", "z"]
+    assert plugins.names == ["z", "b", "a", "y"]
+    assert repr(plugins) == "<PluginManager z, b, a, y>"
+
+
+@pytest.mark.parametrize("mark", [hookimpl(wrapper=True), hookimpl(hookwrapper=True)])
+def test_wrappers_are_refused(mark: Any) -> None:
+    """The chain is compiled and calls plain functions: a wrapper would silently not wrap."""
+
+    def hms_prepare(exchange: Exchange) -> Any:
+        yield
+
+    plugin = type("Wrapping", (), {"hms_prepare": staticmethod(mark(hms_prepare))})()
+    plugins = PluginManager()
+    with pytest.raises(PluginError, match="'around'.*hms_prepare is a wrapper"):
+        plugins.register(plugin, "around")
+    assert plugins.names == []
+    assert plugins.hooks("hms_prepare") == []
+
+
+class Misspelt:
     @hookimpl
-    def hms_shutdown(self): pass
+    def hms_authorise(self, exchange: Exchange) -> None: ...
+
+
+class AsksTooMuch:
+    @hookimpl
+    def hms_authorize(self, exchange: Exchange, database: Any) -> None: ...
+
+
+class Unmarked:
+    def hms_authorize(self, exchange: Exchange) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [(Misspelt, "hms_authorise"), (AsksTooMuch, "database"), (Unmarked, "@hookimpl")],
+)
+def test_what_would_never_be_called_is_refused(plugin: type, reason: str) -> None:
+    plugins = PluginManager()
+    with pytest.raises(PluginError, match=reason):
+        plugins.register(plugin(), "wrong")
+    assert plugins.names == []
+    plugins.register(Recorder("r", []), "right")  # and nothing of it is left to trip over
+
+
+def test_a_name_is_taken_once() -> None:
+    plugins = PluginManager()
+    first = Recorder("one", [])
+    plugins.register(first, "same")
+    with pytest.raises(PluginError, match="same"):
+        plugins.register(Recorder("two", []), "same")
+    assert plugins.get("same") is first
+    assert plugins.names == ["same"]
+
+
+# -- installed plugins -----------------------------------------------------------------------------
+
+STAMP = """\
+from hms_addons.hookspecs import hookimpl
+class Stamp:
+    @hookimpl
+    def hms_prepare(self, exchange): ...
+made = Stamp()
 """
 
 
-def test_installed_plugins_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, "found", GOOD)
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on `sys.path`, where distributions can be put."""
     monkeypatch.syspath_prepend(tmp_path)
-    made = PluginManager()
-    made.load_entry_points()
-    assert "found" in made.names
-    assert made.sources["found"] == "found 1.2"
-    assert type(made.get("found")).__name__ == "Plugin"
-    without = PluginManager()
-    without.load_entry_points(disabled=["found"])
-    assert "found" not in without.names
-    sys.modules.pop("found_module")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return tmp_path
 
 
-def test_an_installed_plugin_that_cannot_be_loaded_is_not_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def install(site: Path, code: str, *points: str, module: str) -> None:
+    """Put a distribution of one module there, as pip would."""
+    (site / f"{module}.py").write_text(code)
+    info = site / f"{module}-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("\n".join(["[hms_addons]", *points]))
+
+
+def test_installed_plugins_come_by_name_after_the_built_ins(site: Path) -> None:
+    points = ("z = stamp_a:Stamp", "a = stamp_a:made")
+    install(site, STAMP, *points, module="stamp_a")
+    plugins = build_plugins(None, Random(0))
+    assert plugins.names[-2:] == ["a", "z"]
+    assert plugins.sources["z"] == "stamp_a 1.2"
+    assert plugins.names[0] == "mtls"
+
+
+def test_a_disabled_plugin_is_not_even_imported(site: Path) -> None:
+    install(site, "raise SystemExit", "bad = stamp_b:Stamp", module="stamp_b")
+    assert build_plugins(None, Random(0), ["bad"]).get("bad") is None
+    assert "stamp_b" not in sys.modules
+
+
+@pytest.mark.parametrize("code", ["import no_such_module", "1 / 0", "Other = 1"])
+def test_a_plugin_that_cannot_be_imported_ends_the_start(site: Path, code: str) -> None:
+    """Passed over, it would be a policy that somebody installed and nobody asks."""
+    module = f"stamp_c{abs(hash(code))}"
+    install(site, code, f"stamp = {module}:Stamp", module=module)
+    with pytest.raises(PluginError, match=rf"plugin 'stamp' \({module} 1.2\) cannot be loaded"):
+        build_plugins(None, Random(0))
+
+
+def test_a_failure_to_go_back_is_logged_and_the_others_go_back(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    install(tmp_path, "broken", "import no_such_module_anywhere\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(PluginError, match=r"'broken' \(broken 1.2\).*no_such_module_anywhere"):
-        PluginManager().load_entry_points()
+    class Broken:
+        @hookimpl
+        def hms_configure(self, snapshot: Snapshot) -> None:
+            if snapshot is OLD:
+                raise ValueError("cannot go back")
+
+    calls: list[tuple[str, str]] = []
+    plugins = PluginManager()
+    plugins.register(Broken(), "broken")
+    plugins.register(Recorder("two", calls, ConfigError("no")), "two")
+    with caplog.at_level(logging.ERROR), pytest.raises(ConfigError, match="'two' refused"):
+        plugins.configure(NEW, OLD)
+    assert calls == [("two", "new"), ("two", "old")]
+    assert "plugin broken failed to go back" in caplog.text
