@@ -143,7 +143,8 @@ def annotate(exchange: Exchange) -> None:
         f"attempts={len(summary['attempts'])}" if summary["attempts"] else "",
         f"role={summary['role']}" if summary["role"] else "",
         f"policy={summary['policy_version']}" if summary["policy_version"] else "",
-        f"flag={summary['flag']}: {summary['detail']}" if summary["flag"] else "",
+        f"flag={summary['flag']}" if summary["flag"] else "",
+        f"({summary['detail']})" if summary["detail"] else "",
     ]
     flow.comment = " ".join(part for part in parts if part)
 
@@ -180,7 +181,7 @@ def summarise(exchange: Exchange) -> dict[str, Any]:
         "subject": exchange.principal.subject,
         "role": ",".join(exchange.principal.roles) or None,
         "policy_version": version,
-        "flag": str(failure.flag) if failure else None,
+        "flag": str(failure.flag) if failure else str(exchange.flag) if exchange.flag else None,
         "detail": failure.detail if failure else None,
         "request_id": exchange.request_id,
     }

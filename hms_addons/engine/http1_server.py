@@ -25,7 +25,12 @@ from hms_addons.engine.framing import (
     body_too_large,
     check_head,
 )
-from hms_addons.engine.response_writer import NO_BODY_STATUS, write_body, write_head
+from hms_addons.engine.response_writer import (
+    NO_BODY_STATUS,
+    write_body,
+    write_head,
+    write_last_chunks,
+)
 from hms_addons.errors import Failure, Fault, problem
 from hms_addons.http_message import HIGH_WATER, Answer, BodyStream
 from hms_addons.lazy_timer import LazyTimer
@@ -537,6 +542,11 @@ class Http1Server(asyncio.Protocol):
         pipelines and does not read must not make this side buffer one answer after another.
         """
         self._decide_keep_alive(request, close=close)
+        if answer.trailers and request.minor and request.method != b"HEAD":
+            answer.length = None  # only a chunked body has room for them
+            head = write_head(answer, request, keep_alive=request.keep_alive)
+            self.transport.write(head + write_last_chunks(body, answer.trailers))
+            return len(body)
         head = write_head(answer, request, keep_alive=request.keep_alive)
         if not body or request.method == b"HEAD" or answer.status in NO_BODY_STATUS:
             self.transport.write(head)

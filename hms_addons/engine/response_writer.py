@@ -10,7 +10,7 @@ from hms_addons.http_message import BodyStream
 if TYPE_CHECKING:
     from hms_addons.engine.framing import RequestHead
     from hms_addons.engine.http1_server import Http1Server
-    from hms_addons.http_message import Answer
+    from hms_addons.http_message import Answer, Fields
 
 NO_BODY_STATUS = frozenset({204, 304})
 """Statuses whose answers never have a body (RFC 9112 section 6.3)."""
@@ -68,6 +68,13 @@ def _one_line(text: bytes) -> bytes:
     return text.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
+def write_last_chunks(body: bytes, trailers: Fields) -> bytes:
+    """What is left of a chunked body, and its end with the trailer section."""
+    chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+    lines = [b"%b: %b\r\n" % (_one_line(name), _one_line(value)) for name, value in trailers]
+    return chunk + b"0\r\n" + b"".join(lines) + b"\r\n"
+
+
 async def write_body(connection: Http1Server, request: RequestHead, answer: Answer) -> int:
     """Write a streaming answer piece by piece, at the pace the client takes it.
 
@@ -108,6 +115,5 @@ async def write_body(connection: Http1Server, request: RequestHead, answer: Answ
         message = f"the answer's body has {written} bytes, not {answer.length} as was announced"
         raise EOFError(message)
     if chunked:
-        trailers = b"".join([b"%b: %b\r\n" % field for field in stream.trailers])
-        transport.write(b"0\r\n" + trailers + b"\r\n")
+        transport.write(write_last_chunks(b"", stream.trailers))
     return written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hms_addons.engine.framing import RequestHead
-from hms_addons.engine.response_writer import write_head
+from hms_addons.engine.response_writer import write_head, write_last_chunks
 from hms_addons.http_message import Answer, Fields
 
 
@@ -63,3 +63,10 @@ def test_a_line_break_in_a_field_starts_no_new_one(breaker: bytes) -> None:
     found = lines(Answer(200, b"O" + breaker + b"K", fields), request())
     assert len(found) == 4
     assert not any(line.startswith(b"Set-Cookie") for line in found)
+
+
+def test_the_end_of_a_chunked_body_has_its_trailers() -> None:
+    assert write_last_chunks(b"", ()) == b"0\r\n\r\n"
+    assert write_last_chunks(b"hello", ((b"X-Sum", b"1\r\n2"),)) == (
+        b"5\r\nhello\r\n0\r\nX-Sum: 1  2\r\n\r\n"
+    )
