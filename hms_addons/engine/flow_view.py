@@ -143,10 +143,13 @@ def annotate(exchange: Exchange) -> None:
         f"attempts={len(summary['attempts'])}" if summary["attempts"] else "",
         f"role={summary['role']}" if summary["role"] else "",
         f"policy={summary['policy_version']}" if summary["policy_version"] else "",
-        f"flag={summary['flag']}" if summary["flag"] else "",
-        f"({summary['detail']})" if summary["detail"] else "",
+        f"flag={summary['flag']}{_told(summary['detail'])}" if summary["flag"] else "",
     ]
     flow.comment = " ".join(part for part in parts if part)
+
+
+def _told(detail: str | None) -> str:
+    return f": {detail}" if detail else ""
 
 
 def summarise(exchange: Exchange) -> dict[str, Any]:
