@@ -60,21 +60,22 @@ def encode_head(method: bytes, target: bytes, fields: Fields, framing: bytes) ->
         )
     upgrade = False
     block = b"\r\n".join(map(_pair, fields))
-    # A search for each name in one lowered block is several times cheaper than lowering each name.
-    lowered = block.lower()
+    # A search for each name in one lowered block is several times cheaper than lowering each name;
+    # and `find` than `in`, which first tries, and fails, to take the bytes for a number.
+    find = block.lower().find
     if (
-        b"connection:" in lowered
-        or b"upgrade:" in lowered
-        or b"content-length:" in lowered
-        or b"transfer-encoding:" in lowered
-        or b"expect:" in lowered
+        find(b"connection:") >= 0
+        or find(b"upgrade:") >= 0
+        or find(b"content-length:") >= 0
+        or find(b"transfer-encoding:") >= 0
+        or find(b"expect:") >= 0
     ):
         fields, upgrade = _without_framing(fields)
         block = b"\r\n".join(map(_pair, fields))
     if not fields:
         return b"%b%b\r\n" % (line, framing), upgrade
     breaks = len(fields) - 1
-    if block.count(b"\n") != breaks or block.count(b"\r") != breaks or b"\0" in block:
+    if block.count(b"\n") != breaks or block.count(b"\r") != breaks or block.find(b"\0") >= 0:
         raise UnsendableError(_blame(fields))
     return b"%b%b\r\n%b\r\n" % (line, block, framing), upgrade
 
