@@ -14,7 +14,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.configs import snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.hookspecs import AdminRequest
@@ -100,7 +100,7 @@ class FakeRequest:
     ) -> None:
         self.method = method
         self.path = path
-        self.query_list = query
+        self.query_list: Sequence[tuple[str, str]] = query
         self.query: Mapping[str, str] = dict(query)
         self.headers: Mapping[str, str] = headers
         self.body = b""
