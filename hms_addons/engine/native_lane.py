@@ -113,7 +113,10 @@ class NativeLane:
         await self._wait(flow)
         try:
             if flow.response is not None and not was_killed(flow):
+                before = exchange.answer
                 exchange.answer = flow_view.answer_of(flow.response)
+                if before is not None and before.body == exchange.answer.body:
+                    exchange.answer.length = before.length  # of HEAD: what a GET would have had
                 await self._chain().respond(exchange)
                 self._show(exchange, exchange.answer)
                 exchange.bytes_out = len(flow.response.data.content or b"")
