@@ -14,6 +14,8 @@ import logging
 import types
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.engine.flow_builder import was_killed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -86,12 +88,18 @@ class FlowEvents:
                 logger.exception("Addon error: %s", error)  # noqa: TRY401 - mitmproxy says it so
 
     async def fire_flow(self, listeners: Listeners, flow: HTTPFlow) -> None:
-        """Call `listeners` with a flow, tell views that it changed, wait while it is intercepted."""
+        """Call `listeners` with a flow, tell views that it changed, wait while it is intercepted.
+
+        As in mitmproxy, a flow that is killed before its response ends with the event `error`.
+        """
+        last = listeners is self.response or listeners is self.error
         await self.fire(listeners, flow)
         if self.update:
             await self.fire(self.update, [flow])
         if flow.intercepted:
             await resumed(flow)
+        if not last and self.error and was_killed(flow):
+            await self.fire_flow(self.error, flow)
 
 
 async def resumed(flow: Flow) -> None:

@@ -134,6 +134,8 @@ def annotate(exchange: Exchange) -> None:
     """Write down what the mesh did, where mitmweb, saved files and scripts find it."""
     flow = exchange.flow
     summary = summarise(exchange)
+    before = flow.metadata.get("hms")
+    ours = before.get("comment") if isinstance(before, dict) else None
     flow.metadata["hms"] = summary
     parts = [
         f"{exchange.listener.direction}",
@@ -145,7 +147,10 @@ def annotate(exchange: Exchange) -> None:
         f"policy={summary['policy_version']}" if summary["policy_version"] else "",
         f"flag={summary['flag']}{_told(summary['detail'])}" if summary["flag"] else "",
     ]
-    flow.comment = " ".join(part for part in parts if part)
+    comment = summary["comment"] = " ".join(part for part in parts if part)
+    # What a person or a script has written there is theirs.
+    if not flow.comment or flow.comment == ours:
+        flow.comment = comment
 
 
 def _told(detail: str | None) -> str:
