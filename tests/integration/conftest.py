@@ -217,3 +217,79 @@ class ConfigFile:
         fresh.write_text(dedent(text))
         os.replace(fresh, self.path)  # noqa: PTH105 - the same on every Python
         return self.path
+
+
+# -- two sidecars with mutual TLS between them -----------------------------------------------------
+
+
+@dataclass
+class Pair:
+    """claims-svc's outbound sidecar, and auth-svc's strict inbound one before `app`."""
+
+    port: int
+    peers: int
+    caller: Program
+    callee: Program
+
+    def connect(self) -> Connection:
+        """A connection to the outbound listener."""
+        return Connection(self.port)
+
+    def fetch(self, method: str, target: str, *fields: str, **options: Any) -> Response:
+        """One request through both."""
+        return fetch(self.port, method, target, *fields, **options)
+
+
+def secret_yaml(files: pki.SecretFiles, name: str = "certs") -> str:
+    """A `secrets:` section, in YAML's flow style."""
+    return (
+        f"{{{name}: {{certificate: {files.certificate}, key: {files.key}, bundle: {files.bundle}}}}}"
+    )
+
+
+def outbound_config(port: int, endpoint: int, files: pki.SecretFiles, more: str = "") -> str:
+    """An outbound sidecar that leads everything to auth-svc over mutual TLS."""
+    return f"""
+        trust_domain: mpsa.mil
+        listeners:
+          - name: out
+            port: {port}
+            routes: [{{match: {{prefix: /}}, action: {{cluster: auth-svc, timeout: 30s}}}}]
+        clusters:
+          - name: auth-svc
+            endpoints: ["127.0.0.1:{endpoint}"]
+            tls_context: {{sds: certs}}
+            {more}
+        secrets: {secret_yaml(files)}
+        """
+
+
+def inbound_config(port: int, app: int, files: pki.SecretFiles, tls: str = "strict") -> str:
+    """An inbound sidecar before an app."""
+    return f"""
+        trust_domain: mpsa.mil
+        listeners:
+          - name: peers
+            port: {port}
+            host: 127.0.0.1
+            direction: inbound
+            tls: {tls}
+            app: http://127.0.0.1:{app}
+        secrets: {secret_yaml(files)}
+        """
+
+
+@pytest.fixture(scope="session")
+def pair(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    folder = tmp_path_factory.mktemp("pair")
+    port, peers = free_port(), free_port()
+    caller = pki.write_secret(folder, pki.svid("claims-svc"), name="caller")
+    callee = pki.write_secret(folder, pki.svid("auth-svc"), name="callee")
+    out = ConfigFile(folder / "out.yaml").write(outbound_config(port, peers, caller))
+    into = ConfigFile(folder / "in.yaml").write(inbound_config(peers, backends.app.port, callee))
+    with hms_sidecar("--config", out) as first, hms_sidecar("--config", into) as second:
+        first.wait_listening(port)
+        second.wait_listening(peers)
+        yield Pair(port, peers, first, second)
+        assert (first.stop(), second.stop()) == (0, 0)
+        assert "Traceback" not in first.output + second.output
