@@ -177,3 +177,14 @@ async def test_an_interception_is_waited_out_and_shown() -> None:
     assert not task.done()
     flow.resume()
     await asyncio.wait_for(task, 1)
+
+
+async def test_a_kill_before_the_response_ends_with_the_error_event_once() -> None:
+    log: list[str] = []
+    killer = types.SimpleNamespace(
+        request=lambda flow: flow.kill(), error=lambda flow: log.append(flow.error.msg)
+    )
+    events = compiled(killer)
+    flow = tflow()
+    await events.fire_flow(events.request, flow)
+    assert log == ["Connection killed."]

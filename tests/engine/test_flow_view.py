@@ -261,3 +261,13 @@ def test_an_exchange_that_was_refused_at_once_has_a_short_comment() -> None:
     exchange.fail(Fault.NO_ROUTE, "nothing matches")
     flow_view.annotate(exchange)
     assert exchange.flow.comment == "inbound flag=NR: nothing matches"
+
+
+def test_what_a_person_has_written_there_is_kept() -> None:
+    exchange = decided()
+    flow_view.annotate(exchange)
+    exchange.flow.comment = "look at this one"
+    exchange.fail(Fault.TIMEOUT, "too slow")
+    flow_view.annotate(exchange)
+    assert exchange.flow.comment == "look at this one"
+    assert exchange.flow.metadata["hms"]["flag"] == "UT"
