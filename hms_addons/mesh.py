@@ -173,6 +173,7 @@ class Mesh:
         ctx.options.update(
             mode=[*self._stock_modes, *(_mode_of(listener).full_spec for listener in opened)],
             connection_strategy="lazy",  # the native lane answers; nothing is to be connected to
+            keep_host_header=True,  # else `reverse:` hides which service was asked for
         )
 
     def _stock_ports(self) -> list[tuple[int, ProxyMode]]:
