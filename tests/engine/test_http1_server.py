@@ -19,6 +19,8 @@ from tests.fakes.lane import FakeLane, Response, Seen, Wire, echo, settle, whole
 if TYPE_CHECKING:
     from hms_addons.engine.framing import RequestHead
     from hms_addons.engine.http1_server import Http1Server
+    from hms_addons.http_message import Fields
+    from tests.fakes.lane import Handler
 
 GET = b"GET /verify-id HTTP/1.1\r\nHost: auth-svc.svc\r\n\r\n"
 POST = b"POST /reimburse HTTP/1.1\r\nHost: pay.svc\r\nContent-Length: 5\r\n\r\nhello"
@@ -95,14 +97,14 @@ async def test_trailers_are_cleaned(step: int | None) -> None:
 async def test_a_chunked_answer_with_trailers(step: int | None) -> None:
     wire = Wire(FakeLane(streaming_answer(b"one", b"two", trailers=((b"X-Sum", b"9"),))))
     await wire.send(GET * 2, step)
-    answer = Response(
-        200, {"transfer-encoding": "chunked"}, b"onetwo", {"x-sum": "9"}, reason="OK"
-    )
+    answer = Response(200, {"transfer-encoding": "chunked"}, b"onetwo", {"x-sum": "9"}, reason="OK")
     assert wire.responses() == [answer, answer]
     await finish(wire)
 
 
-def streaming_answer(*pieces: bytes, length: int | None = None, trailers=(), status: int = 200):  # type: ignore[no-untyped-def]
+def streaming_answer(
+    *pieces: bytes, length: int | None = None, trailers: Fields = (), status: int = 200
+) -> Handler:
     async def handler(connection: Http1Server, request: RequestHead) -> Answer:
         await whole_body(request)
         stream = BodyStream(lambda: None, lambda: None)
@@ -296,11 +298,10 @@ async def test_a_connection_that_may_not_be_is_cut_off() -> None:
 
 @pytest.mark.parametrize("held", [True, False], ids=["held", "streaming"])
 async def test_head_has_the_length_and_not_the_body(held: bool) -> None:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
+    async def handler(connection: Http1Server, request: RequestHead) -> Answer | None:
         if held:
             return Answer(200, b"OK", (), b"hello")
-        answer: Answer = await streaming_answer(b"hello", length=5)(connection, request)
-        return answer
+        return await streaming_answer(b"hello", length=5)(connection, request)
 
     wire = Wire(FakeLane(handler))
     head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -320,11 +321,10 @@ async def test_head_has_the_length_and_not_the_body(held: bool) -> None:
 async def test_a_status_without_a_body_has_none(status: int, body: bytes, held: bool) -> None:
     """A byte too many here would be the first of the next answer."""
 
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
+    async def handler(connection: Http1Server, request: RequestHead) -> Answer | None:
         if held:
             return Answer(status, b"", (), body)
-        answer: Answer = await streaming_answer(body or b"x", status=status)(connection, request)
-        return answer
+        return await streaming_answer(body or b"x", status=status)(connection, request)
 
     wire = Wire(FakeLane(handler))
     await wire.send(GET * 2)
@@ -427,7 +427,9 @@ async def test_draining_finishes_what_is_served_and_takes_no_more() -> None:
     assert await wire.gone()
 
 
-@pytest.mark.parametrize("part", [GET[:20], POST[:-2], CHUNKED[:-40]], ids=["head", "held", "chunked"])
+@pytest.mark.parametrize(
+    "part", [GET[:20], POST[:-2], CHUNKED[:-40]], ids=["head", "held", "chunked"]
+)
 async def test_draining_waits_for_a_request_that_is_still_arriving(part: bytes) -> None:
     raw = next(raw for raw in (GET, POST, CHUNKED) if raw.startswith(part))
     wire = Wire()

@@ -256,9 +256,9 @@ async def test_a_long_body_before_it_does_not_count_as_head() -> None:
 # --- bodies that are too large ---------------------------------------------------------------------------
 
 
-async def test_max_body_declared(step_size: int = 3) -> None:
+async def test_max_body_declared() -> None:
     wire = Wire(FakeLane(limits=Limits(max_body=10)))
-    await wire.send(request(HOST, b"Content-Length: 11", body=b"x" * 11), step_size)
+    await wire.send(request(HOST, b"Content-Length: 11", body=b"x" * 11), 3)
     assert_refused(wire, 413)
     assert wire.lane.heads == []
     wire.transport.leave()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from hms_addons.config.snapshot import Limits
@@ -14,13 +15,15 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.transport import FakeTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from hms_addons.engine.framing import RequestHead
     from hms_addons.errors import Failure
     from hms_addons.http_message import Fields
 
-    type Handler = Callable[[Http1Server, RequestHead], Coroutine[None, None, Answer | None]]
+
+type Handler = Callable[[Http1Server, RequestHead], Coroutine[None, None, Answer | None]]
+"""Serves a request; None when it has answered by itself."""
 
 
 class Seen(NamedTuple):
@@ -85,7 +88,7 @@ class FakeLane:
         except asyncio.CancelledError as error:
             self.failures.append(error)
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as FastLane: the connection must end
             self.failures.append(error)
             connection.abort()
         finally:
@@ -118,7 +121,7 @@ class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes = b""
-    trailers: dict[str, str] = {}
+    trailers: Mapping[str, str] = MappingProxyType({})
     reason: str = ""
 
 
@@ -164,14 +167,14 @@ class Wire:
         Args:
             methods: of the requests, where one is HEAD.
         """
-        return read_responses(bytes(self.transport.sent), methods, ended=self.transport.is_closing())
+        return read_responses(
+            bytes(self.transport.sent), methods, ended=self.transport.is_closing()
+        )
 
     async def gone(self) -> bool:
         """Whether the connection has ended, and left nothing behind."""
         await settle()
-        clean = (
-            not self.lane.connections and self.lane.in_flight == 0 and self.clock.pending == 0
-        )
+        clean = not self.lane.connections and self.lane.in_flight == 0 and self.clock.pending == 0
         return self.transport.lost and clean
 
 
@@ -203,7 +206,8 @@ def read_responses(
                 return found
             continue
         method = left.pop(0) if left else "GET"
-        body, trailers = b"", {}
+        body = b""
+        trailers: dict[str, str] = {}
         if method == "HEAD" or status in {204, 304}:
             pass
         elif headers.get("transfer-encoding") == "chunked":
