@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hms_addons.clock import Clock
     from hms_addons.engine.fast_lane import Binding
     from hms_addons.engine.hook_chain import HookChain
+    from hms_addons.http_message import Fields
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +164,8 @@ class NativeLane:
         flow = exchange.flow
         data = flow.request.data
         fields = data.headers.fields
+        if flow.is_replay and "hms" in flow.metadata:
+            fields = data.headers.fields = _before_the_hop(fields)
         if data.authority and not any(name.lower() == b"host" for name, _ in fields):
             data.headers.fields = (*fields, (b"Host", data.authority))
         head = index_fields(data.headers.fields)
@@ -218,6 +221,18 @@ class NativeLane:
             answer.trailers,
             self._clock.wall(),
         )
+
+
+def _before_the_hop(fields: Fields) -> Fields:
+    """A recorded request's fields less what this hop appended, as it is about to do so again."""
+    found = []
+    for name, value in fields:
+        rest = value
+        if name.lower() in {b"via", b"x-forwarded-for", b"forwarded"}:
+            rest = value.rpartition(b",")[0].rstrip()
+        if rest:
+            found.append((name, rest))
+    return tuple(found)
 
 
 def _no_listener(flow: HTTPFlow, now: float) -> Any:
