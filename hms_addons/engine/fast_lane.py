@@ -255,7 +255,8 @@ class FastLane:
         """Show the answer to mitmproxy's addons, let plugins change it, write it."""
         flow = exchange.flow
         if was_killed(flow):
-            await self._events.fire_flow(self._events.error, flow)
+            if exchange.path:  # since it was taken over; a kill before that has been told of
+                await self._events.fire_flow(self._events.error, flow)
             _kill(connection, exchange)
             return
         if request.failure is not None:
