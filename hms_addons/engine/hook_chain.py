@@ -153,7 +153,7 @@ class HookChain:
                 if type(answer) is CoroutineType or inspect.isawaitable(answer):
                     answer = await answer
                 if answer is not None:
-                    exchange.answer = answer
+                    exchange.answer = _checked(answer)
                     return
             exchange.fail(Fault.PLUGIN_ERROR, "no plugin carries requests out (hms_forward)")
         except ExchangeFailed as failed:
@@ -169,22 +169,25 @@ class HookChain:
                 answer = hook.call(exchange, failure)
                 if answer is not None and inspect.isawaitable(answer):
                     answer = await answer
+                if answer is not None:
+                    exchange.answer = _checked(answer)
+                    return
             except Exception as error:  # noqa: BLE001 - the failure itself is still an answer
                 self._count(hook, error)
-                continue
-            if answer is not None:
-                exchange.answer = answer
-                return
 
     async def respond(self, exchange: Exchange) -> None:
         """Let plugins change the answer, making the mesh's own first if there is none."""
         if exchange.answer is None:
             exchange.answer = local_answer(exchange)
         for hook in self._respond:
+            before = exchange.answer
             try:
                 result = hook.call(exchange)
                 if result is not None and inspect.isawaitable(result):
                     await result
+                if exchange.answer is not before:
+                    after, exchange.answer = exchange.answer, before
+                    exchange.answer = _checked(after)
             except Exception as error:  # noqa: BLE001 - logged and counted: too late to refuse
                 self._count(hook, error)
 
@@ -244,6 +247,13 @@ class HookChain:
                 error,
                 exc_info=error,
             )
+
+
+def _checked(answer: Any) -> Answer:
+    if isinstance(answer, Answer):
+        return answer
+    message = f"{type(answer).__name__} is no Answer"
+    raise TypeError(message)
 
 
 def _plugin_failure(hook: Hook) -> Failure:

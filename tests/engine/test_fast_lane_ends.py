@@ -1,0 +1,394 @@
+"""Every way an exchange may end out of turn: answered once or cut off, completed once, nothing left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hms_addons.errors import ExchangeFailed, Failure, Fault
+from hms_addons.http_message import Answer, BodyStream
+from hms_addons.upstream.outcome import FAULTS, Outcome
+from tests.fakes.lane import settle
+from tests.fakes.world import World, nothing, phase_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mitmproxy.http import HTTPFlow
+
+    from hms_addons.exchange import Exchange
+
+GET = b"GET /verify-id HTTP/1.1\r\nHost: auth-svc.svc\r\n\r\n"
+POST = b"POST /reimburse HTTP/1.1\r\nHost: pay.svc\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Source:
+    """A streaming answer, and what has become of it."""
+
+    def __init__(self) -> None:
+        self.abandoned = 0
+        self.stream = BodyStream(lambda: None, lambda: None, self._abandon)
+
+    def _abandon(self) -> None:
+        self.abandoned += 1
+
+    def answer(self, exchange: Exchange | None = None) -> Answer:
+        return Answer(200, b"OK", (), self.stream)
+
+
+async def hang(*_: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def take_the_body(exchange: Exchange) -> Answer:
+    """What `resilience` does with a body that breaks off."""
+    assert exchange.body is not None
+    try:
+        pieces = [piece async for piece in exchange.body]
+    except OSError as error:
+        raise ExchangeFailed(Failure.of(FAULTS[Outcome.REQUEST_BODY], str(error))) from error
+    return Answer(200, b"OK", (), b"".join(pieces))
+
+
+# --- cancellation at every await ----------------------------------------------------------------------
+
+WAITS = ("identify", "route", "authorize", "prepare", "forward", "respond")
+EVENTS = ("client_connected", "requestheaders", "request", "responseheaders", "response")
+
+
+@pytest.mark.parametrize("how", ["leave", "reset"])
+@pytest.mark.parametrize("phase", WAITS)
+async def test_the_client_leaves_while_a_plugin_waits(phase: str, how: str) -> None:
+    world = World(**phase_of(phase, hang))
+    assert await world.send(GET + GET) == []
+    assert world.lane.in_flight == 1
+    getattr(world.transport, how)()
+    await settle()
+    assert world.responses() == []
+    failure = world.completed[0].failure
+    assert failure is not None
+    assert failure.flag == "DC"
+    await world.end()
+
+
+@pytest.mark.parametrize("event", EVENTS)
+async def test_the_client_leaves_while_an_addon_waits(event: str) -> None:
+    gate = asyncio.Event()
+
+    async def wait(data: Any) -> None:
+        await gate.wait()
+
+    source = Source()
+    world = World(events={event: wait, "error": nothing}, forward=source.answer)
+    assert await world.send(GET) == []
+    world.transport.reset()
+    await settle()
+    assert len(world.completed) == 1
+    gate.set()
+    await world.end()
+    assert source.abandoned == (1 if "response" in event else 0)
+
+
+async def test_the_client_leaves_while_a_person_holds_the_answer() -> None:
+    """Nobody will write it, so its upstream connection must not wait for that."""
+    source = Source()
+    world = World(events={"response": lambda flow: flow.intercept()}, forward=source.answer)
+    assert await world.send(GET) == []
+    world.transport.reset()
+    await settle()
+    assert source.abandoned == 1
+    await world.end()
+
+
+@pytest.mark.parametrize(
+    "stalled", [False, True], ids=["the upstream is slow", "the client is slow"]
+)
+async def test_the_client_leaves_in_the_middle_of_a_stream(stalled: bool) -> None:
+    source = Source()
+    world = World(forward=source.answer)
+    world.transport.stalled = stalled
+    source.stream.feed(b"x" * 100_000)
+    world.connection.data_received(GET)
+    await settle()
+    await world.end()
+    assert source.abandoned == 1
+
+
+async def test_the_client_leaves_in_the_middle_of_its_body() -> None:
+    world = World(forward=take_the_body)
+    assert await world.send(POST + b"5\r\nhel") == []
+    await world.end()
+    assert world.completed[0].bytes_in == 3
+
+
+@pytest.mark.parametrize("phase", ["identify", "authorize", "prepare", "forward", "respond"])
+async def test_a_plugin_that_awaited_something_cancelled_does_not_shift_the_answers(
+    phase: str,
+) -> None:
+    """The client would take the answer to its second request for that to its first."""
+    first = True
+
+    async def sometimes(exchange: Exchange) -> Any:
+        nonlocal first
+        if first:
+            first = False
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        return Answer(200, b"OK", (), b"second") if phase == "forward" else None
+
+    world = World(**phase_of(phase, sometimes))
+    assert await world.send(GET + GET) == []
+    assert world.transport.aborted
+    await world.end()
+
+
+# --- an answer that is not written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", ["responseheaders", "response"])
+async def test_a_streaming_answer_that_is_killed_is_let_go(event: str) -> None:
+    source = Source()
+    world = World(events={event: lambda flow: flow.kill(), "error": nothing}, forward=source.answer)
+    await world.send(GET)
+    assert world.transport.aborted
+    assert source.abandoned == 1
+    assert world.log.count("error") == (event == "responseheaders")
+    await world.end()
+
+
+async def test_a_flow_killed_while_it_is_forwarded() -> None:
+    gate = asyncio.Event()
+    flows: list[HTTPFlow] = []
+    source = Source()
+
+    async def forward(exchange: Exchange) -> Answer:
+        flows.append(exchange.flow)
+        await gate.wait()
+        return source.answer()
+
+    world = World(events={"error": nothing, "response": nothing}, forward=forward)
+    await world.send(GET)
+    flows[0].kill()
+    gate.set()
+    await settle()
+    assert world.transport.aborted
+    assert source.abandoned == 1
+    assert world.log[-2:] == ["error", "complete"]
+    assert world.log.count("error") == 1
+    assert "response" not in world.log
+    failure = world.completed[0].failure
+    assert failure is not None
+    assert failure.flag == "DC"
+    await world.end()
+
+
+@pytest.mark.parametrize("event", ["requestheaders", "request"])
+async def test_a_flow_killed_before_it_is_decided_on_tells_so_once(event: str) -> None:
+    world = World(events={event: lambda flow: flow.kill(), "error": nothing})
+    assert await world.send(GET) == []
+    assert world.log == [event, "error", "complete"]
+    await world.end()
+
+
+async def test_a_plugin_that_replaces_a_streaming_answer() -> None:
+    source = Source()
+
+    def replace(exchange: Exchange) -> None:
+        exchange.answer = Answer(200, b"OK", (), b"mine")
+
+    world = World(forward=source.answer, respond=replace)
+    [answer] = await world.send(GET)
+    assert answer.body == b"mine"
+    assert source.abandoned == 1
+    await world.end()
+
+
+async def test_a_plugin_that_wraps_a_streaming_answer_may_read_it() -> None:
+    source = Source()
+    source.stream.feed(b"inner")
+    source.stream.feed_eof()
+
+    async def wrap(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        inner = exchange.answer.body
+        assert isinstance(inner, BodyStream)
+        body = b"[" + b"".join([piece async for piece in inner]) + b"]"
+        exchange.answer = Answer(200, b"OK", (), body)
+
+    world = World(forward=source.answer, respond=wrap)
+    [answer] = await world.send(GET)
+    assert answer.body == b"[inner]"
+    assert source.abandoned == 0
+    await world.end()
+
+
+async def test_a_script_that_replaces_a_streaming_answer() -> None:
+    from mitmproxy.http import Response as FlowResponse  # noqa: PLC0415
+
+    source = Source()
+
+    def replace(flow: HTTPFlow) -> None:
+        flow.response = FlowResponse.make(418, b"short and stout")
+
+    world = World(events={"response": replace}, forward=source.answer)
+    [answer] = await world.send(GET)
+    assert (answer.status, answer.body) == (418, b"short and stout")
+    assert source.abandoned == 1
+    await world.end()
+
+
+async def test_a_head_request_lets_go_of_a_streaming_answer() -> None:
+    source = Source()
+    world = World(forward=source.answer)
+    world.connection.data_received(GET.replace(b"GET", b"HEAD"))
+    await settle()
+    assert source.abandoned == 1
+    await world.end()
+
+
+@pytest.mark.parametrize("junk", ["a string", {"status": 200}, 200, True])
+async def test_what_is_no_answer_is_the_plugins_error(junk: Any) -> None:
+    world = World(forward=lambda exchange: junk)
+    answers = await world.send(GET + GET)
+    assert [answer.headers["x-hms-flag"] for answer in answers] == ["PE", "PE"]
+    assert world.chain.errors == {("scripted", "hms_forward"): 2}
+    await world.end(2)
+
+
+@pytest.mark.parametrize("junk", [None, "a string"])
+async def test_what_is_no_answer_does_not_replace_one(junk: Any) -> None:
+    def replace(exchange: Exchange) -> None:
+        exchange.answer = junk
+
+    world = World(respond=replace)
+    answers = await world.send(GET + GET)
+    assert [answer.body for answer in answers] == [b"fine", b"fine"]
+    assert world.chain.errors == {("scripted", "hms_respond"): 2}
+    await world.end(2)
+
+
+# --- a body that goes wrong ----------------------------------------------------------------------------------
+
+
+async def broken(world: World, rest: bytes) -> dict[str, Any]:
+    """Send a body in two parts; what the one answer says."""
+    assert await world.send(POST + b"5\r\nhello\r\n") == []
+    [answer] = await world.send(rest)
+    assert answer.headers["connection"] == "close"
+    told: dict[str, Any] = json.loads(answer.body)
+    assert told["status"] == answer.status
+    return told
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["unwatched", "watched"])
+@pytest.mark.parametrize("fallback", [False, True], ids=["bare", "fallback"])
+async def test_bad_chunking_is_the_answer_to_its_own_request(watched: bool, fallback: bool) -> None:
+    world = World(events={"response": nothing} if watched else None, forward=take_the_body)
+    if fallback:
+        answer = Answer(200, b"OK", (), b"as if nothing had happened")
+        hook = world.chain._forward[0]._replace(call=lambda exchange, failure: answer)
+        world.chain._fallback = (hook,)
+    told = await broken(world, b"zz\r\n" + GET)
+    assert (told["status"], told["flag"]) == (400, "DPE")
+    failure = world.completed[0].failure
+    assert failure is not None
+    assert (failure.status, failure.flag) == (400, "DPE")
+    await world.end()
+
+
+async def test_a_body_without_progress_is_a_408() -> None:
+    world = World(forward=take_the_body)
+    assert await world.send(POST + b"5\r\nhello\r\n") == []
+    await world.clock.advance(61)
+    [answer] = world.responses()
+    assert (answer.status, answer.headers["x-hms-flag"]) == (408, "SI")
+    await world.end()
+
+
+async def test_an_early_answer_counts_though_the_body_breaks_then() -> None:
+    async def early(exchange: Exchange) -> Answer:
+        assert exchange.body is not None
+        await exchange.body.read()
+        return Answer(200, b"OK", (), b"early")
+
+    world = World(forward=early)
+    [answer] = await world.send(POST + b"5\r\nhello\r\n")
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert len(await world.send(b"zz\r\n" + GET)) == 1
+    await world.end()
+
+
+# --- plugins --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(Fault.OVERFLOW, 503), (Fault.TIMEOUT, 504), (Fault.UPSTREAM_PROTOCOL, 502)],
+)
+@pytest.mark.parametrize("phase", ["identify", "authorize", "prepare", "forward"])
+async def test_a_failure_raised_anywhere_is_the_answer(
+    phase: str, fault: Fault, status: int
+) -> None:
+    def fail(exchange: Exchange) -> None:
+        raise ExchangeFailed(Failure.of(fault, "as the test says", retry_after=3))
+
+    world = World(**phase_of(phase, fail))
+    [answer] = await world.send(GET)
+    assert (answer.status, answer.headers["retry-after"]) == (status, "3")
+    assert world.completed[0].permit is None or phase == "forward"
+    await world.end()
+
+
+def raising(error: Exception) -> Callable[[Exchange], None]:
+    def hook(exchange: Exchange) -> None:
+        raise error
+
+    return hook
+
+
+async def test_whatever_respond_raises_the_stream_still_goes_out() -> None:
+    source = Source()
+    source.stream.feed(b"body")
+    source.stream.feed_eof()
+    world = World(
+        forward=source.answer, respond=raising(ExchangeFailed(Failure.of(Fault.TIMEOUT, "")))
+    )
+    [answer] = await world.send(GET)
+    assert (answer.status, answer.body) == (200, b"body")
+    assert world.chain.errors == {("scripted", "hms_respond"): 1}
+    await world.end()
+
+
+async def test_a_line_break_that_a_plugin_puts_into_an_answer_starts_no_line() -> None:
+    def inject(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.reason = b"OK\r\nX-Reason: 1"
+        exchange.answer.fields = (
+            (b"X-A", b"1\r\nX-Evil: 1\r\n\r\nHTTP/1.1 200 OK"),
+            (b"X-B\r\nX-Evil", b"2"),
+            (b"X-C", b"3\nX-Evil: 3"),
+        )
+
+    world = World(respond=inject)
+    answers = await world.send(GET)
+    assert len(answers) == 1
+    assert not {"x-evil", "x-reason"} & set(answers[0].headers)
+    await world.end()
+
+
+# --- the end of everything ---------------------------------------------------------------------------------------
+
+
+async def test_after_the_task_set_is_closed_late_connections_end_in_silence() -> None:
+    world = World(
+        events={"client_disconnected": nothing, "error": nothing}, **phase_of("forward", hang)
+    )
+    await world.send(GET)
+    await world.tasks.close()
+    world.transport.reset()
+    await settle()
+    await world.end()
