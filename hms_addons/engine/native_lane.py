@@ -5,14 +5,23 @@ mitmproxy addon at the very end of the addon chain, so that scripts have made th
 waits out an interception before it decides, so that here too what is checked is what is sent.
 It answers by setting `flow.response`; mitmproxy itself never connects to an upstream.
 
-Limits of this lane: bodies are held whole both ways (mitmproxy cannot stream an answer that an addon
-gives), at most `MAX_HELD` bytes; and it has no mutual TLS of its own, so a `strict` listener refuses
-what comes this way, except a replay, for whose recorded caller the person who replays it stands.
+Limits of this lane:
+
+- bodies are held whole both ways, at most `MAX_HELD` bytes (mitmproxy cannot stream an answer that
+  an addon gives, and would stream a request past the mesh's decision);
+- no trailers, no interim (1xx) answers, no upgrades on HTTP/1.1: mitmproxy knows none here;
+- mitmproxy reads the request: it says `100 Continue` before the mesh is asked, takes a bare LF for
+  the end of a line, waits for the rest of a head or body without a time-out, and answers bad syntax
+  itself, without a flag, or by closing the connection. What it lets through is checked again here;
+- it waits for the answer also when the client has left;
+- no mutual TLS of its own, so a `strict` listener refuses what comes this way, except a replay, for
+  whose recorded caller the person who replays it stands.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.hooks import UpdateHook
@@ -22,22 +31,23 @@ from hms_addons.engine import flow_view
 from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
 from hms_addons.engine.flow_events import resumed
-from hms_addons.engine.framing import index_fields
+from hms_addons.engine.framing import RequestHead, body_too_large, check_head
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.intake import take_over
 from hms_addons.errors import Failure, Fault, problem
 from hms_addons.exchange import Exchange
-from hms_addons.http_message import Answer, BodyStream
-from hms_addons.upstream.outcome import UpstreamError
+from hms_addons.http_message import Answer, BodyStream, get_field, set_field
+from hms_addons.upstream.outcome import FAULTS, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mitmproxy.addonmanager import AddonManager
     from mitmproxy.flow import Flow
-    from mitmproxy.http import HTTPFlow
+    from mitmproxy.http import HTTPFlow, RequestData
 
     from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Limits
     from hms_addons.engine.fast_lane import Binding
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.http_message import Fields
@@ -45,7 +55,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_HELD = 64 * 1024 * 1024
-"""Bytes of an answer that this lane will hold."""
+"""Bytes of a body that this lane will hold."""
+
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(rb"[\r\n\0]")
 
 
 class NativeLane:
@@ -78,6 +91,13 @@ class NativeLane:
 
     def __repr__(self) -> str:
         return f"<NativeLane in_flight={len(self._exchanges)}>"
+
+    def requestheaders(self, flow: HTTPFlow) -> None:
+        """mitmproxy event: hold the body, whoever asked for streaming.
+
+        mitmproxy connects and sends a body that it streams before anybody has decided on it.
+        """
+        flow.request.stream = False
 
     async def request(self, flow: HTTPFlow) -> None:
         """mitmproxy event: decide, forward, and answer, after everybody else's edits."""
@@ -166,10 +186,17 @@ class NativeLane:
         fields = data.headers.fields
         if flow.is_replay and "hms" in flow.metadata:
             fields = data.headers.fields = _before_the_hop(fields)
-        if data.authority and not any(name.lower() == b"host" for name, _ in fields):
-            data.headers.fields = (*fields, (b"Host", data.authority))
-        head = index_fields(data.headers.fields)
-        take_over(exchange, head, self._context(flow), binding.hygiene)
+        if data.authority and get_field(fields, b"host") is None:
+            fields = (*fields, (b"Host", data.authority))
+        request = RequestHead(data.method, data.path, list(fields))
+        exchange.failure = _check(request, data, exchange.listener.limits)
+        if exchange.failure is not None:
+            return
+        if data.authority:
+            # RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
+            request.head[b"host"] = data.authority
+            data.headers.fields = set_field(fields, b"Host", data.authority)
+        take_over(exchange, request.head, self._context(flow), binding.hygiene)
         if data.trailers is not None:
             data.trailers = build_headers(binding.hygiene.clean_trailers(data.trailers.fields))
 
@@ -195,7 +222,9 @@ class NativeLane:
                     detail = f"the answer is larger than the native lane holds, {MAX_HELD} bytes"
                     exchange.fail(Fault.OVERFLOW, detail)
                     break
-        except (OSError, UpstreamError) as error:
+        except UpstreamError as error:
+            exchange.fail(FAULTS[error.outcome], f"the answer's body was cut short: {error}")
+        except OSError as error:
             exchange.fail(Fault.UPSTREAM_RESET, f"the answer's body was cut short: {error}")
         finally:
             answer.release()
@@ -211,6 +240,11 @@ class NativeLane:
             return
         length = answer.length if answer.length is not None else len(answer.body)
         fields = (*answer.fields, (b"Content-Length", b"%d" % length))
+        trailers = answer.trailers
+        if exchange.flow.request.data.http_version.startswith(b"HTTP/1"):
+            trailers = ()
+            if _closes(exchange):
+                fields = (*fields, (b"Connection", b"close"))
         if answer.tunnel is not None:
             answer.release()
         exchange.flow.response = build_response(
@@ -218,7 +252,7 @@ class NativeLane:
             answer.reason,
             fields,
             answer.body,
-            answer.trailers,
+            trailers,
             self._clock.wall(),
         )
 
@@ -233,6 +267,39 @@ def _before_the_hop(fields: Fields) -> Fields:
         if rest:
             found.append((name, rest))
     return tuple(found)
+
+
+def _check(request: RequestHead, data: RequestData, limits: Limits) -> Failure | None:
+    """What the fast lane's parser refuses and mitmproxy's lets through; completes `request`."""
+    version = data.http_version.decode("latin-1").removeprefix("HTTP/")
+    failure = check_head(request, version if version.startswith("1.") else "1.1", limits)
+    if failure is not None:
+        return failure
+    fields = data.headers.fields
+    if _METHOD.fullmatch(data.method) is None:
+        return Failure.of(Fault.BAD_REQUEST, "the method is not a token", close=True)
+    if any(_CONTROL.search(name) or _CONTROL.search(value) for name, value in fields):
+        detail = "a header field is folded, or holds CR, LF or NUL"
+        return Failure.of(Fault.BAD_REQUEST, detail, close=True)
+    if sum(len(name) + len(value) + 4 for name, value in fields) > limits.header_bytes:
+        detail = f"the header fields exceed {limits.header_bytes} bytes"
+        return Failure.of(Fault.HEADERS_TOO_LARGE, detail, close=True)
+    if limits.max_body is not None and len(data.content or b"") > limits.max_body:
+        return body_too_large(limits.max_body)
+    return None
+
+
+def _closes(exchange: Exchange) -> bool:
+    """The client of this HTTP/1 request wants its connection closed, or must put up with it.
+
+    mitmproxy looks for this in the headers, from which the mesh takes it.
+    """
+    if exchange.failure is not None and exchange.failure.close:
+        return True
+    if exchange.flow.request.data.http_version == b"HTTP/1.0":
+        return True
+    options = exchange.head.get(b"connection", b"").lower().split(b",")
+    return b"close" in (option.strip() for option in options)
 
 
 def _no_listener(flow: HTTPFlow, now: float) -> Any:

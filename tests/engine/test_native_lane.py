@@ -251,9 +251,77 @@ def stream_of(*pieces: bytes, left: list[str] | None = None, end: bool = True) -
 
 async def test_a_stream_is_held_whole_with_its_trailers() -> None:
     world = World(forward=lambda exchange: Answer(200, b"OK", (), stream_of(b"a", b"b")))
-    response = await world.run(make_flow())
+    flow = make_flow()
+    flow.request.http_version = "HTTP/2.0"
+    response = await world.run(flow)
     assert (response.content, response.headers["Content-Length"]) == (b"ab", "2")
     assert response.trailers.fields == ((b"X-Sum", b"7"),)
+
+
+async def test_trailers_are_not_shown_to_a_client_of_http_1() -> None:
+    """mitmproxy's HTTP/1 layer breaks down over them."""
+    world = World(forward=lambda exchange: Answer(200, b"OK", (), stream_of(b"a", b"b")))
+    response = await world.run(make_flow())
+    assert (response.content, response.trailers) == (b"ab", None)
+
+
+async def test_no_body_is_streamed_past_the_decision() -> None:
+    flow = make_flow()
+    flow.request.stream = True
+    World().lane.requestheaders(flow)
+    assert flow.request.stream is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"method": b"G@T"}, 400),
+        ({"headers": ((b"X-Fold", b"a\r\n b"),)}, 400),
+        ({"headers": ((b"X-Nul", b"a\0b"),)}, 400),
+        ({"headers": ((b"Host", b"second"),)}, 400),
+        ({"headers": ((b"Transfer-Encoding", b"gzip, chunked"),)}, 400),
+        ({"headers": ((b"X-Many", b"a"),) * 100}, 431),
+        ({"headers": ((b"X-Long", b"a" * 70_000),)}, 431),
+        ({"path": "/" + "a" * 9000}, 414),
+    ],
+)
+async def test_what_mitmproxy_lets_through_is_checked_again(
+    changes: dict[str, Any], status: int
+) -> None:
+    world = World()
+    method = changes.pop("method", b"GET")
+    flow = make_flow(**changes)
+    flow.request.data.method = method
+    response = await world.run(flow)
+    assert (response.status_code, response.headers["X-HMS-Flag"]) == (status, "DPE")
+    assert response.headers["Connection"] == "close"
+    assert "forward" not in world.log
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "closes"),
+    [
+        ("HTTP/1.1", b"keep-alive", False),
+        ("HTTP/1.1", b"X-Hop, Close", True),
+        ("HTTP/1.0", b"x", True),
+        ("HTTP/2.0", b"close", False),
+    ],
+)
+async def test_a_client_that_wants_its_connection_closed_is_heard(
+    version: str, connection: bytes, closes: bool
+) -> None:
+    flow = make_flow(headers=((b"Connection", connection),))
+    flow.request.http_version = version
+    response = await World(forward=lambda exchange: Answer(200, b"OK", ())).run(flow)
+    assert response.headers.get("Connection") == ("close" if closes else None)
+
+
+async def test_the_authority_of_an_absolute_target_is_the_host() -> None:
+    hosts = []
+    flow = make_flow()
+    flow.request.data.authority = b"other.svc"
+    await World(route=lambda exchange: hosts.append(exchange.header("host"))).run(flow)
+    assert hosts == ["other.svc"]
 
 
 @pytest.mark.parametrize("error", [UpstreamError(Outcome.RESET, "gone"), OSError("gone")])
