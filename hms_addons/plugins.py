@@ -154,6 +154,10 @@ compiles its hooks and takes plain ones only"
                     logger.exception("plugin %s failed in hms_configure", hook.plugin)
                 raise ConfigError(message) from error
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to `snapshot`, which all had accepted; a plugin that fails to is logged."""
+        self._roll_back(self.hooks("hms_configure"), snapshot)
+
     @staticmethod
     def _roll_back(accepted: list[Hook], current: Snapshot) -> None:
         for hook in accepted:

@@ -34,7 +34,7 @@ from hms_addons.upstream.cluster_manager import ClusterManager
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
@@ -49,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 DRAIN_GRACE = 30.0
 """Seconds that requests in flight are given when the sidecar leaves."""
+
+_TURNS = 100
+"""Turns of the event loop that requests which were cut off are given to end."""
 
 
 class _Port:
@@ -105,6 +108,9 @@ class Sidecar:
         }
         self.upstream = ClusterManager(clock, self._rng, self._secrets.current, balancers=balancers)
         self._ports: dict[str, _Port] = {}
+        self._retired: list[
+            FastLane
+        ] = []  # of listeners that are gone, until their connections are
         self._admin: list[tuple[PortListener, AdminLane]] = []
         self._placeholder = unconnected_server()
         self._lock = asyncio.Lock()
@@ -137,13 +143,11 @@ class Sidecar:
     async def stop(self, grace: float = 0.0) -> None:
         """End everything: let requests finish for `grace` seconds, then let go of all. Idempotent."""
         self.draining = True
-        for port in self._ports.values():
-            port.port.close()
-        cut = await drain(
-            [port.lane.connections for port in self._ports.values()], self.clock, grace
-        )
+        lanes = self._close_ports()
+        cut = await drain([lane.connections for lane in lanes], self.clock, grace)
         if cut:
             logger.warning("%d connections were cut off after %g s of grace", cut, grace)
+        await _ended(lanes)
         self._started = False
         if self._plugins_started:
             self._plugins_started = False
@@ -154,6 +158,7 @@ class Sidecar:
         await self.upstream.close()
         await self._tasks.close()
         self._ports.clear()
+        self._retired.clear()
 
     def drain(self) -> None:
         """See `hookspecs.Mesh`: readiness off, no new connections, finish, then `on_drained`."""
@@ -163,12 +168,16 @@ class Sidecar:
 
     async def _drain(self) -> None:
         logger.info("draining: no new requests are taken; %g s for those in flight", DRAIN_GRACE)
-        for port in self._ports.values():
-            port.port.close()
-        groups = [port.lane.connections for port in self._ports.values()]
-        cut = await drain(groups, self.clock, DRAIN_GRACE)
+        lanes = self._close_ports()
+        cut = await drain([lane.connections for lane in lanes], self.clock, DRAIN_GRACE)
         logger.info("drained%s", f"; {cut} connections were cut off" if cut else "")
         self._on_drained()
+
+    def _close_ports(self) -> list[FastLane]:
+        """Stop accepting. Returns every lane that may still have connections."""
+        for port in self._ports.values():
+            port.port.close()
+        return [*(port.lane for port in self._ports.values()), *self._retired]
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -207,43 +216,71 @@ class Sidecar:
             raise ConfigError("; ".join(unknown))
         snapshot = _with_trust_domain(snapshot, identities)
         self.plugins.configure(snapshot, self.snapshot)
+        kept = self._kept(snapshot)
         opened: dict[str, _Port] = {}
         try:
             for listener in snapshot.listeners:
-                running = self._ports.get(listener.name)
-                if running is None or _moved(running.listener, listener):
-                    identity = identities.get(listener.secret) if listener.secret else None
+                identity = identities.get(listener.secret) if listener.secret else None
+                if listener.name not in kept:
                     opened[listener.name] = await self._open(snapshot, listener, identity)
-        except Exception:
+                else:
+                    _server_context(listener, identity)  # refused now, if at all
+        except BaseException:
             for port in opened.values():
                 port.port.close()
             if self.snapshot is not None:
-                self.plugins.configure(self.snapshot, self.snapshot)
+                self.plugins.restore(self.snapshot)
             raise
-        self._swap(snapshot, staged, opened)
+        self._swap(snapshot, staged, kept, opened)
 
-    def _swap(self, snapshot: Snapshot, staged: Any, opened: dict[str, _Port]) -> None:
+    def _kept(self, snapshot: Snapshot) -> dict[str, _Port]:
+        """The ports that stay open, by the names of the listeners that will have them.
+
+        A listener keeps its address, or takes over that of one which leaves it: two may swap.
+        """
+        kept = {}
+        leaving = dict(self._ports)
+        for listener in snapshot.listeners:
+            running = self._ports.get(listener.name)
+            if running is not None and not _moved(running.listener, listener):
+                kept[listener.name] = leaving.pop(listener.name)
+        by_address = {(port.listener.host, port.listener.port): port for port in leaving.values()}
+        for listener in snapshot.listeners:
+            port = by_address.pop((listener.host, listener.port), None)
+            if port is not None and listener.name not in kept and listener.port:
+                kept[listener.name] = port
+        return kept
+
+    def _swap(
+        self, snapshot: Snapshot, staged: Any, kept: dict[str, _Port], opened: dict[str, _Port]
+    ) -> None:
         """The point of no return: nothing here can fail or wait."""
         self.snapshot = snapshot
         changed = set(self._secrets.commit(staged))
         self.upstream.apply(snapshot)
-        kept = {}
+        ports = {}
         for listener in snapshot.listeners:
-            port = opened.get(listener.name)
+            port = kept.get(listener.name)
             if port is None:
-                port = self._ports[listener.name]
-                retls = listener.tls != port.listener.tls or listener.secret in changed
-                port.listener = listener
+                port = opened[listener.name]
+            else:
+                before, port.listener = port.listener, listener
+                port.port.name = listener.name
                 port.lane.binding = Binding.of(snapshot, listener)
-                if retls:
+                if (before.tls, before.secret) != (
+                    listener.tls,
+                    listener.secret,
+                ) or listener.secret in changed:
                     self._refresh_tls(port)
-            kept[listener.name] = port
-        for name, port in self._ports.items():
-            if kept.get(name) is not port:
+            ports[listener.name] = port
+        for port in self._ports.values():
+            if port not in ports.values():
                 port.port.close()
+                self._retired.append(port.lane)
                 for connection in list(port.lane.connections):
                     connection.drain()
-        self._ports = kept
+        self._retired = [lane for lane in self._retired if lane.connections]
+        self._ports = ports
         logger.info("configuration %s from %s is in force", snapshot.version, snapshot.source)
 
     async def _open(self, snapshot: Snapshot, listener: Listener, identity: Any) -> _Port:
@@ -380,6 +417,14 @@ class Sidecar:
         self._admin.append((listener, lane))
         assert listener.address is not None  # noqa: S101 - it has just been opened
         return listener.address
+
+
+async def _ended(lanes: Sequence[FastLane]) -> None:
+    """Let requests that were cut off end, so that plugins are shut down after the last of them."""
+    for _ in range(_TURNS):
+        if not any(lane.in_flight or lane.connections for lane in lanes):
+            return
+        await asyncio.sleep(0)
 
 
 def _server_context(listener: Listener, identity: Any) -> ssl.SSLContext | None:

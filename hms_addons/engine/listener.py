@@ -58,7 +58,14 @@ class PortListener:
         listening = _bind(self.name, host, port)
         self.address = listening.getsockname()[:2]
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, sock=listening, backlog=BACKLOG)
+        self._server = await loop.create_server(
+            self._accept, sock=listening, backlog=BACKLOG, start_serving=False
+        )
+        try:
+            await self._server.start_serving()
+        except BaseException:
+            self.close()  # whoever was cancelled here does not know of it yet
+            raise
 
     def _accept(self) -> asyncio.Protocol:
         if self.tls is None:

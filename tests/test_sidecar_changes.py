@@ -1,0 +1,284 @@
+"""A running sidecar that changes while requests are in flight, and how it ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hms_addons.bootstrap import build_plugins
+from hms_addons.engine.listener import ListenError
+from hms_addons.errors import ConfigError
+from hms_addons.hookspecs import hookimpl
+from hms_addons.http_message import Answer
+from hms_addons.identity import tls_context
+from hms_addons.sidecar import Sidecar
+from tests.fakes import pki
+from tests.fakes.clock import FakeClock
+from tests.fakes.configs import snapshot_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.exchange import Exchange
+
+
+class Probe:
+    """Answers every request itself, `/slow` only once it is let go; and writes down what happens."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.go = asyncio.Event()
+        self.versions: list[str] = []
+        self.refuses: set[str] = set()
+        self.on_configure: Any = lambda: None
+
+    @hookimpl
+    def hms_configure(self, snapshot: Snapshot) -> None:
+        self.versions.append(str(snapshot.service))
+        self.on_configure()
+        if str(snapshot.service) in self.refuses:
+            raise ConfigError("not with me")
+
+    @hookimpl(tryfirst=True)
+    async def hms_forward(self, exchange: Exchange, upstream: Any) -> Answer:
+        self.log.append(f"forward {exchange.path}")
+        if exchange.path == "/slow":
+            await self.go.wait()
+        body = f"{exchange.snapshot.service} by {exchange.listener.name}".encode()
+        return Answer(200, b"OK", (), body)
+
+    @hookimpl
+    def hms_complete(self, exchange: Exchange) -> None:
+        flag = exchange.failure.flag if exchange.failure else "ok"
+        self.log.append(f"complete {exchange.path} {flag}")
+
+    @hookimpl
+    def hms_shutdown(self) -> None:
+        self.log.append("shutdown")
+
+
+class Client:
+    """A keep-alive connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int, **options: Any) -> Client:
+        return cls(*await asyncio.open_connection("127.0.0.1", port, **options))
+
+    async def ask(self, path: str = "/") -> str:
+        self.send(path)
+        return await self.answer()
+
+    def send(self, path: str) -> None:
+        self.writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+    async def answer(self) -> str:
+        """The body of the next answer; "closed" if there is none any more."""
+        async with asyncio.timeout(5):
+            try:
+                head = await self.reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionResetError):
+                return "closed"
+            length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+            return (await self.reader.readexactly(length)).decode()
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            await self.writer.wait_closed()
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = FakeClock(wall=time.time())
+        self.probe = Probe()
+        plugins = build_plugins(None, Random(0))
+        plugins.register(self.probe, "probe")
+        self.sidecar = Sidecar(plugins, clock=self.clock, rng=Random(0))
+
+    def port(self, name: str) -> int:
+        port = self.sidecar.port_of(name)
+        assert port is not None
+        assert port.address is not None
+        return port.address[1]
+
+    async def until(self, entry: str) -> None:
+        """Wait for something to happen."""
+        async with asyncio.timeout(5):
+            while entry not in self.probe.log:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.sidecar.stop()
+    assert len(made.sidecar._tasks) == 0
+    for lane in made.sidecar.lanes.values():
+        assert lane.in_flight == 0
+
+
+def config(version: str, more: str = "", **listeners: int) -> Snapshot:
+    """Inbound listeners on these ports; `version` is the service's name."""
+    lines = [
+        f"  - {{name: {name}, direction: inbound, host: 127.0.0.1, port: {port}, "
+        f"app: 'http://127.0.0.1:1', {more}}}"
+        for name, port in listeners.items()
+    ]
+    return snapshot_of("\n".join([f"service: {version}", "listeners:", *lines]) + "\n")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --- the end ------------------------------------------------------------------------------------------
+
+
+async def test_plugins_are_shut_down_after_the_last_request_has_ended(world: World) -> None:
+    await world.sidecar.start(config("v1", a=0))
+    client = await Client.connect(world.port("a"))
+    client.send("/slow")
+    await world.until("forward /slow")
+    await world.sidecar.stop()
+    assert world.probe.log == ["forward /slow", "complete /slow DC", "shutdown"]
+    assert await client.answer() == "closed"
+    await client.close()
+
+
+async def test_requests_of_a_listener_that_went_end_with_the_sidecar(world: World) -> None:
+    await world.sidecar.start(config("v1", a=0))
+    client = await Client.connect(world.port("a"))
+    client.send("/slow")
+    await world.until("forward /slow")
+    await world.sidecar.apply(config("v2", b=0))
+    assert world.sidecar.port_of("a") is None
+    await world.sidecar.stop()
+    assert world.probe.log == ["forward /slow", "complete /slow DC", "shutdown"]
+    await client.close()
+
+
+async def test_a_drain_waits_for_requests_of_a_listener_that_went(world: World) -> None:
+    await world.sidecar.start(config("v1", a=0))
+    client = await Client.connect(world.port("a"))
+    client.send("/slow")
+    await world.until("forward /slow")
+    await world.sidecar.apply(config("v2", b=0))
+    world.sidecar.drain()
+    await world.clock.advance(5)
+    world.probe.go.set()
+    assert await client.answer() == "v1 by a"
+    assert await client.answer() == "closed"
+    await client.close()
+
+
+# --- a change ---------------------------------------------------------------------------------------
+
+
+async def test_a_request_in_flight_ends_on_the_snapshot_it_began_with(world: World) -> None:
+    await world.sidecar.start(config("v1", a=0))
+    client = await Client.connect(world.port("a"))
+    client.send("/slow")
+    await world.until("forward /slow")
+    await world.sidecar.apply(config("v2", a=0))
+    world.probe.go.set()
+    assert await client.answer() == "v1 by a"
+    assert await client.ask() == "v2 by a", "the connection goes on, with the new one"
+    await client.close()
+
+
+async def test_a_listener_is_renamed_without_closing_its_port(world: World) -> None:
+    port = free_port()
+    await world.sidecar.start(config("v1", a=port))
+    client = await Client.connect(port)
+    assert await client.ask() == "v1 by a"
+    await world.sidecar.apply(config("v2", b=port))
+    assert world.port("b") == port
+    assert world.sidecar.port_of("a") is None
+    assert await client.ask() == "v2 by b"
+    await client.close()
+
+
+async def test_two_listeners_swap_their_ports(world: World) -> None:
+    one, two = free_port(), free_port()
+    await world.sidecar.start(config("v1", a=one, b=two))
+    await world.sidecar.apply(config("v2", a=two, b=one))
+    for port, name in ((one, "b"), (two, "a")):
+        client = await Client.connect(port)
+        assert await client.ask() == f"v2 by {name}"
+        await client.close()
+    assert (world.port("a"), world.port("b")) == (two, one)
+
+
+async def test_a_refused_change_tells_its_own_reason_though_going_back_fails(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.sidecar.start(config("v1", a=0))
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        world.probe.refuses.add("v1")  # now that the old one is in force
+        with pytest.raises(ListenError, match="the port is in use"):
+            await world.sidecar.apply(config("v2", a=0, b=holder.getsockname()[1]))
+    assert world.probe.versions == ["v1", "v2", "v1"]
+    assert "failed to go back" in caplog.text
+    rejected = world.sidecar.rejected
+    assert rejected is not None
+    assert "the port is in use" in rejected["reason"]
+
+
+async def test_a_change_that_is_cancelled_leaves_nothing_open(world: World) -> None:
+    await world.sidecar.start(config("v1", a=0))
+    ports = [free_port() for _ in range(20)]
+    task = asyncio.create_task(
+        world.sidecar.apply(config("v2", "", a=0, **{f"p{port}": port for port in ports}))
+    )
+    world.probe.on_configure = task.cancel
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    world.probe.on_configure = lambda: None
+    assert set(world.sidecar.lanes) == {"a"}
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            await Client.connect(port)
+    assert world.probe.versions == ["v1", "v2", "v1"]
+
+
+# --- TLS ----------------------------------------------------------------------------------------------
+
+
+async def test_a_plain_connection_does_not_outlive_the_change_to_strict(
+    world: World, tmp_path: Path
+) -> None:
+    """It is kept, as requests may be in flight; but what it asks for now needs a peer."""
+    files = pki.write_secret(tmp_path, pki.svid("auth-svc"))
+    names = f"certificate: {files.certificate}, key: {files.key}, bundle: {files.bundle}"
+    text = (
+        "service: v2\nlisteners:\n"
+        "  - {name: a, direction: inbound, host: 127.0.0.1, port: 0, app: 'http://127.0.0.1:1', "
+        f"tls: strict, secret: mine}}\nsecrets:\n  mine: {{{names}}}\n"
+    )
+    await world.sidecar.start(config("v1", a=0))
+    plain = await Client.connect(world.port("a"))
+    assert await plain.ask() == "v1 by a"
+    await world.sidecar.apply(snapshot_of(text))
+    assert '"flag": "RBAC"' in await plain.ask()
+    assert await plain.answer() == "closed"
+    await plain.close()
+    context = tls_context.client_context(pki.svid("claims-svc"), pki.bundle())
+    secured = await Client.connect(world.port("a"), ssl=context)
+    assert await secured.ask() == "v2 by a"
+    await secured.close()
