@@ -239,6 +239,9 @@ class NativeLane:
         if answer is None or not isinstance(answer.body, bytes):
             return
         length = answer.length if answer.length is not None else len(answer.body)
+        if exchange.flow.request.data.method == b"HEAD":
+            # mitmproxy would send it, and the client take it for its next answer.
+            answer.body, answer.length = b"", length
         fields = (*answer.fields, (b"Content-Length", b"%d" % length))
         trailers = answer.trailers
         if exchange.flow.request.data.http_version.startswith(b"HTTP/1"):

@@ -197,6 +197,13 @@ async def test_an_answer_to_head_keeps_the_length_of_get() -> None:
 # --- what scripts and people do before ------------------------------------------------------------
 
 
+async def test_a_refusal_of_head_tells_its_length_and_has_no_body() -> None:
+    world = World(authorize=lambda exchange: exchange.deny(403, "RBAC", "no"))
+    response = await world.run(make_flow(method="HEAD"))
+    assert (response.status_code, response.content) == (403, b"")
+    assert int(response.headers["Content-Length"]) > 50
+
+
 async def test_a_script_s_answer_is_left_alone() -> None:
     world, flow = World(), make_flow()
     flow.response = Response.make(203, b"scripted")
@@ -289,9 +296,9 @@ async def test_what_mitmproxy_lets_through_is_checked_again(
     changes: dict[str, Any], status: int
 ) -> None:
     world = World()
-    method = changes.pop("method", b"GET")
-    flow = make_flow(**changes)
-    flow.request.data.method = method
+    flow = make_flow(changes.get("path", "/"))
+    flow.request.data.method = changes.get("method", b"GET")
+    flow.request.data.headers.fields += changes.get("headers", ())
     response = await world.run(flow)
     assert (response.status_code, response.headers["X-HMS-Flag"]) == (status, "DPE")
     assert response.headers["Connection"] == "close"

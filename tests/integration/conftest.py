@@ -242,9 +242,7 @@ class Pair:
 
 def secret_yaml(files: pki.SecretFiles, name: str = "certs") -> str:
     """A `secrets:` section, in YAML's flow style."""
-    return (
-        f"{{{name}: {{certificate: {files.certificate}, key: {files.key}, bundle: {files.bundle}}}}}"
-    )
+    return f"{{{name}: {{certificate: {files.certificate}, key: {files.key}, bundle: {files.bundle}}}}}"
 
 
 def outbound_config(port: int, endpoint: int, files: pki.SecretFiles, more: str = "") -> str:

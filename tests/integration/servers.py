@@ -130,6 +130,7 @@ class Upstream:
         default: what it does where no path says otherwise; `echo` if not given.
         tls: to speak TLS.
         port: 0 picks a free one.
+        greeting: said to each connection before anything is read of it, and nothing after.
     """
 
     def __init__(
@@ -138,12 +139,14 @@ class Upstream:
         *,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
+        greeting: bytes = b"",
     ) -> None:
         self.default: Behaviour = default or echo
         self.requests: list[Received] = []
         self.opened = 0
         self.errors: list[Exception] = []
         self._tls = tls
+        self._greeting = greeting
         self._scripts: dict[str, list[Behaviour]] = {}
         self._open: set[asyncio.Task[None]] = set()
         self._changed = threading.Condition()
@@ -227,6 +230,10 @@ class Upstream:
         self.opened += 1
         number = self.opened
         try:
+            if self._greeting:
+                writer.write(self._greeting)
+                await writer.drain()
+                return
             while await self._serve_one(reader, writer, number):
                 pass
         except (OSError, EOFError, asyncio.CancelledError):

@@ -277,10 +277,10 @@ def test_a_retry_after_a_slow_try_succeeds(lane: Lane, app: Upstream) -> None:
 # -- retries ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("behave", [status(503), status(502), reset_at_once, hang_up, early_half_close])
-def test_another_endpoint_is_tried(
-    lane: Lane, backends: Backends, behave: Behaviour
-) -> None:
+@pytest.mark.parametrize(
+    "behave", [status(503), status(502), reset_at_once, hang_up, early_half_close]
+)
+def test_another_endpoint_is_tried(lane: Lane, backends: Backends, behave: Behaviour) -> None:
     path = backends.app.on("/pair/sick", behave)
     for _ in range(4):
         answer = lane.fetch("GET", path)
@@ -457,6 +457,13 @@ MALFORMED = {
     + b"".join(b"X-%d: %b\r\n" % (n, b"a" * 1000) for n in range(80)) + b"\r\n", 431),
     "connect": (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", 405),
 }  # fmt: skip
+NOT_NATIVE = {
+    "endless length": "mitmproxy waits for the body",
+    "hidden chunked": "mitmproxy strips more than spaces and tabs around a value",
+    "bare lf": "mitmproxy takes a bare LF for the end of a line (RFC 9112 section 2.2 lets it)",
+    "tls": "mitmproxy waits for the end of a TLS ClientHello",
+}
+"""What mitmproxy's own parser does with these is its own affair: see native_lane.py."""
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
@@ -464,6 +471,8 @@ def test_a_malformed_request_is_refused_and_not_forwarded(
     lane: Lane, app: Upstream, kind: str
 ) -> None:
     data, code = MALFORMED[kind]
+    if lane.native and kind in NOT_NATIVE:
+        pytest.skip(f"native lane: {NOT_NATIVE[kind]}")
     smuggled = b"GET /app/smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     with lane.connect() as connection:
         try:
@@ -473,7 +482,9 @@ def test_a_malformed_request_is_refused_and_not_forwarded(
             assert lane.native, "the answer must be readable"
             answer = None
         if answer is not None:
-            assert answer.status == code, answer.body
+            # mitmproxy says 400 for CONNECT; HTTP/0.9 is another version, or no request at all.
+            others = {"connect": 400} if lane.native else {"no version": 505}
+            assert answer.status in {code, others.get(kind)}, answer.body
             if not lane.native:  # mitmproxy refuses most of these itself
                 assert answer.flag == "DPE"
             assert answer.closes or lane.native
@@ -490,6 +501,10 @@ def test_bad_chunks_are_400_and_never_look_whole(lane: Lane, app: Upstream, body
     with lane.connect() as connection:
         connection.request("POST", "/app/bad-chunks", "Transfer-Encoding: chunked")
         connection.send(body)
+        if lane.native:
+            # h11 takes a space or LF after a size; over others mitmproxy just closes, or waits.
+            assert body.startswith((b"5 ", b"5\n", b"ffff")) or connection.ended
+            return
         answer = connection.response()
         assert answer.status == 400
         assert connection.ended

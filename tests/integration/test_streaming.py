@@ -169,7 +169,9 @@ def test_an_upgrade_that_is_declined_is_an_ordinary_request(pair: Pair, app: Ups
             answer = connection.exchange("GET", path, "Connection: Upgrade", "Upgrade: chat")
             assert answer.status == 200
             assert answer.header("upgrade") is None
-            body = connection.exchange("POST", path, "Connection: Upgrade", "Upgrade: h2c", body=b"x")
+            body = connection.exchange(
+                "POST", path, "Connection: Upgrade", "Upgrade: h2c", body=b"x"
+            )
             assert body.json["length"] == 1
 
 
@@ -278,7 +280,9 @@ def test_bodies_flow_both_ways_at_once(pair: Pair, app: Upstream) -> None:
 
 @pytest.mark.parametrize("size", [5, 2_000_000])
 def test_trailers_both_ways(pair: Pair, app: Upstream, size: int) -> None:
-    answer = chunks(b"a" * size, trailers=b"X-Checksum: abc\r\nX-Time: 5\r\n", fields=b"Trailer: X\r\n")
+    answer = chunks(
+        b"a" * size, trailers=b"X-Checksum: abc\r\nX-Time: 5\r\n", fields=b"Trailer: X\r\n"
+    )
     path = app.on("/trailers", answer)
     with pair.connect() as connection:
         connection.request("POST", path, "Transfer-Encoding: chunked", "Trailer: X-Sum")
@@ -349,7 +353,9 @@ def test_an_early_answer_reaches_a_client_that_still_sends(pair: Pair, app: Upst
 
 
 def test_a_cut_answer_is_cut_for_the_client_too(pair: Pair, app: Upstream) -> None:
-    path = app.on("/cut", cut(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + bytes(2_000_000)))
+    path = app.on(
+        "/cut", cut(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n" + bytes(2_000_000))
+    )
     with pair.connect() as connection:
         connection.request("GET", path)
         assert connection.head().status == 200

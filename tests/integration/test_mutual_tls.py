@@ -1,0 +1,331 @@
+"""Mutual TLS between sidecars and with strangers: who gets in, who is believed, and rotation."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import pki
+from tests.integration.clients import Connection, fetch
+from tests.integration.conftest import inbound_config, outbound_config
+from tests.integration.processes import eventually, free_port, hms_sidecar
+from tests.integration.servers import Upstream, refusing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.conftest import Backends, ConfigFile
+    from tests.integration.processes import Program
+
+ROTATION = 15.0
+"""Seconds for changed certificate files to be noticed."""
+
+
+@pytest.fixture(scope="module")
+def strict(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    yield from _inbound(backends, tmp_path_factory.mktemp("strict"), "strict")
+
+
+@pytest.fixture(scope="module")
+def permissive(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    yield from _inbound(backends, tmp_path_factory.mktemp("permissive"), "permissive")
+
+
+def _inbound(backends: Backends, folder: Path, tls: str) -> Iterator[int]:
+    port = free_port()
+    files = pki.write_secret(folder, pki.svid("auth-svc"))
+    config = folder / "mesh.yaml"
+    config.write_text(inbound_config(port, backends.app.port, files, tls))
+    with hms_sidecar("--config", config) as program:
+        program.wait_listening(port)
+        yield port
+        assert program.stop() == 0
+        assert "Traceback" not in program.output
+
+
+def client(tmp_path: Path, kind: str | None = None) -> ssl.SSLContext:
+    """A client's context: a good one, with a bad certificate, or (`none`) without any."""
+    if kind == "none":
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(cadata=pki.bundle().to_pem().decode())
+        return context
+    if kind is None:
+        good = pki.svid("claims-svc")
+        presented = pki.Presented(good.chain_pem(), good.key_pem())
+    elif kind == "other ca":
+        stranger = pki.svid("claims-svc", "other.example")
+        presented = pki.Presented(stranger.chain_pem(), stranger.key_pem())
+    elif kind == "self signed":
+        presented = pki.make_leaf(authority=pki.CertificateAuthority.create(pki.TRUST_DOMAIN))
+    else:
+        presented = pki.bad_svid(kind)
+    return pki.context_presenting(presented, tmp_path, server=False)
+
+
+def assert_refused(port: int, context: ssl.SSLContext | None, app: Upstream) -> None:
+    """No answer comes over such a connection, and nothing of it arrives."""
+    before = len(app.requests)
+    with pytest.raises((OSError, EOFError)):  # noqa: SIM117 - the connection itself may fail
+        with Connection(port, context) as connection:
+            connection.exchange("GET", "/secret")
+    assert len(app.requests) == before
+
+
+BAD_CLIENTS = [kind for kind in pki.BAD_KINDS if kind != "server_only"]
+
+
+@pytest.mark.parametrize("kind", [*BAD_CLIENTS, "server_only", "other ca", "self signed", "none"])
+def test_strict_takes_only_the_mesh(
+    strict: int, app: Upstream, tmp_path: Path, kind: str
+) -> None:
+    assert_refused(strict, client(tmp_path, kind), app)
+
+
+def test_strict_takes_no_plain_text(strict: int, app: Upstream) -> None:
+    assert_refused(strict, None, app)
+
+
+@pytest.mark.parametrize("tls", ["strict", "permissive"])
+def test_a_good_peer_is_named(
+    request: pytest.FixtureRequest, app: Upstream, tmp_path: Path, tls: str
+) -> None:
+    port = request.getfixturevalue(tls)
+    app.requests.clear()
+    answer = fetch(port, "GET", f"/named-{tls}", tls=client(tmp_path))
+    assert answer.status == 200
+    got = app.one(f"/named-{tls}")
+    assert got.header("x-caller-service") == "spiffe://mpsa.mil/svc/claims-svc"
+    assert got.header("x-forwarded-proto") == "https"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_1_2_and_1_3(strict: int, tmp_path: Path, version: ssl.TLSVersion) -> None:
+    context = client(tmp_path)
+    context.minimum_version = context.maximum_version = version
+    assert fetch(strict, "GET", "/x", tls=context).status == 200
+
+
+def test_permissive_marks_who_shows_no_certificate(
+    permissive: int, app: Upstream, tmp_path: Path
+) -> None:
+    app.requests.clear()
+    forged = "X-Caller-Service: spiffe://mpsa.mil/svc/root"
+    answer = fetch(permissive, "GET", "/anon", forged, tls=client(tmp_path, "none"))
+    assert answer.status == 200
+    got = app.one("/anon")
+    assert got.header("x-caller-service") is None
+    assert got.header("x-forwarded-client-cert") is None
+
+
+@pytest.mark.parametrize("kind", ["expired", "other_trust_domain", "not_spiffe", "other ca"])
+def test_permissive_refuses_a_bad_certificate_all_the_same(
+    permissive: int, app: Upstream, tmp_path: Path, kind: str
+) -> None:
+    assert_refused(permissive, client(tmp_path, kind), app)
+
+
+def test_a_handshake_that_stalls_or_breaks_leaves_nothing(strict: int, tmp_path: Path) -> None:
+    stalled = [Connection(strict) for _ in range(20)]
+    for index, connection in enumerate(stalled):
+        connection.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[: index % 11 + 1])
+    for connection in stalled:
+        connection.close()
+    assert fetch(strict, "GET", "/x", tls=client(tmp_path)).status == 200
+
+
+# -- the caller's side -----------------------------------------------------------------------------
+
+
+class Caller:
+    """An outbound sidecar whose endpoint is whatever listens on `endpoint`."""
+
+    def __init__(self, folder: Path, endpoint: int, more: str = "") -> None:
+        self.port = free_port()
+        files = pki.write_secret(folder, pki.svid("claims-svc"), name="caller")
+        config = folder / "out.yaml"
+        config.write_text(outbound_config(self.port, endpoint, files, more))
+        self.program: Program = hms_sidecar("--config", config)
+
+    def __enter__(self) -> Caller:
+        self.program.wait_listening(self.port)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.program.end()
+
+
+def server(tmp_path: Path, kind: str) -> ssl.SSLContext:
+    """A server's context with the certificate of `kind`."""
+    if kind == "other ca":
+        stranger = pki.svid("auth-svc", "other.example")
+        presented = pki.Presented(stranger.chain_pem(), stranger.key_pem())
+    elif kind == "wrong service":
+        wrong = pki.svid("payments-svc")
+        presented = pki.Presented(wrong.chain_pem(), wrong.key_pem())
+    else:
+        presented = pki.bad_svid(kind)
+    return pki.context_presenting(presented, tmp_path, server=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("wrong service", "spiffe://mpsa.mil/svc/payments-svc"),
+        ("other ca", "certificate"),
+        ("expired", "expired"),
+        ("not_yet_valid", "not yet valid"),
+        ("other_trust_domain", "spiffe://other.example/svc/bad"),
+        ("no_uri", "URI"),
+        ("not_spiffe", "https://mpsa.mil/svc/bad"),
+        ("client_only", "purpose"),
+    ],
+)
+def test_an_endpoint_that_is_not_the_service_is_uf_with_the_reason(
+    tmp_path: Path, kind: str, reason: str
+) -> None:
+    folder = tmp_path / "caller"
+    folder.mkdir()
+    with (
+        Upstream(tls=server(tmp_path, kind)) as impostor,
+        Caller(folder, impostor.port) as caller,
+    ):
+        for _ in range(2):
+            answer = fetch(caller.port, "GET", "/secret", "Authorization: Bearer secret")
+            assert (answer.status, answer.flag) == (503, "UF")
+            assert reason.lower() in answer.json["detail"].lower(), answer.json["detail"]
+            assert "cluster auth-svc" in answer.json["detail"]
+        assert impostor.requests == [], "not a byte of the request may reach it"
+
+
+def test_an_endpoint_that_speaks_plain_http_is_uf(tmp_path: Path) -> None:
+    greeting = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    with Upstream(greeting=greeting) as plain, Caller(tmp_path, plain.port) as caller:
+        answer = fetch(caller.port, "GET", "/secret")
+        assert (answer.status, answer.flag) == (503, "UF")
+        assert "TLS" in answer.json["detail"]
+        assert plain.requests == []
+
+
+def test_peers_may_be_named(tmp_path: Path) -> None:
+    context = server(tmp_path, "wrong service")
+    peers = "unused"
+    folder = tmp_path / "caller"
+    folder.mkdir()
+    files = pki.write_secret(folder, pki.svid("claims-svc"))
+    port = free_port()
+    with Upstream(tls=context) as payments:
+        config = folder / "out.yaml"
+        peers = "tls_context: {sds: certs, peer: spiffe://mpsa.mil/svc/payments-svc}"
+        text = outbound_config(port, payments.port, files)
+        config.write_text(text.replace("tls_context: {sds: certs}", peers))
+        with hms_sidecar("--config", config) as program:
+            program.wait_listening(port)
+            assert fetch(port, "GET", "/x").status == 200
+
+
+def test_a_tls_listener_that_is_gone_is_uf(tmp_path: Path) -> None:
+    with refusing() as dead, Caller(tmp_path, dead.getsockname()[1]) as caller:
+        answer = fetch(caller.port, "GET", "/x")
+        assert (answer.status, answer.flag) == (503, "UF")
+        assert "refused" in answer.json["detail"]
+
+
+# -- rotation --------------------------------------------------------------------------------------
+
+
+class Traffic:
+    """Requests without a pause from several threads; collects what went wrong."""
+
+    def __init__(self, port: int, threads: int = 4) -> None:
+        self._port = port
+        self._stop = threading.Event()
+        self.served = 0
+        self.failures: list[Any] = []
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self, number: int) -> None:
+        while not self._stop.is_set():
+            try:
+                with Connection(self._port) as connection:
+                    for _ in range(1 if number % 2 else 20):
+                        answer = connection.exchange("GET", "/traffic")
+                        if answer.status != 200:
+                            self.failures.append(answer.body)
+                        self.served += 1
+            except (OSError, EOFError) as error:
+                self.failures.append(error)
+                self._stop.wait(0.05)
+
+
+def serial(port: int, tmp_path: Path) -> int:
+    """Serial number of the certificate that a listener shows."""
+    with Connection(port, client(tmp_path)) as connection:
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        shown = connection.sock.getpeercert()
+        assert shown is not None
+        return int(str(shown["serialNumber"]), 16)
+
+
+def test_certificates_are_replaced_while_traffic_flows(
+    backends: Backends, tmp_path: Path
+) -> None:
+    port, peers = free_port(), free_port()
+    callee = pki.write_secret(tmp_path, pki.svid("auth-svc"), name="callee")
+    caller = pki.write_secret(tmp_path, pki.svid("claims-svc"), name="caller")
+    (tmp_path / "out.yaml").write_text(outbound_config(port, peers, caller))
+    (tmp_path / "in.yaml").write_text(inbound_config(peers, backends.app.port, callee))
+    with (
+        hms_sidecar("--config", tmp_path / "out.yaml") as first,
+        hms_sidecar("--config", tmp_path / "in.yaml") as second,
+    ):
+        first.wait_listening(port)
+        second.wait_listening(peers)
+        with Traffic(port) as traffic:
+            eventually(lambda: traffic.served > 50, "traffic")
+            for _ in range(2):
+                fresh = pki.svid("auth-svc", lifetime=3600)
+                pki.write_secret(tmp_path, fresh, name="callee")
+                fresh_caller = pki.svid("claims-svc", lifetime=3600)
+                pki.write_secret(tmp_path, fresh_caller, name="caller")
+                eventually(
+                    lambda want=fresh.serial: serial(peers, tmp_path) == want,  # type: ignore[misc]
+                    "the new certificate on the listener",
+                    ROTATION,
+                )
+                served = traffic.served
+                eventually(lambda want=served: traffic.served > want + 100, "more traffic")  # type: ignore[misc]
+        assert traffic.failures == []
+        # A certificate and a key that do not go together: the old pair serves on, with a word.
+        served = traffic.served
+        stranger = pki.svid("auth-svc", lifetime=7200)
+        callee.key.write_bytes(stranger.key_pem())
+        second.wait_for("callee", ROTATION)
+        assert fetch(port, "GET", "/x").status == 200
+        assert (first.stop(), second.stop()) == (0, 0)
+
+
+def test_a_sidecar_does_not_start_with_a_bad_certificate(
+    config: ConfigFile, tmp_path: Path, backends: Backends
+) -> None:
+    files = pki.write_secret(tmp_path, pki.bad_svid("expired"))
+    config.write(inbound_config(free_port(), backends.app.port, files))
+    with hms_sidecar("--config", config.path) as program:
+        assert program.wait() == 1
+    assert "expired" in program.output
+    assert str(files.certificate) in program.output
+    assert "Traceback" not in program.output
