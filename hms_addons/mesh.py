@@ -55,6 +55,9 @@ logger = logging.getLogger("hms_addons.mesh")
 
 DEFAULT_CONFIG = "configs/routes.yaml"
 
+_WEB_COLUMNS = ["tls", "icon", "path", "method", "status", "size", "time", "comment"]
+"""mitmweb's own columns, and the one that tells what the mesh did."""
+
 
 class Mesh:
     """The mitmproxy addon that runs a sidecar. Its own flow events come by `NativeLane`."""
@@ -82,12 +85,18 @@ class Mesh:
             logging.getLogger(library).setLevel(logging.WARNING)
         if not ctx.options.has_changed("mode"):
             _forgo_default_mode()
+        if "web_columns" in ctx.options and not ctx.options.has_changed("web_columns"):
+            ctx.options.update(web_columns=_WEB_COLUMNS)
 
     def configure(self, updated: set[str]) -> None:
         """mitmproxy event: options have changed; the mesh's own count when it starts."""
         changed = sorted(name for name in updated if name.startswith("hms_"))
         if self._task is not None and changed:
             logger.warning("%s: used from the next start on", ", ".join(changed))
+        if "mode" in updated and self._task is not None and ctx.options.mode != self._modes():
+            # Somebody has switched a stock mode on or off; mitmweb's page knows those alone.
+            self._stock_modes = _stock_modes()
+            asyncio.get_running_loop().call_soon(self._show_modes)
 
     def running(self) -> None:
         """mitmproxy event: start the sidecar."""
@@ -115,9 +124,7 @@ class Mesh:
             sys.exit(1)
 
     async def _start(self) -> None:
-        self._stock_modes = [
-            spec for spec in ctx.options.mode if not isinstance(ProxyMode.parse(spec), MeshMode)
-        ]
+        self._stock_modes = _stock_modes()
         source = FileSource(
             _config_files(),
             SYSTEM_CLOCK,
@@ -152,7 +159,7 @@ class Mesh:
         ctx.master.addons.add(self._native)
         MeshInstance.find = staticmethod(sidecar.port_of)
         await sidecar.start(snapshot)
-        self._show_modes(snapshot)
+        self._show_modes()
         await source.watch(self._changed, sidecar.refuse)
 
     async def _changed(self, snapshot: Snapshot) -> None:
@@ -161,17 +168,19 @@ class Mesh:
             return
         with contextlib.suppress(MeshError):  # the sidecar has said why, and the old one goes on
             await self._sidecar.apply(snapshot)
-            self._show_modes(snapshot)
+            self._show_modes()
 
-    def _show_modes(self, snapshot: Snapshot) -> None:
-        """Put the open listeners into mitmproxy's list of modes, after the stock ones asked for."""
-        if self._sidecar is None:
-            return
-        opened = [
-            listener for listener in snapshot.listeners if self._sidecar.port_of(listener.name)
-        ]
+    def _modes(self) -> list[str]:
+        """mitmproxy's list of modes as it should be: the stock ones asked for, the open listeners."""
+        sidecar = self._sidecar
+        if sidecar is None or sidecar.snapshot is None:
+            return self._stock_modes
+        opened = filter(lambda listener: sidecar.port_of(listener.name), sidecar.snapshot.listeners)
+        return [*self._stock_modes, *(_mode_of(listener).full_spec for listener in opened)]
+
+    def _show_modes(self) -> None:
         ctx.options.update(
-            mode=[*self._stock_modes, *(_mode_of(listener).full_spec for listener in opened)],
+            mode=self._modes(),
             connection_strategy="lazy",  # the native lane answers; nothing is to be connected to
             keep_host_header=True,  # else `reverse:` hides which service was asked for
         )
@@ -213,6 +222,10 @@ class Mesh:
             self._sidecar = None
 
 
+def _stock_modes() -> list[str]:
+    return [spec for spec in ctx.options.mode if not isinstance(ProxyMode.parse(spec), MeshMode)]
+
+
 def _forgo_default_mode() -> None:
     """Keep mitmproxy from opening its default, an open proxy on port 8080 of every address.
 
@@ -220,7 +233,7 @@ def _forgo_default_mode() -> None:
     begins to open it (`Master.run`), so that is called off.
     """
     for task in asyncio.all_tasks():
-        if task.get_name() == "setup_servers":
+        if task.get_name().startswith("setup_servers"):
             task.cancel()
             ctx.master.addons.get("proxyserver").servers._instances.clear()  # noqa: SLF001 - see above
     ctx.options.update(mode=[])
