@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def _forget(backends: Backends) -> Iterator[None]:
     backends.app.requests.clear()
     backends.second.requests.clear()
-    yield
+    return
 
 
 # -- bodies ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -80,9 +80,7 @@ BAD_CLIENTS = [kind for kind in pki.BAD_KINDS if kind != "server_only"]
 
 
 @pytest.mark.parametrize("kind", [*BAD_CLIENTS, "server_only", "other ca", "self signed", "none"])
-def test_strict_takes_only_the_mesh(
-    strict: int, app: Upstream, tmp_path: Path, kind: str
-) -> None:
+def test_strict_takes_only_the_mesh(strict: int, app: Upstream, tmp_path: Path, kind: str) -> None:
     assert_refused(strict, client(tmp_path, kind), app)
 
 
@@ -151,7 +149,7 @@ class Caller:
         config.write_text(outbound_config(self.port, endpoint, files, more))
         self.program: Program = hms_sidecar("--config", config)
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Self:
         self.program.wait_listening(self.port)
         return self
 
@@ -248,7 +246,7 @@ class Traffic:
         self.failures: list[Any] = []
         self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
 
-    def __enter__(self) -> Traffic:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -281,9 +279,7 @@ def serial(port: int, tmp_path: Path) -> int:
         return int(str(shown["serialNumber"]), 16)
 
 
-def test_certificates_are_replaced_while_traffic_flows(
-    backends: Backends, tmp_path: Path
-) -> None:
+def test_certificates_are_replaced_while_traffic_flows(backends: Backends, tmp_path: Path) -> None:
     port, peers = free_port(), free_port()
     callee = pki.write_secret(tmp_path, pki.svid("auth-svc"), name="callee")
     caller = pki.write_secret(tmp_path, pki.svid("claims-svc"), name="caller")

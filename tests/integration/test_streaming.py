@@ -69,7 +69,7 @@ async def websocket_echo(visit: Visit) -> bool:
             elif isinstance(event, Ping | CloseConnection):
                 answer = event.response()
             else:
-                raise AssertionError(f"unexpected: {event}")
+                raise AssertionError(f"unexpected: {event}")  # noqa: TRY004 - a failed test
             await visit.send(server.send(answer))
             if isinstance(event, CloseConnection):
                 return False
