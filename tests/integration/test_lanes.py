@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.integration.servers import Upstream
 
 
-def bearer(**changes: object) -> str:
+def bearer(**changes: Any) -> str:
     return f"Authorization: Bearer {pki.jwt_key('HS256').sign(pki.claims(**changes))}"
 
 

@@ -27,17 +27,14 @@ from tests.integration.servers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.integration.conftest import Backends, Lane
     from tests.integration.servers import Behaviour, Upstream
 
 
 @pytest.fixture(autouse=True)
-def _forget(backends: Backends) -> Iterator[None]:
+def _forget(backends: Backends) -> None:
     backends.app.requests.clear()
     backends.second.requests.clear()
-    return
 
 
 # -- bodies ----------------------------------------------------------------------------------------

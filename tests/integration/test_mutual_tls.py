@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from hms_addons.control.ca.authority import CertificateAuthority
 from tests.fakes import pki
 from tests.integration.clients import Connection, fetch
 from tests.integration.conftest import inbound_config, outbound_config
@@ -61,7 +62,7 @@ def client(tmp_path: Path, kind: str | None = None) -> ssl.SSLContext:
         stranger = pki.svid("claims-svc", "other.example")
         presented = pki.Presented(stranger.chain_pem(), stranger.key_pem())
     elif kind == "self signed":
-        presented = pki.make_leaf(authority=pki.CertificateAuthority.create(pki.TRUST_DOMAIN))
+        presented = pki.make_leaf(authority=CertificateAuthority.create(pki.TRUST_DOMAIN))
     else:
         presented = pki.bad_svid(kind)
     return pki.context_presenting(presented, tmp_path, server=False)

@@ -106,7 +106,8 @@ class WebSocket:
             assert isinstance(event, Message), event
             parts.append(event.data)
             if event.message_finished:
-                return type(parts[0])().join(parts)
+                whole: bytes | str = type(parts[0])().join(parts)
+                return whole
 
 
 def test_websocket(pair: Pair, app: Upstream) -> None:
