@@ -38,7 +38,7 @@ from hms_addons.lazy_timer import LazyTimer
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from hms_addons.clock import Clock
+    from hms_addons.clock import Clock, Timer
     from hms_addons.config.snapshot import Limits
     from hms_addons.http_message import Fields
 
@@ -112,6 +112,7 @@ class Http1Server(asyncio.Protocol):
         "_timer",
         "_trailers",
         "_tunnel",
+        "_write_timer",
         "context",
         "draining",
         "flow_control",
@@ -135,6 +136,7 @@ class Http1Server(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._limits = lane.limits
         self._timer = LazyTimer(clock, self._timed_out)
+        self._write_timer: Timer | None = None
         self._lingering = False
         # The message that is being read.
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -199,6 +201,7 @@ class Http1Server(asyncio.Protocol):
         """See `asyncio.BaseProtocol`: whatever was in flight is cancelled."""
         self._parsing = False
         self._timer.close()
+        self._stop_watching_writes()
         self.flow_control.close()
         self._pending.clear()
         gone = ConnectionResetError("the client closed the connection")
@@ -219,11 +222,13 @@ class Http1Server(asyncio.Protocol):
         return None
 
     def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol`."""
+        """See `asyncio.BaseProtocol`: the client has a minute to take some of what is written."""
         self.flow_control.pause()
+        self._watch_writes(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
+        self._stop_watching_writes()
         self.flow_control.resume()
 
     def data_received(self, data: bytes) -> None:
@@ -243,6 +248,23 @@ class Http1Server(asyncio.Protocol):
             self._next()
         if self._in_head or self._receiving is not None:
             self._watch_progress()
+
+    def _watch_writes(self, left: int) -> None:
+        timeout = self._limits.body_timeout
+        self._write_timer = self._clock.call_later(timeout, self._look_at_writes, left)
+
+    def _look_at_writes(self, before: int) -> None:
+        """Cut off a client that reads nothing: its upstream connection waits for it too."""
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._watch_writes(left)
+        else:
+            self.abort()
+
+    def _stop_watching_writes(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     # -- parsing --------------------------------------------------------------------------------
 

@@ -315,6 +315,44 @@ async def test_a_client_that_never_takes_the_rest_is_cut_off(how: str) -> None:
     assert await wire.gone()
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["held", "streaming"])
+async def test_a_client_that_takes_nothing_for_a_minute_is_cut_off(held: bool) -> None:
+    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
+        if held:
+            return Answer(200, b"", (), b"x" * 200_000)
+        stream = BodyStream(lambda: None, lambda: None)
+        stream.feed(b"x" * 200_000)
+        return Answer(200, b"", (), stream)
+
+    wire = Wire(FakeLane(handler))
+    wire.transport.stalled = True
+    await wire.send(GET)
+    for _ in range(5):  # as long as it takes some, it may be slow
+        await wire.clock.advance(59)
+        wire.transport.take(10_000)
+    await wire.clock.advance(59)
+    assert not wire.transport.aborted
+    await wire.clock.advance(62)
+    assert wire.transport.aborted
+    assert await wire.gone()
+
+
+async def test_a_client_that_took_it_all_has_time_again() -> None:
+    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
+        return Answer(200, b"", (), b"x" * 200_000)
+
+    wire = Wire(FakeLane(handler))
+    wire.transport.stalled = True
+    await wire.send(GET)
+    await wire.clock.advance(59)
+    wire.transport.release()
+    await wire.clock.advance(1000)
+    assert not wire.transport.is_closing()
+    assert statuses(wire) == [200]
+    wire.transport.leave()
+    assert await wire.gone()
+
+
 async def test_memory_is_bounded_while_a_later_request_waits_with_its_body() -> None:
     """Its stream is full; the end of the request before it must not open the tap again."""
     lane = Gated()

@@ -103,6 +103,13 @@ class FakeTransport(asyncio.Transport):
         if self._closing:
             self._lose_soon()
 
+    def take(self, count: int) -> None:
+        """The peer takes so many bytes, and leaves the rest."""
+        self._buffered = max(self._buffered - count, 0)
+        if self._paused and self._buffered <= HIGH_WATER // 4:
+            self._paused = False
+            self.protocol.resume_writing()
+
     def leave(self) -> None:
         """The peer closes its side; like a real transport, this one closes unless it is kept."""
         if not self.protocol.eof_received():
