@@ -146,6 +146,46 @@ async def test_a_plugin_that_awaited_something_cancelled_does_not_shift_the_answ
     await world.end()
 
 
+class Silent:
+    """The upstream's side of a tunnel that says nothing."""
+
+    def __init__(self) -> None:
+        self.incoming = BodyStream(lambda: None, lambda: None)
+        self.closed = 0
+
+    def write(self, data: bytes) -> None:
+        return
+
+    async def drain(self) -> None:
+        return
+
+    def write_eof(self) -> None:
+        return
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("how", ["reset", "leave"])
+async def test_the_client_leaves_a_tunnel(how: str) -> None:
+    tunnel = Silent()
+    world = World(forward=lambda exchange: Answer(101, b"", (), tunnel=tunnel))
+    upgrade = b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    world.connection.data_received(GET[:-2] + upgrade + b"early")
+    await settle()
+    world.connection.data_received(b"late")
+    await settle()
+    getattr(world.transport, how)()
+    await settle()
+    if how == "leave":  # only its side: the upstream may still speak
+        assert world.completed == []
+        tunnel.incoming.feed_eof()
+        await settle()
+    assert tunnel.closed
+    assert world.completed[0].bytes_in == 9
+    await world.end()
+
+
 # --- an answer that is not written -----------------------------------------------------------------------
 
 

@@ -147,3 +147,19 @@ def test_other_owned_names() -> None:
     found = index_fields(hygiene.clean(fields, index_fields(fields), OWN, b"id", peer=None))
     assert b"x-rolle" not in found
     assert found[b"x-caller-role"] == b"kept"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"X_Forwarded_For", b"X-Forwarded_Proto", b"x_forwarded-host", b"X_Forwarded_Client_Cert"],
+)
+@pytest.mark.parametrize("peer", [None, PEER])
+def test_forwarding_headers_pass_in_no_other_spelling(name: bytes, peer: str | None) -> None:
+    assert name.lower() not in clean((b"Host", b"a"), (name, b"6.6.6.6"), peer=peer)
+
+
+def test_connection_cannot_take_away_what_every_request_has() -> None:
+    named = b"x-request-id, traceparent, via, x-forwarded-for"
+    found = clean((b"Host", b"a"), (b"X-Request-ID", b"mine"), (b"Connection", named))
+    assert found[b"x-request-id"] == b"mine"
+    assert {b"traceparent", b"via", b"x-forwarded-for"} <= set(found)
