@@ -138,6 +138,8 @@ def annotate(exchange: Exchange) -> None:
     ours = before.get("comment") if isinstance(before, dict) else None
     flow.metadata["hms"] = summary
     parts = [
+        # First, as mitmweb's list shows no more than the beginning.
+        f"flag={summary['flag']}" if summary["flag"] else "",
         f"{exchange.listener.direction}",
         f"route={summary['route']}" if summary["route"] else "",
         f"cluster={summary['cluster']}" if summary["cluster"] else "",
@@ -145,16 +147,12 @@ def annotate(exchange: Exchange) -> None:
         f"attempts={len(summary['attempts'])}" if summary["attempts"] else "",
         f"role={summary['role']}" if summary["role"] else "",
         f"policy={summary['policy_version']}" if summary["policy_version"] else "",
-        f"flag={summary['flag']}{_told(summary['detail'])}" if summary["flag"] else "",
+        f"({summary['detail']})" if summary["detail"] else "",
     ]
     comment = summary["comment"] = " ".join(part for part in parts if part)
     # What a person or a script has written there is theirs.
     if not flow.comment or flow.comment == ours:
         flow.comment = comment
-
-
-def _told(detail: str | None) -> str:
-    return f": {detail}" if detail else ""
 
 
 def summarise(exchange: Exchange) -> dict[str, Any]:

@@ -229,7 +229,10 @@ def test_the_comment_tells_in_one_line_what_the_mesh_did() -> None:
     )
     exchange.fail(Fault.TIMEOUT, "too slow")
     flow_view.annotate(exchange)
-    assert exchange.flow.comment.endswith("flag=UT: too slow")
+    assert exchange.flow.comment == (
+        "flag=UT inbound route=to-auth-svc cluster=auth-svc endpoint=10.0.0.1:80 attempts=2 "
+        "role=PROGRAM_MANAGER,CLERK policy=1.3.4 (too slow)"
+    )
 
 
 def test_the_summary_is_plain_types_that_a_flow_file_can_hold() -> None:
@@ -260,7 +263,7 @@ def test_an_exchange_that_was_refused_at_once_has_a_short_comment() -> None:
     exchange.route = None
     exchange.fail(Fault.NO_ROUTE, "nothing matches")
     flow_view.annotate(exchange)
-    assert exchange.flow.comment == "inbound flag=NR: nothing matches"
+    assert exchange.flow.comment == "flag=NR inbound (nothing matches)"
 
 
 def test_what_a_person_has_written_there_is_kept() -> None:

@@ -106,7 +106,8 @@ def test_a_flow_tells_what_the_mesh_did(desk: Desk) -> None:
 def test_a_refused_request_shows_its_flag(desk: Desk) -> None:
     assert desk.call(path="/verify-id/no").result().status_code == 403
     flow = desk.outbound()
-    assert "flag=RBAC: policy 'nobody'" in flow["comment"]
+    assert flow["comment"].startswith("flag=RBAC outbound route=prefix:/verify-id ")
+    assert "policy 'nobody'" in flow["comment"]
     assert flow["response"]["status_code"] == 403
     assert not desk.app.seen
 
@@ -134,6 +135,23 @@ def test_the_listeners_are_among_the_servers(desk: Desk) -> None:
         "listen_addrs": [address],
     }
     assert len(servers) == 2
+
+
+def test_the_listeners_stay_when_a_person_switches_stock_modes(desk: Desk) -> None:
+    port = free_port()
+    mesh = [f"mesh:out@127.0.0.1:{desk.files.out}", f"mesh:peers@127.0.0.1:{desk.files.peers}"]
+    for asked in ([f"regular@127.0.0.1:{port}"], []):
+        desk.web.set(mode=asked)  # as the page does, which knows mitmproxy's own modes alone
+        expected = sorted([*asked, *mesh])
+
+        def running() -> bool:
+            servers = desk.web.get("/state")["servers"]
+            return sorted(servers) == expected and all(  # noqa: B023 - used at once
+                server["is_running"] for server in servers.values()
+            )
+
+        until(running, f"{expected} running")
+        assert desk.call().result().status_code == 200
 
 
 def test_the_event_log_is_of_use(desk: Desk) -> None:
