@@ -514,7 +514,9 @@ def test_what_came_before_a_malformed_request_is_answered(lane: Lane, app: Upstr
         assert connection.response().json["target"] == "/app/good"
         assert connection.response().status == 400
         assert connection.ended
-    assert [request.path for request in app.requests] == ["/app/good"]
+    assert len(app.got("/app/good")) == 1
+    # What an earlier test sent may still arrive; nothing of the nonsense may.
+    assert {request.path for request in app.requests} <= {"/app/good", "/app/bad-chunks"}
 
 
 def test_an_unfinished_body_is_never_whole(lane: Lane, app: Upstream) -> None:
