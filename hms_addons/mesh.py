@@ -13,7 +13,6 @@ are served by the native lane, with the same chain. Options, each by `--set`:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -120,8 +119,9 @@ class Mesh:
             logger.error("the mesh did not start:\n%s", error)  # noqa: TRY400 - no traceback: it is the user's file
             await self._stop_parts()
             ctx.master.shutdown()
-            # mitmproxy's own way to end with a failure while it starts (addons/errorcheck.py).
-            sys.exit(1)
+            # mitmproxy's own way to end with a failure while it starts (addons/errorcheck.py); from
+            # the loop, as out of a task it would come with a traceback.
+            asyncio.get_running_loop().call_soon(sys.exit, 1)
 
     async def _start(self) -> None:
         self._stock_modes = _stock_modes()
@@ -164,9 +164,7 @@ class Mesh:
 
     async def _changed(self, snapshot: Snapshot) -> None:
         """A new version of the files: apply it, or say why not and go on with the old one."""
-        if self._sidecar is None:
-            return
-        with contextlib.suppress(MeshError):  # the sidecar has said why, and the old one goes on
+        if self._sidecar is not None:
             await self._sidecar.apply(snapshot)
             self._show_modes()
 

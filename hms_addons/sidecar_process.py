@@ -11,7 +11,6 @@ A second one is passed on at once. SIGHUP, SIGUSR1 and SIGUSR2 go straight to th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
@@ -102,9 +101,7 @@ class SidecarProcess:
         await self._source.watch(self._changed, sidecar.refuse)
 
     async def _changed(self, snapshot: Snapshot) -> None:
-        if self._sidecar is None:
-            return
-        with contextlib.suppress(MeshError):  # the sidecar has said why, and the old one goes on
+        if self._sidecar is not None:
             await self._sidecar.apply(snapshot)
 
     async def _serve(self) -> int:

@@ -17,6 +17,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.load import load
 from hms_addons.config.problems import ConfigProblems, Problem, Severity
 from hms_addons.config.yaml_marks import MAX_BYTES
+from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -105,7 +106,9 @@ class FileSource:
         """Look for changes until cancelled.
 
         Args:
-            on_snapshot: awaited with each new good snapshot, before the next look.
+            on_snapshot: awaited with each new good snapshot, before the next look. It raises
+                `MeshError` if the snapshot cannot be put to use (and says so itself): the same
+                content is then tried again when the files are next written or touched.
             on_refused: called once for each bad content, with all its errors, one a line.
         """
         while True:
@@ -123,7 +126,10 @@ class FileSource:
                 on_refused(str(error))
                 continue
             if snapshot is not None:
-                await on_snapshot(snapshot)
+                try:
+                    await on_snapshot(snapshot)
+                except MeshError:
+                    self._digest = b""
 
     async def _reload(self) -> Snapshot | None:
         """A snapshot of what the files hold now, or None if that is what was loaded last."""
