@@ -184,6 +184,9 @@ class Exchange:
         The first refusal counts; later ones are ignored. `reason` reaches the caller: say what
         was refused and what to do about it, and never put a secret in it.
         """
+        if not 200 <= status <= 599:  # noqa: PLR2004 - what a final answer may say
+            message = f"{status} is no status to refuse a request with"
+            raise ValueError(message)
         if self.failure is None:
             self.failure = Failure(status, Flag(flag), "Request refused", reason)
 

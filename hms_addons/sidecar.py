@@ -210,6 +210,10 @@ class Sidecar:
             staged = self._secrets.stage(wanted, snapshot.trust_domain)
         except SecretError as error:
             raise ConfigError(str(error)) from error
+        if not snapshot.listeners and self.snapshot is not None and self.snapshot.listeners:
+            # An emptied or half-written file, most likely; not a wish to stop serving.
+            message = "the new configuration has no listeners; to stop the sidecar, drain it"
+            raise ConfigError(message)
         identities = {name: entry.holder.current for name, entry in staged.items()}
         unknown = self.upstream.unknown_balancers(snapshot)
         if unknown:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.clock import SYSTEM_CLOCK
@@ -161,7 +163,13 @@ def read_files(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Pro
     problems = []
     for path in paths:
         try:
-            with path.open("rb") as file:
+            # A pipe or a device must not make the event loop wait for somebody to write to it.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+            with os.fdopen(descriptor, "rb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    message = "is not a regular file"
+                    problems.append(Problem(Severity.ERROR, str(path), 1, 1, "", message))
+                    continue
                 contents.append((str(path), file.read(MAX_BYTES + 1)))
         except OSError as error:
             message = f"cannot be read: {error.strerror or error}"

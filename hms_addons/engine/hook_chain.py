@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hms_addons.config.snapshot import Route
 from hms_addons.errors import ExchangeFailed, Failure, Fault, problem
 from hms_addons.exchange import Permit
-from hms_addons.http_message import Answer
+from hms_addons.http_message import Answer, without_fields
 
 if TYPE_CHECKING:
     import random
@@ -50,6 +50,8 @@ class Hook(NamedTuple):
     plugin: str
     name: str
 
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 _NOBODY = Hook(lambda: None, "mesh", "chain")
 
@@ -129,7 +131,7 @@ class HookChain:
             exchange.permit = Permit()
         except ExchangeFailed as failed:
             exchange.failure = exchange.failure or failed.failure
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
             self._plugin_failed(exchange, hook, error)
 
     def _choose_cluster(self, exchange: Exchange, route: Route) -> None:
@@ -158,7 +160,7 @@ class HookChain:
             exchange.fail(Fault.PLUGIN_ERROR, "no plugin carries requests out (hms_forward)")
         except ExchangeFailed as failed:
             exchange.failure = exchange.failure or failed.failure
-        except Exception as error:  # noqa: BLE001 - see decide
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - see decide
             self._plugin_failed(exchange, hook, error)
         if self._fallback and exchange.failure is not None:
             await self._fall_back(exchange, exchange.failure)
@@ -172,7 +174,7 @@ class HookChain:
                 if answer is not None:
                     exchange.answer = _checked(answer)
                     return
-            except Exception as error:  # noqa: BLE001 - the failure itself is still an answer
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - the failure itself is still an answer
                 self._count(hook, error)
 
     async def respond(self, exchange: Exchange) -> None:
@@ -188,8 +190,12 @@ class HookChain:
                 if exchange.answer is not before:
                     after, exchange.answer = exchange.answer, before
                     exchange.answer = _checked(after)
-            except Exception as error:  # noqa: BLE001 - logged and counted: too late to refuse
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - logged and counted: too late to refuse
                 self._count(hook, error)
+        if self._respond:
+            # How long the body is and whether the connection goes on is the engine's to say.
+            answer = exchange.answer
+            answer.fields = without_fields(answer.fields, _FRAMING)
 
     def complete(self, exchange: Exchange) -> None:
         """Tell every plugin that it is over. Runs even while the task is being cancelled."""
@@ -200,7 +206,7 @@ class HookChain:
                     result.close() if inspect.iscoroutine(result) else None
                     message = "hms_complete must be a plain function"
                     raise TypeError(message)  # noqa: TRY301 - counted like any other fault of it
-            except Exception as error:  # noqa: BLE001 - an observer cannot change what happened
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - an observer cannot change what happened
                 self._count(hook, error)
 
     @property
@@ -222,19 +228,19 @@ class HookChain:
         for hook in self._pick:
             try:
                 endpoint = hook.call(exchange, candidates)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._count(hook, error)
                 raise ExchangeFailed(_plugin_failure(hook)) from error
             if endpoint is not None:
                 return endpoint
         return None
 
-    def _plugin_failed(self, exchange: Exchange, hook: Hook, error: Exception) -> None:
+    def _plugin_failed(self, exchange: Exchange, hook: Hook, error: BaseException) -> None:
         self._count(hook, error)
         exchange.permit = None
         exchange.failure = exchange.failure or _plugin_failure(hook)
 
-    def _count(self, hook: Hook, error: Exception) -> None:
+    def _count(self, hook: Hook, error: BaseException) -> None:
         self.errors[hook.plugin, hook.name] += 1
         count = self.errors[hook.plugin, hook.name]
         # The 1st, 2nd, 4th, 8th … time: a plugin that fails at every request must not fill a disk.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from hms_addons.config.source import (
     load_files,
     read_files,
 )
+from hms_addons.errors import MeshError
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -33,10 +35,14 @@ class Watch:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.told: list[str] = []
+        self.refusing = False
         self._news = asyncio.Event()
 
     async def on_snapshot(self, snapshot: Snapshot) -> None:
         self._tell(f"ok {snapshot.listeners[0].name}")
+        if self.refusing:
+            message = "the port is in use"
+            raise MeshError(message)
 
     def on_refused(self, reason: str) -> None:
         self._tell(f"refused {reason}")
@@ -132,6 +138,27 @@ async def test_a_file_that_is_only_touched_is_no_change(tmp_path: Path) -> None:
         assert watch.told == []
 
 
+async def test_a_change_that_could_not_be_used_is_tried_again_when_written_again(
+    tmp_path: Path,
+) -> None:
+    """The port was in use, say, and is free now."""
+    path = write(tmp_path / "a.yaml", ONE)
+    async with watching(path) as watch:
+        watch.refusing = True
+        write(path, TWO)
+        assert await watch.news() == "ok two"
+        for _ in range(3):
+            await watch.poll()
+        assert watch.told == ["ok two"]
+        watch.refusing = False
+        path.touch()
+        assert await watch.news() == "ok two"
+        path.touch()
+        for _ in range(3):
+            await watch.poll()
+        assert watch.told == ["ok two"] * 2
+
+
 async def test_a_bad_change_is_told_once_for_each_content(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", ONE)
     async with watching(path) as watch:
@@ -205,3 +232,10 @@ async def test_any_of_several_files_counts(tmp_path: Path) -> None:
     async with watching(first, second) as watch:
         write(second, "listeners: [{name: one, port: 2}, {name: three, port: 3}]")
         assert await watch.news() == "ok one"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigProblems, match="not a regular file"):
+        FileSource([pipe]).load()

@@ -263,3 +263,25 @@ def test_an_exchange_that_ended_without_an_answer_still_gets_one() -> None:
     answer = local_answer(exchange)
     assert answer.status == 500
     assert answer.local
+
+
+async def test_a_plugin_cannot_frame_the_answer() -> None:
+    def respond(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.fields = (
+            (b"Content-Length", b"3"), (b"transfer-encoding", b"chunked"), (b"X-Ok", b"1")
+        )  # fmt: skip
+
+    exchange = await run(chain(respond=respond))
+    assert exchange.answer is not None
+    assert exchange.answer.fields == ((b"X-Ok", b"1"),)
+
+
+async def test_a_plugin_that_wants_to_exit_is_refused_like_any_other() -> None:
+    def leave(_exchange: Exchange) -> None:
+        raise SystemExit(3)
+
+    exchange = await run(chain(authorize=leave))
+    assert exchange.failure is not None
+    assert exchange.failure.flag is Flag.PE
+    assert (await run(chain(respond=leave))).failure is None
