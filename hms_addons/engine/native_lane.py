@@ -7,7 +7,8 @@ It answers by setting `flow.response`; mitmproxy itself never connects to an ups
 
 Limits of this lane:
 
-- bodies are held whole both ways, at most `MAX_HELD` bytes (mitmproxy cannot stream an answer that
+- bodies are held whole both ways: an answer's up to `MAX_HELD` bytes, a request's up to the
+  listener's `max_body`, which is worth setting here (mitmproxy cannot stream an answer that
   an addon gives, and would stream a request past the mesh's decision);
 - no trailers, no interim (1xx) answers, no upgrades on HTTP/1.1: mitmproxy knows none here;
 - mitmproxy reads the request: it says `100 Continue` before the mesh is asked, takes a bare LF for
