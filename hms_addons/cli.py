@@ -136,14 +136,30 @@ def sidecar(
 
 
 @app.command()
-def check(files: Files, *, as_json: Json = False) -> None:
+def check(
+    files: Files,
+    service: Annotated[
+        str | None,
+        typer.Option("--service", help="The service whose sidecar will have it, if it matters."),
+    ] = None,
+    *,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control",
+            help="Check it as a control plane does: for a whole mesh, or with --service for one "
+            "service's sidecars; certificates and endpoints come from there.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check configuration files: every problem at once, with its place and a remedy.
 
     Exit code 0: usable (there may be warnings); 1: not.
     """
     from hms_addons.config.check import check_files  # noqa: PLC0415 - start-up time
 
-    result = check_files(_paths(files))
+    result = check_files(_paths(files), service=service, control=control)
     if as_json:
         _print_json(result.to_json())
     else:

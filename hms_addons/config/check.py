@@ -76,16 +76,19 @@ class CheckResult(NamedTuple):
         return "\n".join(lines)
 
 
-def check_files(paths: Sequence[Path], *, service: str | None = None) -> CheckResult:
+def check_files(
+    paths: Sequence[Path], *, service: str | None = None, control: bool = False
+) -> CheckResult:
     """Check some files as one configuration, the later over the earlier. Never raises.
 
     Args:
         paths: the files.
         service: the service the sidecar stands beside, if it will be told so.
+        control: a control plane will stand behind it (see `load`).
     """
     files = tuple(map(str, paths))
     contents, unreadable = read_files(paths)
-    loaded = load(contents, service=service)
+    loaded = load(contents, service=service, control=control)
     if unreadable:
         # Whatever refers to what the unread file holds would only look wrong.
         return CheckResult(files, tuple(unreadable), {}, None)

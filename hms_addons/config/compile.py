@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
 from hms_addons.config.problems import listing
 from hms_addons.config.schema_base import parse_address
+from hms_addons.config.scope import belongs_to, overlap, scope
 from hms_addons.config.snapshot import (
     Cluster,
     Direction,
@@ -60,8 +61,18 @@ _STALE_TTLS = 10
 """`max_stale` in TTLs, where it is not written (SEMANTICS, Governance)."""
 
 
+OWN_CERTIFICATE: Final = "mesh_certs"
+"""What the control plane's certificate is called where nothing names one."""
+
+
 def compile_config(
-    config: Config, document: Document, report: Report, *, source: str, service: str | None = None
+    config: Config,
+    document: Document,
+    report: Report,
+    *,
+    source: str,
+    service: str | None = None,
+    control: bool = False,
 ) -> Snapshot | None:
     """The snapshot, or None when `report` now holds why there is none.
 
@@ -71,18 +82,32 @@ def compile_config(
         report: takes the problems.
         source: where it came from, for people.
         service: the service this sidecar stands beside, if the command line says so.
+        control: see `load`.
     """
-    return _Compiler(config, document, report, service or config.service).compile(source)
+    compiler = _Compiler(config, document, report, service or config.service, control=control)
+    return compiler.compile(source)
 
 
 class _Compiler:
     def __init__(
-        self, config: Config, document: Document, report: Report, service: str | None
+        self,
+        config: Config,
+        document: Document,
+        report: Report,
+        service: str | None,
+        *,
+        control: bool,
     ) -> None:
         self._config = config
         self._document = document
         self._report = report
         self._service = service
+        self._control = control
+        self._listeners = [
+            (index, model)
+            for index, model in enumerate(config.listeners)
+            if belongs_to(model.services, service)
+        ]
 
     def compile(self, source: str) -> Snapshot | None:
         config = self._config
@@ -91,27 +116,29 @@ class _Compiler:
         self._check_addresses()
         clusters = dict(traffic.clusters)
         listeners = []
-        for index, model in enumerate(config.listeners):
+        for index, model in self._listeners:
             app = self._app_cluster(model)
             if app is not None:
                 clusters[app.name] = app
             listeners.append(self._listener(model, ("listeners", index), traffic, app))
         if self._report.failed:
             return None
-        document = redacted(self._document.data or {})
+        document = scope(self._document.data or {}, self._service)
+        secrets = self._secrets()
         return Snapshot(
-            version=digest(self._document.data or {}, self._service),
+            version=digest(document, self._service),
             source=source,
             service=self._service,
             trust_domain=config.trust_domain,
             listeners=tuple(listeners),
             clusters=clusters,
-            secrets=self._secrets(),
+            secrets=secrets,
+            provided=self._provided(listeners, clusters) - secrets.keys(),
             governance=_governance(config.governance),
             rbac=self._rbac(config.rbac),
             headers=_headers(config.headers),
             plugins=config.plugins,
-            document=document,
+            document=redacted(document),
         )
 
     # Clusters
@@ -252,25 +279,40 @@ class _Compiler:
         names = sorted(config.secrets) or sorted(asked)
         if len(names) == 1:
             return names[0]
+        if self._control:
+            return OWN_CERTIFICATE
         which = f"name one of them with `secret:` ({listing(names)})" if names else "add `secrets:`"
         message = f"tls: {model.tls} needs a certificate to show; {which}"
         self._report.error((*path, "tls"), message)
         return None
 
     def _check_addresses(self) -> None:
-        seen: list[tuple[str, int, str]] = []
-        for index, model in enumerate(self._config.listeners):
+        seen: list[tuple[str, ListenerModel]] = []
+        for index, model in self._listeners:
             default_host = "127.0.0.1" if model.direction == "outbound" else ""
             host = model.host or default_host
-            for other_host, port, name in seen:
+            for other_host, other in seen:
                 both = host == other_host or _ANY_ADDRESS & {host, other_host}
-                if port == model.port != 0 and both:
-                    message = f"the port {port} is taken by the listener {name}"
+                if (
+                    other.port == model.port != 0
+                    and both
+                    and overlap(other.services, model.services)
+                ):
+                    message = f"the port {model.port} is taken by the listener {other.name}"
                     self._report.error(("listeners", index, "port"), message)
-            seen.append((host, model.port, model.name))
+            seen.append((host, model))
 
     def _check_own_service(self) -> None:
-        if self._service is not None or all(m.app is None for m in self._config.listeners):
+        if self._service is not None or self._control:
+            return
+        for index, model in self._listeners:
+            if model.services is not None:
+                message = (
+                    "this listener is for certain services, but which one this sidecar stands "
+                    "beside is not known; add `service:` to the configuration, or --service"
+                )
+                self._report.error(("listeners", index, "services"), message)
+        if all(model.app is None for _, model in self._listeners):
             return
         for index, policy in enumerate(self._config.rbac.policies):
             if policy.services is not None:
@@ -298,6 +340,15 @@ class _Compiler:
             )
             for name, model in self._config.secrets.items()
         }
+
+    def _provided(
+        self, listeners: Sequence[Listener], clusters: Mapping[str, Cluster]
+    ) -> frozenset[str]:
+        """The secrets that are asked for, if a control plane is there to provide them."""
+        if not self._control:
+            return frozenset()
+        shown = {listener.secret for listener in listeners if listener.secret is not None}
+        return frozenset(shown | {c.tls.secret for c in clusters.values() if c.tls is not None})
 
     def _rbac(self, model: RbacModel) -> Rbac:
         providers = []

@@ -20,15 +20,22 @@ if TYPE_CHECKING:
 _BALANCERS = frozenset({"least_request", "random", "round_robin"})
 
 
-def lint(config: Config, snapshot: Snapshot, report: Report) -> None:
-    """Add a warning to `report` for everything in `snapshot` that was hardly meant."""
-    if not config.listeners:
+def lint(config: Config, snapshot: Snapshot, report: Report, *, control: bool = False) -> None:
+    """Add a warning to `report` for everything in `snapshot` that was hardly meant.
+
+    With `control` a control plane adds what is not here: listeners, endpoints, certificates.
+    """
+    if control and config.secrets and snapshot.service is None:
+        message = "left out of what sidecars get: the control plane provides their certificates"
+        report.warning(("secrets",), message, at_key=True)
+    if not config.listeners and not control:
         report.warning((), "there are no listeners: this sidecar would take no requests")
-    for index, listener in enumerate(snapshot.listeners):
-        _unreachable_routes(listener, ("listeners", index), report)
+    positions = {model.name: index for index, model in enumerate(config.listeners)}
+    for listener in snapshot.listeners:
+        _unreachable_routes(listener, ("listeners", positions[listener.name]), report)
     _listeners(config, report)
     _routes(config, report)
-    _clusters(config, report)
+    _clusters(config, report, control=control)
     _rbac(config, snapshot, report)
     _files(snapshot, report)
 
@@ -165,7 +172,7 @@ def _routes(config: Config, report: Report) -> None:
                 report.warning(here, message)
 
 
-def _clusters(config: Config, report: Report) -> None:
+def _clusters(config: Config, report: Report, *, control: bool) -> None:
     routed = {
         name
         for listener in config.listeners
@@ -180,12 +187,12 @@ def _clusters(config: Config, report: Report) -> None:
         if canary is not None and canary.weight == 0:
             message = f"weight 0: {cluster.name} gets nothing but what names it"
             report.warning((*path, "trafficPolicy"), message)
-        if cluster.name not in routed and canary is None:
+        if cluster.name not in routed and canary is None and not control:
             but = f" but requests that name {cluster.name}.svc" if outbound else ""
             report.warning(
                 (*path, "name"), f"unused: no route leads to {cluster.name}, nothing{but}"
             )
-        if not cluster.endpoints and not cluster.dns:
+        if not cluster.endpoints and not cluster.dns and not control:
             message = f"{cluster.name} has no endpoints: requests to it are answered with 503"
             report.warning((*path, "name"), f"{message}; add `endpoints:` or `dns:`")
         if tls and cluster.tls_context is None:

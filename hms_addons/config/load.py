@@ -6,21 +6,27 @@ from the control plane.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.config.compile import compile_config
 from hms_addons.config.lint import lint
 from hms_addons.config.merge import merge
 from hms_addons.config.problems import ConfigProblems, Report
+from hms_addons.config.scope import scope
 from hms_addons.config.validate import validate
 from hms_addons.config.yaml_marks import load_yaml, unmarked
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hms_addons.config.problems import Problem
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.config.yaml_marks import Document
+
+
+PUSHED: Final = "(control plane)"
+"""The file that a problem in what a control plane has sent is shown in."""
+_COMMAND_LINE: Final = "(command line)"
 
 
 class Loaded(NamedTuple):
@@ -38,6 +44,9 @@ def load(
     source: str | None = None,
     service: str | None = None,
     extra: Mapping[str, Any] | None = None,
+    base: Mapping[str, Any] | None = None,
+    finish: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    control: bool = False,
 ) -> Loaded:
     """Make a snapshot of one or several files' contents. Never raises for what is in them.
 
@@ -46,32 +55,52 @@ def load(
         source: where they came from, for people; default the names.
         service: the service this sidecar stands beside, if the command line says so.
         extra: a configuration whose listeners are added where `contents` has none on their port.
+        base: what a control plane has sent, as plain data; `contents` go over it.
+        finish: given what has come of all that for this service, says what the command line has to
+            add: a configuration that is merged over it.
+        control: a control plane provides the certificates that nothing here does. Without a
+            `service` it is a whole mesh's configuration that is looked at, as an operator pushes
+            it: each sidecar will know which service it stands beside.
     """
     try:
         documents = _read_all(contents)
+        if base is not None:
+            documents.insert(0, unmarked(base, PUSHED))
         document = merge(documents)
         if extra is not None:
-            document = merge([*documents, _missing_listeners(document, extra)])
+            document = merge([document, _missing_listeners(document, extra, service)])
+        if finish is not None:
+            added = finish(scope(document.data, _own_service(document, service)))
+            document = merge([document, unmarked(added, _COMMAND_LINE)])
     except ConfigProblems as error:
         return Loaded(None, error.problems)
     report = Report(document.marks.place_of)
-    config = validate(document, report)
+    config = validate(document, report, control=control)
     if config is None:
         return Loaded(None, report.sorted())
     name = source or ", ".join(name for name, _ in contents)
-    snapshot = compile_config(config, document, report, source=name, service=service)
+    snapshot = compile_config(
+        config, document, report, source=name, service=service, control=control
+    )
     if snapshot is not None:
-        lint(config, snapshot, report)
+        lint(config, snapshot, report, control=control)
     return Loaded(snapshot, report.sorted())
 
 
-def _missing_listeners(document: Document, extra: Mapping[str, Any]) -> Document:
+def _missing_listeners(
+    document: Document, extra: Mapping[str, Any], service: str | None
+) -> Document:
     """The listeners of `extra` on whose ports `document` has none."""
-    written = document.data.get("listeners")
+    written = scope(document.data, _own_service(document, service)).get("listeners")
     items = written if isinstance(written, list) else []
     taken = {item.get("port") for item in items if isinstance(item, dict)}
     listeners = [item for item in extra.get("listeners", ()) if item["port"] not in taken]
-    return unmarked({"listeners": listeners} if listeners else {}, "(command line)")
+    return unmarked({"listeners": listeners} if listeners else {}, _COMMAND_LINE)
+
+
+def _own_service(document: Document, told: str | None) -> str | None:
+    written = document.data.get("service")
+    return told or (written if isinstance(written, str) else None)
 
 
 def _read_all(contents: Sequence[tuple[str, bytes]]) -> list[Document]:

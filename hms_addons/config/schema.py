@@ -70,6 +70,8 @@ class ListenerModel(Model):
     """Address to bind; default 127.0.0.1 for outbound, 0.0.0.0 for inbound."""
     port: Annotated[int, Field(ge=0, le=MAX_PORT)]
     """Port to bind; 0 picks a free one."""
+    services: Annotated[list[Name], Field(min_length=1)] | None = None
+    """Whose sidecars have this listener, in a configuration for several; default all."""
     direction: Literal["outbound", "inbound"] = "outbound"
     """outbound takes the local app's calls, inbound takes other services' calls to it."""
     tls: Literal["none", "permissive", "strict"] | None = None

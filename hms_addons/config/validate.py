@@ -43,8 +43,14 @@ _BOUNDS: Final = {
 }
 
 
-def validate(document: Document, report: Report) -> Config | None:
-    """The configuration as models, or None when `report` now holds why not."""
+def validate(document: Document, report: Report, *, control: bool = False) -> Config | None:
+    """The configuration as models, or None when `report` now holds why not.
+
+    Args:
+        document: the merged configuration.
+        report: takes the problems.
+        control: a control plane provides the secrets that are not here.
+    """
     data = {} if document.data is None else document.data
     config = None
     try:
@@ -52,7 +58,9 @@ def validate(document: Document, report: Report) -> Config | None:
     except ValidationError as error:
         for details in error.errors(include_url=False):
             _explain(details, report)
-    _check_references(data, report)
+    _check_clusters(data, report)
+    if not control:
+        _check_secrets(data, report)
     return None if report.failed else config
 
 
@@ -132,13 +140,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _check_references(data: Mapping[str, Any], report: Report) -> None:
+def _check_clusters(data: Mapping[str, Any], report: Report) -> None:
     clusters = {name: path for path, name in _names(data, "clusters")}
     for path, name in _cluster_references(data):
         if name not in clusters:
             guess = closest(name, clusters)
             hint = "" if guess else f"; there are: {listing(clusters)}"
             report.error(path, f"there is no cluster {shown(name)}{hint}", guess)
+
+
+def _check_secrets(data: Mapping[str, Any], report: Report) -> None:
     raw = data.get("secrets")
     secrets = list(raw) if isinstance(raw, dict) else []
     for path, name, user in _secret_references(data):

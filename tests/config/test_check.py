@@ -84,3 +84,11 @@ def test_the_service_can_be_told(tmp_path: Path) -> None:
     assert result.ok
     assert result.counts["policies"] == 1
     assert result.to_text().splitlines()[-1].endswith("1 policy")
+
+
+def test_a_whole_mesh_and_one_service_of_it(tmp_path: Path) -> None:
+    listeners = "listeners: [{name: a, port: 1, services: [x]}, {name: b, port: 1, services: [y]}]"
+    file = write(tmp_path / "mesh.yaml", listeners)
+    assert not check_files([file]).ok
+    assert check_files([file], control=True).counts["listeners"] == 2
+    assert check_files([file], service="x", control=True).counts["listeners"] == 1

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hms_addons.config.lint import _covers, _unreachable_routes
+from hms_addons.config.load import load
 from hms_addons.config.problems import Place, Report
 from hms_addons.config.route_table import RouteTable
 from tests.config.test_route_table import fields, paths, route, route_matches
@@ -194,3 +195,19 @@ def test_warnings(text: str, warning: str) -> None:
 
 def test_nothing_is_said_of_what_is_well() -> None:
     assert not warnings_of(f"{LISTENER}clusters: [{{name: a, endpoints: ['h:1']}}]")
+
+
+def test_what_a_control_plane_adds_is_not_missed() -> None:
+    text = b"clusters: [{name: a}]"
+    assert load([("a.yaml", text)], control=True).problems == ()
+    assert len(load([("a.yaml", text)]).problems) == 3
+
+
+def test_secrets_are_left_out_of_a_pushed_configuration() -> None:
+    text = b"secrets: {s: {certificate: /dev/null, key: /dev/null, bundle: /dev/null}}"
+    (warning,) = load([("a.yaml", text)], control=True).problems
+    assert str(warning) == (
+        "a.yaml:1:1: warning: secrets: left out of what sidecars get: the control plane provides "
+        "their certificates"
+    )
+    assert not load([("a.yaml", text)], control=True, service="x").problems, "a sidecar's own file"

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from hms_addons.config.load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def test_problems_of_good_configurations_are_warnings() -> None:
@@ -55,3 +60,77 @@ def test_a_fault_of_an_extra_listener_says_where_it_is_from() -> None:
     assert loaded.snapshot is None
     loaded = load([("a.yaml", b"")], extra=extra)
     assert str(loaded.problems[0]).startswith("(command line):1:1: listeners[0].app: expected")
+
+
+PUSHED: dict[str, Any] = {
+    "service": "x",
+    "trust_domain": "mpsa.mil",
+    "clusters": [{"name": "a", "tls_context": {"sds": "mesh_certs"}}],
+    "listeners": [{"name": "in", "port": 1, "direction": "inbound", "tls": "strict", "app": "h:1"}],
+}
+
+
+def test_files_go_over_what_a_control_plane_has_sent() -> None:
+    overlay = b'clusters: [{name: a, endpoints: ["h:1"]}]'
+    snapshot = load([("local.yaml", overlay)], base=PUSHED, control=True).snapshot
+    assert snapshot is not None
+    assert snapshot.clusters["a"].tls is not None
+    assert len(snapshot.clusters["a"].endpoints) == 1
+
+
+def test_a_control_plane_provides_the_certificates_that_are_asked_for() -> None:
+    loaded = load([], base=PUSHED, control=True)
+    assert loaded.snapshot is not None
+    assert not loaded.problems
+    assert loaded.snapshot.provided == {"mesh_certs"}
+    assert loaded.snapshot.listeners[0].secret == "mesh_certs"
+
+
+def test_files_may_provide_some_certificates() -> None:
+    overlay = b"""\
+clusters: [{name: b, tls_context: {sds: mine}}]
+secrets: {mine: {certificate: c.pem, key: k.pem, bundle: b.pem}}
+"""
+    snapshot = load([("local.yaml", overlay)], base=PUSHED, control=True).snapshot
+    assert snapshot is not None
+    assert snapshot.provided == {"mesh_certs"}
+    assert list(snapshot.secrets) == ["mine"]
+
+
+def test_a_listener_that_names_no_secret_gets_the_control_plane_s() -> None:
+    pushed = {key: value for key, value in PUSHED.items() if key != "clusters"}
+    snapshot = load([], base=pushed, control=True).snapshot
+    assert snapshot is not None
+    assert snapshot.listeners[0].secret == "mesh_certs"
+    loaded = load([], base=pushed)
+    assert loaded.snapshot is None, "without a control plane nobody provides one"
+
+
+def test_a_fault_in_what_a_control_plane_has_sent_says_so() -> None:
+    loaded = load([], base={"listeners": [{"name": "x"}]}, control=True)
+    assert str(loaded.problems[0]).startswith("(control plane):1:1: listeners[0]: the key 'port'")
+
+
+def test_the_command_line_has_the_last_word() -> None:
+    seen = []
+
+    def finish(document: Mapping[str, Any]) -> dict[str, Any]:
+        seen.append([item["name"] for item in document["listeners"]])
+        return {"listeners": [{"name": "in", "port": 5}]}
+
+    others = {"name": "other", "port": 2, "services": ["y"]}
+    base = {**PUSHED, "listeners": [*PUSHED["listeners"], others]}
+    snapshot = load([], base=base, finish=finish, control=True).snapshot
+    assert seen == [["in"]], "it sees what is this service's"
+    assert snapshot is not None
+    assert [listener.port for listener in snapshot.listeners] == [5]
+
+
+def test_an_operator_s_configuration_is_looked_at_for_the_whole_mesh() -> None:
+    text = b"""\
+listeners: [{name: in, port: 1, direction: inbound, tls: strict, app: "h:1"}]
+clusters: [{name: a, tls_context: {sds: mesh_certs}}]
+rbac: {policies: [{name: p, action: DENY, services: [a], methods: [PUT]}]}
+"""
+    assert load([("mesh.yaml", text)], control=True).problems == ()
+    assert load([("mesh.yaml", text)]).snapshot is None, "one sidecar must know its service"
