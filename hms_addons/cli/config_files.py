@@ -1,0 +1,88 @@
+"""`hms check` and `hms explain`: what configuration files say, without running anything."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hms_addons.cli.output import FAILED, USAGE, Json, fail, paths, print_json
+from hms_addons.errors import MeshError
+
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE…", help="Configuration files, merged in order."),
+]
+
+
+def check(
+    files: Files,
+    service: Annotated[
+        str | None,
+        typer.Option("--service", help="The service whose sidecar will have it, if it matters."),
+    ] = None,
+    *,
+    control: Annotated[
+        bool,
+        typer.Option(
+            "--control",
+            help="Check it as a control plane does: for a whole mesh, or with --service for one "
+            "service's sidecars; certificates and endpoints come from there.",
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check configuration files: every problem at once, with its place and a remedy.
+
+    Exit code 0: usable (there may be warnings); 1: not.
+    """
+    from hms_addons.config.check import check_files  # noqa: PLC0415 - start-up time
+
+    result = check_files(paths(files), service=service, control=control)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        sys.stdout.write(result.to_text() + "\n")
+    if not result.ok:
+        raise typer.Exit(FAILED)
+
+
+def explain(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Configuration file, or several with commas.")
+    ],
+    request: Annotated[
+        str, typer.Argument(metavar="REQUEST", help="As 'GET http://auth-svc.svc/verify-id'.")
+    ],
+    header: Annotated[
+        list[str] | None, typer.Option("--header", "-H", help="A header, as 'Name: value'.")
+    ] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say what would happen to a request: listener, route, cluster, policies; and why not others.
+
+    Exit code 0: a route matches; 1: none does, or the configuration is bad.
+    """
+    from hms_addons.config.explain import explain as explain_request  # noqa: PLC0415
+    from hms_addons.config.explain import to_text  # noqa: PLC0415
+    from hms_addons.config.source import FileSource  # noqa: PLC0415
+
+    headers = {}
+    for line in header or []:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise fail(f"--header {line!r}: give it as 'Name: value'", USAGE)
+        headers[name.strip()] = value.strip()
+    try:
+        snapshot = FileSource(paths([file])).load()
+        found = explain_request(snapshot, request, headers)
+    except MeshError as error:
+        raise fail(str(error)) from None
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.write(to_text(found) + "\n")
+    if found.get("route") is None:
+        raise typer.Exit(FAILED)
