@@ -7,13 +7,12 @@ leads somewhere, each weight sums to something, and no cluster that asks for TLS
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
+from hms_addons.config.naming import digest, redacted
 from hms_addons.config.problems import listing
 from hms_addons.config.schema_base import parse_address
 from hms_addons.config.scope import belongs_to, overlap, scope
@@ -54,7 +53,6 @@ if TYPE_CHECKING:
 APP_PREFIX: Final = "app:"
 """Begins the name of the cluster that an inbound listener's app becomes."""
 _VERSION_SUFFIX = re.compile(r"-v[0-9]+$")
-_SENSITIVE = re.compile(r"secret|token|passw|credential|api_?key|private", re.IGNORECASE)
 _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
 _DEFAULT_TTL = 60.0
 _STALE_TTLS = 10
@@ -401,29 +399,3 @@ def _headers(model: HeadersModel | None) -> HeaderNames:
     if model is None:
         return HeaderNames()
     return HeaderNames(**{key: value.encode() for key, value in model.given().items()})
-
-
-def digest(data: Mapping[str, Any], service: str | None) -> str:
-    """A short name for a configuration's content: the same for the same, in any order of keys."""
-    text = json.dumps([data, service], sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def redacted(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What may be shown of it: plugins' options whose names speak of secrets are hidden.
-
-    Our own sections hold none: they name files and environment variables.
-    """
-    shown = dict(data)
-    if isinstance(shown.get("plugins"), dict):
-        shown["plugins"] = {name: _hide(options) for name, options in shown["plugins"].items()}
-    return shown
-
-
-def _hide(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: "(hidden)" if _SENSITIVE.search(key) and item is not None else _hide(item)
-            for key, item in value.items()
-        }
-    return [_hide(item) for item in value] if isinstance(value, list) else value
