@@ -38,6 +38,8 @@ CACHE_ENTRIES: Final = 10_000
 CACHE_SECONDS: Final = 300.0
 
 _QUOTED_CHARS: Final = 80
+_LAST_DATE: Final = 253_402_300_799
+"""The last second of the year 9999."""
 _BEARER: Final = "bearer"
 
 
@@ -290,25 +292,36 @@ def token_from_header(value: str) -> str | None:
 
 
 def _check_times(claims: Mapping[str, Any], now: float, leeway: float) -> float:
-    """Compare `exp` and `nbf` (RFC 7519 §4.1.4, §4.1.5); returns when the token expires."""
-    expires_at = _number(claims, "exp", math.inf)
+    """Compare `exp` and `nbf` (RFC 7519 §4.1.4, §4.1.5); returns when the token expires.
+
+    `iat` must be a date too, as the RFC has it, but decides nothing.
+    """
+    expires_at = _date(claims, "exp", math.inf)
     if now >= expires_at + leeway:
-        raise _invalid(f"the token expired at {_time(expires_at)}; obtain a new one")
-    not_before = _number(claims, "nbf", -math.inf)
+        raise _invalid(f"the token expired at {iso_time(expires_at)}; obtain a new one")
+    not_before = _date(claims, "nbf", -math.inf)
     if now < not_before - leeway:
-        raise _invalid(f"the token is not valid before {_time(not_before)}")
+        raise _invalid(f"the token is not valid before {iso_time(not_before)}")
+    _date(claims, "iat", now)
     return expires_at
 
 
-def _number(claims: Mapping[str, Any], name: str, default: float) -> float:
-    value = claims.get(name, default)
+def _date(claims: Mapping[str, Any], name: str, default: float) -> float:
+    """A NumericDate (RFC 7519 §2) within the calendar, in seconds since the epoch.
+
+    What is beyond it is refused, and not taken for "never expires": JSON's `1e400` is read as
+    infinity, and an issuer that counts in milliseconds would give tokens for 50,000 years.
+    """
+    if name not in claims:
+        return default
+    value = claims[name]
     # bool is an int in Python; a date in quotes is a mistake of the issuer.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _invalid(f"the token's `{name}` is not a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise _invalid(f"the token's `{name}` is beyond all calendars") from None
+    # False for NaN too. Compared before it is made a float, for which an int can be too large.
+    if not 0 <= value <= _LAST_DATE:
+        raise _invalid(f"the token's `{name}` is beyond all calendars")
+    return float(value)
 
 
 def _check_audience(claims: Mapping[str, Any], provider: JwtProvider) -> None:
@@ -375,10 +388,3 @@ def _invalid(detail: str) -> JwtError:
 
 def _quote(text: str) -> str:
     return repr(text if len(text) <= _QUOTED_CHARS else text[:_QUOTED_CHARS] + "…")
-
-
-def _time(timestamp: float) -> str:
-    try:
-        return iso_time(timestamp)
-    except (ValueError, OverflowError, OSError):  # the year 10,000, infinity
-        return "a time beyond all calendars"

@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,16 +120,38 @@ def test_without_exp_it_does_not_expire(rig: Rig) -> None:
     assert rig.verify(exp=None).expires_at == math.inf
 
 
-@pytest.mark.parametrize("name", ["exp", "nbf"])
-@pytest.mark.parametrize("value", ["1800000000", True, [1], {}, 10**400])
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("value", ["1800000000", True, False, [1], {}])
 def test_times_must_be_numbers(rig: Rig, name: str, value: object) -> None:
-    assert f"`{name}`" in rig.refused(**{name: value}).detail
+    error = rig.refused(**{name: value})
+    assert (error.status, error.code) == (401, "invalid_token")
+    assert f"`{name}` is not a number" in error.detail
 
 
-def test_times_beyond_the_calendar(rig: Rig) -> None:
-    assert rig.verify(exp=1e300).expires_at == 1e300
-    assert "beyond all calendars" in rig.refused(nbf=1e300).detail
-    assert "beyond all calendars" in rig.refused(exp=-1e300).detail
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e300, -1e300, 253_402_300_800, -1, -0.5])
+def test_times_must_be_within_the_calendar(rig: Rig, name: str, value: float) -> None:
+    error = rig.refused(**{name: value})
+    assert (error.status, error.code) == (401, "invalid_token")
+    assert f"`{name}` is beyond all calendars" in error.detail
+
+
+@pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "null", "NaN", "Infinity", "9" * 5000])
+def test_times_that_json_or_python_reads_oddly_are_refused(
+    rig: Rig, name: str, value: str
+) -> None:
+    claims = json.dumps(rig.claims(**{name: "HERE"})).replace('"HERE"', value).encode()
+    signed = jwt.api_jws.encode(claims, RS256.private, "RS256", headers={"kid": RS256.kid})
+    with pytest.raises(JwtError) as caught:
+        rig.verifier.verify(signed)
+    assert (caught.value.status, caught.value.code) == (401, "invalid_token")
+
+
+def test_the_last_second_of_the_calendar(rig: Rig) -> None:
+    assert rig.verify(exp=253_402_300_799).expires_at == 253_402_300_799
+    assert "not valid before 9999-12-31" in rig.refused(nbf=253_402_300_799).detail
+    assert "expired at 1970-01-01" in rig.refused(exp=0).detail
 
 
 # --- audience, issuer -----------------------------------------------------------------------------
