@@ -342,7 +342,7 @@ class PolicySource:
         self._answered_at = self._clock.monotonic()
         own = self._headers.policy_version.lower()
         # Once governance has used a name, no caller may: also while there is no answer.
-        self._others |= {name.lower() for name, _ in answer.fields if name.lower() != own}
+        self._others |= {_folded(name) for name, _ in answer.fields if name.lower() != own}
         self._schedule()
 
     def _schedule(self) -> None:
@@ -387,13 +387,12 @@ class PolicySource:
         """
         others = self._others
         if others:
-            headers = exchange.flow.request.data.headers
-            # Servers that turn both into `_` cannot tell `X_A` from `X-A`.
-            headers.fields = tuple(
-                field
-                for field in headers.fields
-                if field[0].lower().replace(b"_", b"-") not in others
-            )
+            data = exchange.flow.request.data
+            for section in (data.headers, data.trailers):
+                if section is not None:
+                    section.fields = tuple(
+                        field for field in section.fields if _folded(field[0]) not in others
+                    )
 
     def complaint(self) -> str:
         """Why there is nothing to send, and what to do about it."""
@@ -403,3 +402,8 @@ class PolicySource:
             f"there is {what} from HMS-GOV at {self.place} ({why}); "
             "`governance.on_failure: open` would let requests go without"
         )
+
+
+def _folded(name: bytes) -> bytes:
+    """A field's name as those servers see it that turn both `-` and `_` into one of them."""
+    return name.lower().replace(b"_", b"-")

@@ -3,6 +3,10 @@
 Removed, whoever sent them: the headers the mesh owns, hop-by-hop fields (RFC 9110 section 7.6.1)
 and those that `Connection` names, the client-certificate header, and framing, which is written
 anew. Added: `Via`, `X-Forwarded-*`, `X-Request-ID`, `traceparent`.
+
+Each of the removed names goes in every spelling, with `_` for any `-`: CGI and WSGI turn both into
+`_`, so an app could not tell a forged `X_Caller_Role` or `Content_Length` from the real one. Other
+names with underscores pass (nginx drops them all, which breaks apps that use them).
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING
 from hms_addons.engine.flow_builder import new_traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from hms_addons.http_message import Fields
 
@@ -55,8 +59,7 @@ class Hygiene:
     __slots__ = ("_drop",)
 
     def __init__(self, owned: tuple[bytes, ...]) -> None:
-        names = {name.lower() for name in owned} | _FORWARDING | {b"x-forwarded-client-cert"}
-        self._drop = _ALWAYS | {spelling for name in names for spelling in _spellings(name)}
+        self._drop = _spellings(_ALWAYS | _FORWARDING | {name.lower() for name in owned})
 
     def clean(
         self,
@@ -110,19 +113,16 @@ class Hygiene:
         )
 
 
-def _spellings(name: bytes) -> set[bytes]:
-    """`name` with every mix of `-` and `_`.
-
-    CGI and WSGI turn both into `_`, so an app would read a forged `X_Caller_Role` as the real one.
-    """
-    found = {b""}
-    for part in name.replace(b"_", b"-").split(b"-"):
-        found = {
-            before + joint + part
-            for before in found
-            for joint in ((b"-", b"_") if before else (b"",))
-        }
-    return found
+def _spellings(names: Iterable[bytes]) -> frozenset[bytes]:
+    """`names` with every mix of `-` and `_` (see the module's text)."""
+    found = set()
+    for name in names:
+        first, *others = name.replace(b"_", b"-").split(b"-")
+        spelled = [first]
+        for part in others:
+            spelled = [before + joint + part for before in spelled for joint in (b"-", b"_")]
+        found.update(spelled)
+    return frozenset(found)
 
 
 def _connection_tokens(value: bytes) -> frozenset[bytes]:
@@ -130,7 +130,7 @@ def _connection_tokens(value: bytes) -> frozenset[bytes]:
     return frozenset(tokens) - _PROTECTED
 
 
-_NOT_IN_TRAILERS = frozenset(
+_NOT_IN_TRAILERS = _spellings(
     {b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"set-cookie"}
 )
 """Fields that change routing, framing or authority when a recipient merges trailers."""

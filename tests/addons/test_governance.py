@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from mitmproxy.http import Headers
 
 from hms_addons.addons.governance import RETRY_MAX, Governance
 from hms_addons.config.policy_header import MAX_ANSWER
@@ -193,6 +194,18 @@ async def test_further_headers_replace_the_callers(bench: Bench) -> None:
     exchange = await bench.ask(headers=[("x-retention", "0d"), ("X_Retention", "0d")])
     assert sent(exchange, "X-Retention") == ["7y"]
     assert sent(exchange, "X_Retention") == []
+
+
+async def test_further_headers_have_one_spelling_and_are_no_trailers(bench: Bench) -> None:
+    bench.gov.document = {"version": "1", "X-Kept_For": "7y"}
+    await bench.start()
+    exchange = make_exchange(headers=[("X-Kept-For", "0d"), ("X_Kept_For", "0d")])
+    trailers = ((b"X_kept-For", b"0d"), (b"X-Sum", b"1"))
+    exchange.flow.request.trailers = Headers(trailers)
+    assert bench.plugin.hms_prepare(exchange) is None
+    assert sent(exchange, "X-Kept_For") == ["7y"]
+    assert sent(exchange, "X-Kept-For") == sent(exchange, "X_Kept_For") == []
+    assert exchange.flow.request.trailers.fields == ((b"X-Sum", b"1"),)
 
 
 # -- when HMS-GOV is away -----------------------------------------------------------------------

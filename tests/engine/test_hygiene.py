@@ -78,8 +78,17 @@ def test_no_mix_of_dashes_underscores_and_case_gets_through(
         b"Expect", b"X-Forwarded-Client-Cert",
     ],
 )  # fmt: skip
-def test_hop_by_hop_fields_end_here(name: bytes) -> None:
-    assert name.lower() not in clean((b"Host", b"a"), (name, b"x"))
+@pytest.mark.parametrize("peer", [None, PEER])
+def test_hop_by_hop_and_framing_fields_end_here_in_every_spelling(
+    name: bytes, peer: str | None
+) -> None:
+    for spelling in (name, name.upper(), name.replace(b"-", b"_"), name.replace(b"-", b"_", 1)):
+        assert spelling.lower() not in clean((b"Host", b"a"), (spelling, b"x"), peer=peer)
+
+
+def test_other_names_with_underscores_pass() -> None:
+    found = clean((b"Host", b"a"), (b"X_Tenant_Id", b"7"), (b"_x", b"8"), (b"__", b"9"))
+    assert (found[b"x_tenant_id"], found[b"_x"], found[b"__"]) == (b"7", b"8", b"9")
 
 
 def test_fields_that_connection_names_end_here() -> None:
@@ -136,9 +145,16 @@ def test_trailers_that_matter_do_not_pass() -> None:
             (b"Host", b"evil"),
             (b"Content-Length", b"3"),
             (b"Transfer-Encoding", b"chunked"),
+            (b"Transfer_Encoding", b"chunked"),
+            (b"Content_Length", b"3"),
+            (b"Content_Type", b"text/html"),
+            (b"Set_Cookie", b"a=b"),
+            (b"X_Policy-Version", b"0"),
+            (b"X_Forwarded_For", b"6.6.6.6"),
+            (b"X_Check_Sum", b"2"),
         )
     )
-    assert kept == ((b"X-Checksum", b"1"),)
+    assert kept == ((b"X-Checksum", b"1"), (b"X_Check_Sum", b"2"))
 
 
 def test_other_owned_names() -> None:

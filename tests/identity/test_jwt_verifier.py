@@ -138,9 +138,7 @@ def test_times_must_be_within_the_calendar(rig: Rig, name: str, value: float) ->
 
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 @pytest.mark.parametrize("value", ["1e400", "-1e400", "null", "NaN", "Infinity", "9" * 5000])
-def test_times_that_json_or_python_reads_oddly_are_refused(
-    rig: Rig, name: str, value: str
-) -> None:
+def test_times_that_json_or_python_reads_oddly_are_refused(rig: Rig, name: str, value: str) -> None:
     claims = json.dumps(rig.claims(**{name: "HERE"})).replace('"HERE"', value).encode()
     signed = jwt.api_jws.encode(claims, RS256.private, "RS256", headers={"kid": RS256.kid})
     with pytest.raises(JwtError) as caught:
