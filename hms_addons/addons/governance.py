@@ -342,7 +342,7 @@ class PolicySource:
         self._answered_at = self._clock.monotonic()
         own = self._headers.policy_version.lower()
         # Once governance has used a name, no caller may: also while there is no answer.
-        self._others |= {_folded(name) for name, _ in answer.fields if name.lower() != own}
+        self._others |= {name.lower() for name, _ in answer.fields if name.lower() != own}
         self._schedule()
 
     def _schedule(self) -> None:
@@ -390,8 +390,11 @@ class PolicySource:
             data = exchange.flow.request.data
             for section in (data.headers, data.trailers):
                 if section is not None:
+                    # Servers that turn both into `_` cannot tell `X_A` from `X-A`.
                     section.fields = tuple(
-                        field for field in section.fields if _folded(field[0]) not in others
+                        field
+                        for field in section.fields
+                        if field[0].lower().replace(b"_", b"-") not in others
                     )
 
     def complaint(self) -> str:
@@ -402,8 +405,3 @@ class PolicySource:
             f"there is {what} from HMS-GOV at {self.place} ({why}); "
             "`governance.on_failure: open` would let requests go without"
         )
-
-
-def _folded(name: bytes) -> bytes:
-    """A field's name as those servers see it that turn both `-` and `_` into one of them."""
-    return name.lower().replace(b"_", b"-")

@@ -196,15 +196,15 @@ async def test_further_headers_replace_the_callers(bench: Bench) -> None:
     assert sent(exchange, "X_Retention") == []
 
 
-async def test_further_headers_have_one_spelling_and_are_no_trailers(bench: Bench) -> None:
-    bench.gov.document = {"version": "1", "X-Kept_For": "7y"}
+async def test_further_headers_are_no_trailers_of_the_callers(bench: Bench) -> None:
+    bench.gov.document = {"version": "1", "X-Kept-For": "7y"}
     await bench.start()
     exchange = make_exchange(headers=[("X-Kept-For", "0d"), ("X_Kept_For", "0d")])
     trailers = ((b"X_kept-For", b"0d"), (b"X-Sum", b"1"))
     exchange.flow.request.trailers = Headers(trailers)
     assert bench.plugin.hms_prepare(exchange) is None
-    assert sent(exchange, "X-Kept_For") == ["7y"]
-    assert sent(exchange, "X-Kept-For") == sent(exchange, "X_Kept_For") == []
+    assert sent(exchange, "X-Kept-For") == ["7y"]
+    assert sent(exchange, "X_Kept_For") == []
     assert exchange.flow.request.trailers.fields == ((b"X-Sum", b"1"),)
 
 
