@@ -38,6 +38,9 @@ type SvidKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 MAX_CHAIN_LENGTH: Final = 8
 """Certificates in one chain; a longer one is a mistake or an attack on the verifier's time."""
 
+BACKDATE: Final = 60.0
+"""Seconds by which the mesh's CA dates certificates back: how far clocks may disagree."""
+
 _PEER_CACHE_SIZE: Final = 1024
 
 

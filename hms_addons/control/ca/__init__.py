@@ -10,5 +10,4 @@ The nouns, and how data flows between them:
 - `authority` holds the signing key, judges CSRs and signs.
 - `validator` checks every certificate after signing and before it is handed out.
 - `offline` is the CA as two commands over a folder: `hms certs init` and `hms certs issue`.
-- `files` writes keys and certificates so that no reader ever sees half of one.
 """

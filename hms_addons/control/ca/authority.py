@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from hms_addons.atomic_file import PUBLIC_MODE, SECRET_MODE, write_atomic
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.control.ca import template
 from hms_addons.control.ca.csr import check_csr
-from hms_addons.control.ca.files import PUBLIC_MODE, SECRET_MODE, write_atomic
 from hms_addons.control.ca.validator import (
     CredentialError,
     validate_authority,

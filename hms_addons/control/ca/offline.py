@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hms_addons.atomic_file import PUBLIC_MODE, SECRET_MODE, write_atomic
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.control.ca.authority import (
     BUNDLE_FILE,
@@ -19,7 +20,6 @@ from hms_addons.control.ca.authority import (
     CaError,
     CertificateAuthority,
 )
-from hms_addons.control.ca.files import PUBLIC_MODE, SECRET_MODE, write_atomic
 from hms_addons.control.ca.template import DEFAULT_SVID_LIFETIME
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
 from hms_addons.identity.trust_bundle import fingerprint

@@ -16,12 +16,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hms_addons.identity.svid import BACKDATE
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
     from hms_addons.identity.spiffe_id import SpiffeId
 
-BACKDATE: Final = 60.0
 DEFAULT_SVID_LIFETIME: Final = 24 * 3600.0
 ROOT_LIFETIME: Final = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME: Final = 365 * 86400.0

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: how the CA writes keys and certificates."""
+"""Files that are whole or absent: how keys, certificates and kept state are written."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hms_addons.control.ca.files import PUBLIC_MODE, SECRET_MODE, write_atomic
+from hms_addons.atomic_file import PUBLIC_MODE, SECRET_MODE, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
