@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.hookspecs import AdminRequest
     from hms_addons.http_message import Answer
+    from hms_addons.identity.identity_holder import IdentityHolder
     from hms_addons.plugins import PluginManager
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Sidecar:
         elsewhere: ports that stock mitmproxy modes serve; the fast lane leaves them alone.
         mode: makes mitmproxy's `ProxyMode` for a listener; None outside mitmproxy's server.
         on_drained: called once a drain that `drain()` began has ended.
+        provided: the identity that a control plane provides, for secrets that no files provide.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Sidecar:
         elsewhere: frozenset[int] = frozenset(),
         mode: Callable[[Listener], Mode] | None = None,
         on_drained: Callable[[], object] = lambda: None,
+        provided: IdentityHolder | None = None,
     ) -> None:
         self.plugins = plugins
         self.clock = clock
@@ -100,7 +103,7 @@ class Sidecar:
         self._mode = mode
         self._on_drained = on_drained
         self._tasks = TaskSet("sidecar")
-        self._secrets = SecretStore(clock, self._tasks, self._secret_changed)
+        self._secrets = SecretStore(clock, self._tasks, self._secret_changed, provided)
         balancers = {
             name: balancer
             for group in plugins.collect("hms_load_balancers")
@@ -207,7 +210,7 @@ class Sidecar:
             for name, secret in snapshot.secrets.items()
         }
         try:
-            staged = self._secrets.stage(wanted, snapshot.trust_domain)
+            staged = self._secrets.stage(wanted, snapshot.trust_domain, _asked(snapshot))
         except SecretError as error:
             raise ConfigError(str(error)) from error
         if not snapshot.listeners and self.snapshot is not None and self.snapshot.listeners:
@@ -442,6 +445,14 @@ def _server_context(listener: Listener, identity: Any) -> ssl.SSLContext | None:
         raise ConfigError(message)
     context: ssl.SSLContext = identity.server_context(require_peer=listener.tls is TlsMode.STRICT)
     return context
+
+
+def _asked(snapshot: Snapshot) -> set[str]:
+    """The secrets that a snapshot's listeners and clusters name."""
+    listeners = {listener.secret for listener in snapshot.listeners if listener.secret}
+    return listeners | {
+        cluster.tls.secret for cluster in snapshot.clusters.values() if cluster.tls is not None
+    }
 
 
 def _with_trust_domain(snapshot: Snapshot, identities: Mapping[str, Any]) -> Snapshot:

@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
 
 from hms_addons.bootstrap import build_plugins
 from hms_addons.engine.listener import ListenError
@@ -17,6 +18,7 @@ from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
 from hms_addons.identity import tls_context
+from hms_addons.identity.identity_holder import IdentityHolder, SecretMaterial
 from hms_addons.sidecar import Sidecar
 from tests.fakes import pki
 from tests.fakes.clock import FakeClock
@@ -282,3 +284,40 @@ async def test_a_plain_connection_does_not_outlive_the_change_to_strict(
     secured = await Client.connect(world.port("a"), ssl=context)
     assert await secured.ask() == "v2 by a"
     await secured.close()
+
+
+async def test_what_the_control_plane_provides_is_shown_and_renewed() -> None:
+    """No file names the secret; the listener follows the provided identity, swap by swap."""
+    holder = IdentityHolder("control plane")
+    text = (
+        "service: auth-svc\nlisteners:\n  - {name: a, direction: inbound, host: 127.0.0.1, port: 0, "
+        "app: 'http://127.0.0.1:1', tls: strict, secret: mesh_certs}\n"
+    )
+    sidecar = Sidecar(build_plugins(None, Random(0)), rng=Random(0), provided=holder)
+    try:
+        with pytest.raises(ConfigError, match="nobody provides its secret 'mesh_certs'"):
+            await sidecar.start(snapshot_of(text))
+        for generation, lifetime in enumerate((7200.0, 3600.0), 1):
+            svid = pki.svid("auth-svc", lifetime=lifetime)
+            holder.replace(SecretMaterial(svid, pki.bundle()), time.time())
+            if generation == 1:
+                await sidecar.start(snapshot_of(text))
+            assert await shown_serial(sidecar) == svid.serial
+            (certificate,) = sidecar.certificates()
+            assert (certificate["secret"], certificate["generation"]) == ("mesh_certs", generation)
+    finally:
+        await sidecar.stop()
+
+
+async def shown_serial(sidecar: Sidecar) -> int:
+    """The serial number of the certificate that the listener `a` shows to a new peer."""
+    listener = sidecar.port_of("a")
+    assert listener is not None
+    assert listener.address is not None
+    context = tls_context.client_context(pki.svid("claims-svc"), pki.bundle())
+    async with asyncio.timeout(10):
+        _, writer = await asyncio.open_connection(*listener.address, ssl=context)
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        await writer.wait_closed()
+    return x509.load_der_x509_certificate(der).serial_number

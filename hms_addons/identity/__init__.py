@@ -12,6 +12,8 @@ The nouns, and how data flows between them:
   `SSLContext`s made from it, with a generation number) and swaps it in by one assignment, so the
   hot path reads `holder.current` and never waits. Who must react to a rotation subscribes.
 - `FileSecret` follows three PEM files; `Rotator` renews from a `SecretSource` on schedule.
+- `ControlSecret` is the source that a control plane stands behind: key, CSR, check of what comes
+  back. `ControlIdentity` puts it together with a holder, a rotator and the state folder.
 - `verify_peer` decides, after a handshake, which `SpiffeId` is at the other end.
 
     Authorization header ──▶ JwtVerifier ──▶ VerifiedToken

@@ -1,4 +1,8 @@
-"""The secrets of one sidecar: an `IdentityHolder` per name, fed from files and kept fresh."""
+"""The secrets of one sidecar: an `IdentityHolder` per name, fed from files and kept fresh.
+
+A name that is asked for and that no files provide is the control plane's SVID of this sidecar,
+where there is a control plane: all such names share one holder, which is fed elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from hms_addons.identity.file_secret import FileSecret
-from hms_addons.identity.identity_holder import IdentityHolder
+from hms_addons.identity.identity_holder import IdentityHolder, SecretError
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from hms_addons.clock import Clock
     from hms_addons.identity.file_secret import SecretFiles
@@ -19,11 +22,14 @@ if TYPE_CHECKING:
 
 
 class _Entry(NamedTuple):
-    files: SecretFiles
+    """`files` and `secret` are None for what the control plane provides."""
+
+    files: SecretFiles | None
     trust_domain: str | None
     holder: IdentityHolder
-    secret: FileSecret
-    watcher: asyncio.Task[None] | None
+    secret: FileSecret | None
+    end: Callable[[], object] | None
+    """Ends following it; None while it is only staged."""
 
 
 class SecretStore:
@@ -36,10 +42,18 @@ class SecretStore:
         clock: time.
         tasks: runs the file watchers.
         on_change: called with a secret's name after it was swapped for a newer one.
+        provided: what the control plane provides; None if there is no control plane.
     """
 
-    def __init__(self, clock: Clock, tasks: TaskSet, on_change: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        tasks: TaskSet,
+        on_change: Callable[[str], object],
+        provided: IdentityHolder | None = None,
+    ) -> None:
         self._clock = clock
+        self._provided = provided
         self._tasks = tasks
         self._on_change = on_change
         self._entries: dict[str, _Entry] = {}
@@ -60,17 +74,26 @@ class SecretStore:
     def problem(self, name: str) -> str | None:
         """Why the secret's files, as they are now, cannot be used; None if they can."""
         entry = self._entries.get(name)
-        return entry.secret.problem if entry is not None else None
+        return entry.secret.problem if entry is not None and entry.secret is not None else None
 
     def stage(
-        self, wanted: Mapping[str, SecretFiles], trust_domain: str | None
+        self,
+        wanted: Mapping[str, SecretFiles],
+        trust_domain: str | None,
+        asked: Iterable[str] = (),
     ) -> dict[str, _Entry]:
         """Load what is new in `wanted`; what is the same is kept with its generation.
 
+        Args:
+            wanted: the files of each secret that has some.
+            trust_domain: the only one accepted; None takes any.
+            asked: names of all secrets that something refers to.
+
         Raises:
-            SecretError: a new secret cannot be loaded; nothing has changed.
+            SecretError: a new secret cannot be loaded, or the provided one is of another trust
+                domain; nothing has changed.
         """
-        staged = {}
+        staged = self._stage_provided(set(asked) - set(wanted), trust_domain)
         for name, files in wanted.items():
             entry = self._entries.get(name)
             if entry is None or entry.files != files or entry.trust_domain != trust_domain:
@@ -90,13 +113,36 @@ class SecretStore:
                 self._entries[name] = entry
                 continue
             changed.append(name)
-            entry.holder.subscribe(partial(self._swapped, name))
-            watcher = self._tasks.start(entry.secret.watch(), f"secret {name}")
-            self._entries[name] = entry._replace(watcher=watcher)
+            end: Callable[[], object] = entry.holder.subscribe(partial(self._swapped, name))
+            if entry.secret is not None:
+                end = self._tasks.start(entry.secret.watch(), f"secret {name}").cancel
+            self._entries[name] = entry._replace(end=end)
         for name, entry in old.items():
-            if staged.get(name) is not entry and entry.watcher is not None:
-                entry.watcher.cancel()
+            if staged.get(name) is not entry and entry.end is not None:
+                entry.end()
         return changed
+
+    def _stage_provided(self, names: set[str], trust_domain: str | None) -> dict[str, _Entry]:
+        holder = self._provided
+        if holder is None or not names:
+            return {}
+        if (
+            holder.current is not None
+            and trust_domain is not None
+            and holder.current.trust_domain != trust_domain
+        ):
+            message = (
+                f"the control plane's SVID is {holder.current.spiffe_id}, which is not of the "
+                f"trust domain {trust_domain!r} that the configuration names"
+            )
+            raise SecretError(message)
+        fresh = _Entry(None, trust_domain, holder, None, None)
+        staged = {}
+        for name in sorted(names):
+            entry = self._entries.get(name)
+            same = entry is not None and entry._replace(end=None) == fresh
+            staged[name] = entry if entry is not None and same else fresh
+        return staged
 
     def _swapped(self, name: str, _identity: Identity) -> None:
         self._on_change(name)

@@ -61,6 +61,10 @@ class FakeClock:
         """Timers that are still set: 0 when nothing leaked."""
         return sum(not timer.cancelled for _, _, timer in self._timers)
 
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward or back; the monotonic one knows nothing of it."""
+        self._wall += seconds
+
     def tick(self, seconds: float) -> None:
         """Move time and run what is due, without giving the loop a turn."""
         until = self._monotonic + seconds

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hms_addons.control.ca.authority import CertificateAuthority
 from hms_addons.identity.identity_holder import IdentityHolder, SecretError, SecretMaterial
 from hms_addons.identity.rotator import (
+    FETCH_LIMIT,
     FIRST_BACKOFF,
+    LOOK_INTERVAL,
     MAX_BACKOFF,
     REFRESH_INTERVAL,
     Rotator,
@@ -49,6 +51,11 @@ class FakeSource:
         return [
             later - earlier for earlier, later in zip(self.fetched, self.fetched[1:], strict=False)
         ]
+
+
+async def never_answers() -> SecretMaterial:
+    await asyncio.Event().wait()
+    raise AssertionError
 
 
 class Rig:
@@ -93,9 +100,145 @@ async def test_a_short_lived_svid_is_renewed_at_half_life() -> None:
     rig = Rig(lifetime=600)
     async with rig.running():
         await rig.pass_time(900, 1)
-    # Backdated by 60s: half of its 660s life is 270s after it was issued.
+    # It is backdated by a minute, which is no part of the life that it had when it came.
     assert rig.source.pauses()
-    assert all(267 <= pause <= 274 for pause in rig.source.pauses())
+    assert all(297 <= pause <= 304 for pause in rig.source.pauses())
+
+
+@pytest.mark.parametrize("lifetime", [2.0, 5.0, 30.0])
+async def test_a_life_of_seconds_is_never_let_run_out(lifetime: float) -> None:
+    rig = Rig(lifetime=lifetime)
+    async with rig.running():
+        for _ in range(400):
+            await rig.clock.advance(lifetime / 40)
+            current = rig.holder.current
+            assert current is not None
+            assert rig.clock.wall() <= current.svid.not_after
+    # Ten lives: about two renewals each, the first one and some late by what the clock rounds.
+    assert 15 <= len(rig.source.fetched) <= 25
+
+
+async def test_a_short_failure_of_the_source_costs_a_short_life_nothing() -> None:
+    rig = Rig(lifetime=4)
+    async with rig.running():
+        rig.source.failure = SecretError("away")
+        await rig.pass_time(3, 0.1)
+        assert 4 <= len(rig.source.fetched) <= 12
+        rig.source.failure = None
+        await rig.pass_time(0.9, 0.1)
+        assert rig.generation >= 2
+        assert rig.rotator.problem is None
+
+
+async def test_a_source_that_never_answers_is_given_up_and_asked_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig()
+    answer = rig.source.fetch
+    hanging = 0
+
+    async def hangs() -> SecretMaterial:
+        nonlocal hanging
+        hanging += 1
+        return await never_answers()
+
+    rig.source.fetch = hangs  # type: ignore[method-assign]
+    async with rig.running():
+        await rig.pass_time(3 * FETCH_LIMIT, 1)
+        assert 2 <= hanging <= 3
+        assert "no answer within 30s" in caplog.text
+        assert rig.rotator.problem == "no answer within 30s"
+        rig.source.fetch = answer  # type: ignore[method-assign]
+        await rig.pass_time(2 * FETCH_LIMIT, 1)
+        assert rig.generation == 1
+
+
+async def test_a_refresh_that_hangs_ends_and_its_task_goes_on() -> None:
+    rig = Rig()
+
+    rig.source.fetch = never_answers  # type: ignore[method-assign]
+    task = asyncio.ensure_future(rig.rotator.refresh())
+    await rig.clock.advance(FETCH_LIMIT)
+    with pytest.raises(SecretError, match="no answer"):
+        await task
+    assert task.cancelling() == 0
+
+
+async def test_cancelled_in_the_moment_it_is_given_up_it_is_cancelled() -> None:
+    rig = Rig()
+
+    rig.source.fetch = never_answers  # type: ignore[method-assign]
+    task = asyncio.ensure_future(rig.rotator.refresh())
+    await asyncio.sleep(0)
+    rig.clock.tick(FETCH_LIMIT)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_after_a_long_sleep_of_the_machine_it_renews_within_half_a_minute() -> None:
+    rig = Rig()
+    async with rig.running():
+        await rig.pass_time(60, 1)
+        rig.clock.step(20 * 3600)  # the wall clock went on, the monotonic one stood still
+        await rig.pass_time(LOOK_INTERVAL, 1)
+        assert rig.generation == 2
+
+
+@pytest.mark.parametrize("step", [-30 * 86400.0, -3000.0, 3000.0, 23 * 3600.0])
+async def test_a_stepped_wall_clock_delays_no_renewal(step: float) -> None:
+    rig = Rig(lifetime=600)
+    async with rig.running():
+        rig.clock.step(step)
+        rig.source.authority = CertificateAuthority.create("mpsa.mil", rig.clock)
+        for _ in range(12):
+            before = len(rig.source.fetched)
+            await rig.pass_time(304, 1)
+            assert len(rig.source.fetched) > before
+
+
+async def test_renew_soon_does_not_wait_for_the_hour() -> None:
+    rig = Rig()
+    rig.rotator.renew_soon()
+    async with rig.running():
+        await rig.clock.advance(1)
+        assert rig.generation == 1, "nothing was in use that would not do"
+        rig.rotator.renew_soon()
+        await rig.clock.advance(0)
+        assert rig.generation == 2
+        await rig.pass_time(600, 10)
+        assert rig.generation == 2
+
+
+async def test_what_was_renewed_is_kept() -> None:
+    rig = Rig()
+    kept: list[SecretMaterial] = []
+
+    async def keep(material: SecretMaterial) -> None:
+        kept.append(material)
+
+    rotator = Rotator(rig.source, rig.holder, rig.clock, random.Random(7), keep)
+    identity = await rotator.refresh()
+    assert [material.svid for material in kept] == [identity.svid]
+
+
+async def test_what_cannot_be_kept_serves_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig()
+
+    async def keep(material: SecretMaterial) -> None:
+        raise OSError(28, "No space left on device")
+
+    rotator = Rotator(rig.source, rig.holder, rig.clock, random.Random(7), keep)
+    await rotator.refresh()
+    assert rig.generation == 1
+    assert "No space left on device" in caplog.text
+
+
+async def test_refreshes_do_not_overlap() -> None:
+    rig = Rig()
+    await asyncio.gather(rig.rotator.refresh(), rig.rotator.refresh())
+    assert rig.generation == 2
+    assert rig.holder.current is not None
 
 
 async def test_while_the_source_is_away_the_old_one_serves(

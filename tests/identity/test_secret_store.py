@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from hms_addons.identity.file_secret import POLL_INTERVAL, SecretFiles
-from hms_addons.identity.identity_holder import SecretError
+from hms_addons.identity.identity_holder import IdentityHolder, SecretError, SecretMaterial
 from hms_addons.identity.secret_store import SecretStore
 from hms_addons.tasks import TaskSet
 from tests.fakes import pki
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 class Kept:
     """A store, and what it told of."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, provided: IdentityHolder | None = None) -> None:
         self.folder = folder
         self.clock = FakeClock(wall=time.time())
         self.tasks = TaskSet("test")
         self.changes: list[str] = []
-        self.store = SecretStore(self.clock, self.tasks, self.changes.append)
+        self.store = SecretStore(self.clock, self.tasks, self.changes.append, provided)
 
     def files(self, service: str, lifetime: float | None = None) -> SecretFiles:
         """The three files of a service, in a folder of its own; written anew each time."""
@@ -145,3 +145,87 @@ async def test_a_bad_renewal_is_a_problem_and_the_old_one_serves(kept: Kept) -> 
     assert kept.generation("mine") == 1
     assert kept.changes == []
     assert kept.store.problem("unknown") is None
+
+
+# -- what the control plane provides ---------------------------------------------------------------
+
+
+class Provided(Kept):
+    """A store with a control plane behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.holder = IdentityHolder("control plane")
+        super().__init__(folder, self.holder)
+
+    def swap(self, lifetime: float | None = None) -> None:
+        """The control plane's SVID arrives, or is renewed."""
+        svid = pki.svid("claims-svc", lifetime=lifetime)
+        self.holder.replace(SecretMaterial(svid, pki.bundle()), self.clock.wall())
+
+    def ask(self, *names: str, **wanted: SecretFiles) -> list[str]:
+        return self.store.commit(self.store.stage(wanted, None, names))
+
+
+@pytest_asyncio.fixture
+async def provided(tmp_path: Path) -> AsyncIterator[Provided]:
+    made = Provided(tmp_path)
+    yield made
+    await made.tasks.close()
+    assert made.clock.pending == 0
+
+
+async def test_a_name_without_files_is_the_control_planes(provided: Provided) -> None:
+    provided.swap()
+    assert provided.ask("mesh_certs", "mine", mine=provided.files("auth-svc")) == [
+        "mesh_certs",
+        "mine",
+    ]
+    assert provided.store.current("mesh_certs") is provided.holder.current
+    mine = provided.store.current("mine")
+    assert mine is not None
+    assert mine.spiffe_id.service == "auth-svc"
+    assert provided.store.problem("mesh_certs") is None
+    assert provided.store.current("unasked") is None
+    assert len(provided.tasks) == 1, "only files are polled"
+
+
+async def test_without_a_control_plane_nobody_provides_it(kept: Kept) -> None:
+    assert kept.store.commit(kept.store.stage({}, None, {"mesh_certs"})) == []
+    assert kept.store.current("mesh_certs") is None
+
+
+async def test_every_provided_name_is_told_of_a_renewal_once(provided: Provided) -> None:
+    provided.ask("one", "two")
+    assert provided.store.current("one") is None
+    provided.swap()
+    assert provided.changes == ["one", "two"]
+    assert provided.ask("one", "two") == []
+    provided.swap(lifetime=3600)
+    assert provided.changes == ["one", "two", "one", "two"]
+    assert provided.generation("one") == 2
+
+
+async def test_who_is_not_asked_for_any_more_is_not_told(provided: Provided) -> None:
+    provided.swap()
+    provided.ask("one", "two")
+    provided.ask("two")
+    provided.swap(lifetime=3600)
+    assert provided.changes == ["two"]
+    assert provided.store.current("one") is None
+
+
+async def test_files_take_a_name_over_and_give_it_back(provided: Provided) -> None:
+    provided.swap()
+    provided.ask("one")
+    assert provided.ask("one", one=provided.files("auth-svc")) == ["one"]
+    provided.swap(lifetime=3600)
+    assert provided.changes == []
+    assert provided.ask("one") == ["one"]
+    assert provided.store.current("one") is provided.holder.current
+
+
+async def test_a_provided_svid_of_another_trust_domain_is_refused(provided: Provided) -> None:
+    provided.swap()
+    assert provided.store.stage({}, pki.TRUST_DOMAIN, {"one"})
+    with pytest.raises(SecretError, match="not of the trust domain 'other.example'"):
+        provided.store.stage({}, "other.example", {"one"})
