@@ -10,7 +10,13 @@ A class named by an entry point is called without arguments; an instance or a mo
 Hooks run in the order of registration, built-ins first; `@hookimpl(tryfirst=True)` and
 `trylast=True` move a hook to either end. Per-request hooks may be plain or `async`. An exception
 in identify, route, authorize or prepare refuses the request (500 `PE`); in respond and complete it
-is logged and counted, and the exchange goes on.
+is logged and counted, and the exchange goes on. `asyncio.CancelledError` is an exception like any
+other, unless the client has left.
+
+What per-request hooks wait for is bounded: those before forward have together the route's timeout
+(15 s while there is none), those in respond the same once more. Past it the hook that waits is cancelled
+and the request refused (500 `PE`), also in respond. `hms_forward` has no such bound, as bodies may
+take as long as they like: keep to `exchange.route.timeout` there.
 """
 
 from __future__ import annotations
@@ -124,7 +130,10 @@ class MeshSpecs:
 
     @hookspec
     def hms_shutdown(self) -> Any:
-        """Stop what `hms_startup` began; called once, after the last request. May be async."""
+        """Stop what `hms_startup` began; called once, after the last request. May be async.
+
+        It has 10 s.
+        """
 
     @hookspec
     def hms_identify(self, exchange: Exchange) -> Any:
@@ -173,7 +182,10 @@ class MeshSpecs:
 
     @hookspec
     def hms_complete(self, exchange: Exchange) -> Any:
-        """What happened? Called exactly once for every request, however it ended. Observe only."""
+        """What happened? Called exactly once for every request, however it ended. Observe only.
+
+        A plain function: nothing is awaited here.
+        """
 
     @hookspec
     def hms_load_balancers(self) -> Mapping[str, type]:

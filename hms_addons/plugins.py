@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from importlib.metadata import entry_points
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.engine.hook_chain import REQUEST_HOOKS, Hook, HookChain
+from hms_addons.engine.hook_limit import HookLimit, pass_cancellation
 from hms_addons.errors import ConfigError, MeshError
 from hms_addons.hookspecs import ENTRY_POINT_GROUP, PROJECT, MeshSpecs
 
@@ -17,10 +20,14 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
+    from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.hookspecs import Mesh
 
 logger = logging.getLogger(__name__)
+
+SHUTDOWN_LIMIT = 10.0
+"""Seconds that each plugin has for an `async` `hms_shutdown`."""
 
 _ARGUMENTS = {
     name: tuple(inspect.signature(getattr(MeshSpecs, name)).parameters)[1:]
@@ -129,9 +136,9 @@ compiles its hooks and takes plain ones only"
             for impl in implementations
         ]
 
-    def compile_chain(self, rng: random.Random) -> HookChain:
+    def compile_chain(self, rng: random.Random, clock: Clock = SYSTEM_CLOCK) -> HookChain:
         """The per-request chain of the plugins registered now."""
-        return HookChain({name: self.hooks(name) for name in REQUEST_HOOKS}, rng)
+        return HookChain({name: self.hooks(name) for name in REQUEST_HOOKS}, rng, clock)
 
     def configure(self, snapshot: Snapshot, current: Snapshot | None) -> None:
         """Offer `snapshot` to every plugin; all accept it, or all are back on `current`.
@@ -177,18 +184,24 @@ compiles its hooks and takes plain ones only"
                 result = hook.call(mesh)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as error:
-                message = f"plugin '{hook.plugin}' failed to start: {error}"
+            except (Exception, asyncio.CancelledError) as error:
+                pass_cancellation(error)
+                message = f"plugin '{hook.plugin}' failed to start: {str(error) or repr(error)}"
                 raise PluginError(message) from error
 
-    async def shutdown(self) -> None:
-        """Stop every plugin, last first; a failure is logged and the others are still stopped."""
+    async def shutdown(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Stop every plugin, last first.
+
+        One that fails, or takes longer than `SHUTDOWN_LIMIT`, is logged; the others are still
+        stopped.
+        """
         for hook in reversed(self.hooks("hms_shutdown")):
             try:
                 result = hook.call()
                 if inspect.isawaitable(result):
-                    await result
-            except Exception:
+                    await HookLimit(clock).wait(result, SHUTDOWN_LIMIT)
+            except (Exception, asyncio.CancelledError) as error:
+                pass_cancellation(error)
                 logger.exception("plugin %s failed to shut down", hook.plugin)
 
     def collect(self, hook_name: str) -> list[Any]:

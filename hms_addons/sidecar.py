@@ -119,7 +119,7 @@ class Sidecar:
         self._lock = asyncio.Lock()
         self._started = False
         self._plugins_started = False
-        self.chain: HookChain = plugins.compile_chain(self._rng)
+        self.chain: HookChain = plugins.compile_chain(self._rng, clock)
         if self.chain.picks_endpoints:
             self.upstream.pick_endpoint = self.chain.pick_endpoint
         self.upstream.observer = ServerEvents(self.events, self._tasks, clock)
@@ -154,7 +154,7 @@ class Sidecar:
         self._started = False
         if self._plugins_started:
             self._plugins_started = False
-            await self.plugins.shutdown()
+            await self.plugins.shutdown(self.clock)
         for listener, lane in self._admin:
             listener.close()
             await drain([lane.connections], self.clock, 0.5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from random import Random
@@ -11,6 +12,7 @@ from hms_addons.bootstrap import build_plugins
 from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
 from hms_addons.plugins import PluginError, PluginManager
+from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_snapshot
 
 if TYPE_CHECKING:
@@ -112,6 +114,39 @@ async def test_hms_shutdown_runs_last_first_and_past_failures(
     await log.plugins.shutdown()
     assert log.calls == [("three", "shutdown"), ("two", "shutdown"), ("one", "shutdown")]
     assert "plugin two failed to shut down" in caplog.text
+
+
+async def test_hms_shutdown_that_hangs_or_is_cancelled_does_not_keep_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock()
+    log = Log()
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    for name, function in (("four", hangs), ("five", cancelled)):
+        plugin = type("Plugin", (), {"hms_shutdown": staticmethod(hookimpl(function))})()
+        log.plugins.register(plugin, name)
+    task = asyncio.create_task(log.plugins.shutdown(clock))
+    await clock.advance(10.1)
+    await task
+    assert log.calls == [("three", "shutdown"), ("two", "shutdown"), ("one", "shutdown")]
+    assert "plugin five failed to shut down" in caplog.text
+    assert "plugin four failed to shut down" in caplog.text
+    assert clock.pending == 0
+
+
+async def test_hms_startup_that_is_cancelled_from_within_ends_the_start() -> None:
+    async def hms_startup(mesh: Any) -> None:
+        raise asyncio.CancelledError
+
+    plugins = with_hook("hms_startup", hms_startup)
+    with pytest.raises(PluginError, match="plugin 'only' failed to start: CancelledError"):
+        await plugins.startup(None)  # type: ignore[arg-type]
 
 
 def test_hms_load_balancers_are_collected() -> None:

@@ -191,7 +191,7 @@ class FastLane:
                 elif connection.flow_control.paused:
                     await connection.flow_control.drain()
         except asyncio.CancelledError:
-            # By the client's leaving; or a plugin awaited something that was cancelled. The latter's
+            # By the client's leaving; or an addon awaited something that was cancelled. The latter's
             # client would take the next answer for this one.
             connection.abort()
             self._client_left(exchange)

@@ -5,18 +5,26 @@ chain holds one flat tuple of bound functions per hook and runs them in order:
 
 - an exception in identify, route, authorize or prepare ends in a 500 `PE` that names plugin and hook;
 - only the end of authorize makes a `Permit`, and `forward` goes nowhere without one;
-- an exception in respond or complete is logged and counted, and the exchange goes on.
+- an exception in respond or complete is logged and counted, and the exchange goes on;
+- a hook that keeps waiting past the route's timeout (15 s where there is none) is given up, and the
+  request refused like after an exception; in respond its answer is. `hms_forward` alone may wait on.
+
+Cancelling is how a caller's leaving ends an exchange. A `CancelledError` that comes out of a plugin
+though nobody has cancelled this task is an exception like any other.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from collections import Counter
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hms_addons.config.snapshot import Route
+from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.snapshot import DEFAULT_TIMEOUT, Route
+from hms_addons.engine.hook_limit import HookLimit, HookTimeoutError, pass_cancellation
 from hms_addons.errors import ExchangeFailed, Failure, Fault, problem
 from hms_addons.exchange import Permit
 from hms_addons.http_message import Answer, without_fields
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Mapping, Sequence
 
+    from hms_addons.clock import Clock
     from hms_addons.exchange import Exchange
 
 logger = logging.getLogger(__name__)
@@ -62,9 +71,15 @@ class HookChain:
     Args:
         hooks: the implementations of each of `REQUEST_HOOKS`, in calling order.
         rng: for choosing among a route's weighted clusters when no plugin did.
+        clock: bounds what hooks may wait.
     """
 
-    def __init__(self, hooks: Mapping[str, Sequence[Hook]], rng: random.Random) -> None:
+    def __init__(
+        self,
+        hooks: Mapping[str, Sequence[Hook]],
+        rng: random.Random,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         (
             self._identify,
             self._route,
@@ -78,6 +93,7 @@ class HookChain:
         ) = (tuple(hooks.get(name, ())) for name in REQUEST_HOOKS)
         self._responds = bool(self._respond)
         self._rng = rng
+        self._clock = clock
         self.errors: Counter[tuple[str, str]] = Counter()
         """Exceptions by plugin and hook, since the start."""
 
@@ -93,18 +109,21 @@ class HookChain:
     async def decide(self, exchange: Exchange) -> None:  # noqa: C901, PLR0912 - flat: a call per phase costs
         """Identify, route, authorize, prepare. Ends with a permit or with a failure, never both."""
         hook = _NOBODY
+        limit: HookLimit | None = None
         try:
             for hook in self._identify:
                 result = hook.call(exchange)
                 if result is not None and inspect.isawaitable(result):
-                    await result
+                    limit = limit or HookLimit(self._clock)
+                    await limit.wait(result, _patience(exchange))
                 if exchange.failure is not None:
                     return
             route: Any = None
             for hook in self._route:
                 route = hook.call(exchange)
                 if route is not None and inspect.isawaitable(route):
-                    route = await route
+                    limit = limit or HookLimit(self._clock)
+                    route = await limit.wait(route, _patience(exchange))
                 if exchange.failure is not None:
                     return
                 if route is not None:
@@ -118,20 +137,22 @@ class HookChain:
             for hook in self._authorize:
                 result = hook.call(exchange)
                 if result is not None and inspect.isawaitable(result):
-                    await result
+                    limit = limit or HookLimit(self._clock)
+                    await limit.wait(result, _patience(exchange))
                 if exchange.failure is not None:
                     return
             for hook in self._prepare:
                 result = hook.call(exchange)
                 if result is not None and inspect.isawaitable(result):
-                    await result
+                    limit = limit or HookLimit(self._clock)
+                    await limit.wait(result, _patience(exchange))
                 if exchange.failure is not None:
                     return
             # After prepare, so that nothing which failed there can hold one.
             exchange.permit = Permit()
         except ExchangeFailed as failed:
             exchange.failure = exchange.failure or failed.failure
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
             self._plugin_failed(exchange, hook, error)
 
     def _choose_cluster(self, exchange: Exchange, route: Route) -> None:
@@ -160,37 +181,47 @@ class HookChain:
             exchange.fail(Fault.PLUGIN_ERROR, "no plugin carries requests out (hms_forward)")
         except ExchangeFailed as failed:
             exchange.failure = exchange.failure or failed.failure
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - see decide
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - see decide
             self._plugin_failed(exchange, hook, error)
         if self._fallback and exchange.failure is not None:
             await self._fall_back(exchange, exchange.failure)
 
     async def _fall_back(self, exchange: Exchange, failure: Failure) -> None:
+        limit = HookLimit(self._clock)
         for hook in self._fallback:
             try:
                 answer = hook.call(exchange, failure)
                 if answer is not None and inspect.isawaitable(answer):
-                    answer = await answer
+                    answer = await limit.wait(answer, _patience(exchange))
                 if answer is not None:
                     exchange.answer = _checked(answer)
                     return
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - the failure itself is still an answer
+            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - the failure itself is still an answer
+                pass_cancellation(error)
                 self._count(hook, error)
 
     async def respond(self, exchange: Exchange) -> None:
         """Let plugins change the answer, making the mesh's own first if there is none."""
         if exchange.answer is None:
             exchange.answer = local_answer(exchange)
+        limit: HookLimit | None = None
         for hook in self._respond:
             before = exchange.answer
             try:
                 result = hook.call(exchange)
                 if result is not None and inspect.isawaitable(result):
-                    await result
+                    limit = limit or HookLimit(self._clock)
+                    await limit.wait(result, _patience(exchange))
                 if exchange.answer is not before:
                     after, exchange.answer = exchange.answer, before
                     exchange.answer = _checked(after)
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - logged and counted: too late to refuse
+            except HookTimeoutError as error:
+                # What it would have removed is not known, so the answer does not go out.
+                self._plugin_failed(exchange, hook, error)
+                exchange.answer = local_answer(exchange)
+                break
+            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - logged and counted: too late to refuse
+                pass_cancellation(error)
                 self._count(hook, error)
         if self._respond:
             # How long the body is and whether the connection goes on is the engine's to say.
@@ -206,7 +237,7 @@ class HookChain:
                     result.close() if inspect.iscoroutine(result) else None
                     message = "hms_complete must be a plain function"
                     raise TypeError(message)  # noqa: TRY301 - counted like any other fault of it
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - an observer cannot change what happened
+            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - an observer cannot change what happened
                 self._count(hook, error)
 
     @property
@@ -228,17 +259,18 @@ class HookChain:
         for hook in self._pick:
             try:
                 endpoint = hook.call(exchange, candidates)
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, asyncio.CancelledError) as error:
                 self._count(hook, error)
-                raise ExchangeFailed(_plugin_failure(hook)) from error
+                raise ExchangeFailed(_plugin_failure(hook, error)) from error
             if endpoint is not None:
                 return endpoint
         return None
 
     def _plugin_failed(self, exchange: Exchange, hook: Hook, error: BaseException) -> None:
+        pass_cancellation(error)
         self._count(hook, error)
         exchange.permit = None
-        exchange.failure = exchange.failure or _plugin_failure(hook)
+        exchange.failure = exchange.failure or _plugin_failure(hook, error)
 
     def _count(self, hook: Hook, error: BaseException) -> None:
         self.errors[hook.plugin, hook.name] += 1
@@ -262,11 +294,20 @@ def _checked(answer: Any) -> Answer:
     raise TypeError(message)
 
 
-def _plugin_failure(hook: Hook) -> Failure:
+def _patience(exchange: Exchange) -> float:
+    """Seconds that hooks may wait together. A route without a timeout is for bodies without end."""
+    route = exchange.route
+    return DEFAULT_TIMEOUT if route is None else route.timeout or DEFAULT_TIMEOUT
+
+
+def _plugin_failure(hook: Hook, error: BaseException) -> Failure:
     # Not the exception's text: it may hold anything, and this goes to the caller.
+    what = "failed in"
+    if isinstance(error, HookTimeoutError):
+        what = f"was still waiting after {error.seconds:g}s in"
     return Failure.of(
         Fault.PLUGIN_ERROR,
-        f"plugin '{hook.plugin}' failed in {hook.name}; the sidecar's log has the traceback",
+        f"plugin '{hook.plugin}' {what} {hook.name}; the sidecar's log has the traceback",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.http_message import Answer, BodyStream
 from hms_addons.upstream.outcome import FAULTS, Outcome
+from tests.fakes.exchange import make_route
 from tests.fakes.lane import settle
 from tests.fakes.world import World, nothing, phase_of
 
@@ -124,11 +125,8 @@ async def test_the_client_leaves_in_the_middle_of_its_body() -> None:
     assert world.completed[0].bytes_in == 3
 
 
-@pytest.mark.parametrize("phase", ["identify", "authorize", "prepare", "forward", "respond"])
-async def test_a_plugin_that_awaited_something_cancelled_does_not_shift_the_answers(
-    phase: str,
-) -> None:
-    """The client would take the answer to its second request for that to its first."""
+@pytest.mark.parametrize("phase", WAITS)
+async def test_a_plugin_that_awaited_something_cancelled_fails_like_any_other(phase: str) -> None:
     first = True
 
     async def sometimes(exchange: Exchange) -> Any:
@@ -138,12 +136,53 @@ async def test_a_plugin_that_awaited_something_cancelled_does_not_shift_the_answ
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             future.cancel()
             await future
+        if phase == "route":
+            return make_route()
         return Answer(200, b"OK", (), b"second") if phase == "forward" else None
 
     world = World(**phase_of(phase, sometimes))
+    one, two = await world.send(GET + GET)
+    # What respond raises is logged and counted, and the answer goes out.
+    assert one.status == (200 if phase == "respond" else 500)
+    assert two.status == 200
+    assert world.chain.errors == {("scripted", f"hms_{phase}"): 1}
+    await world.end(2)
+
+
+@pytest.mark.parametrize("phase", [phase for phase in WAITS if phase != "forward"])
+async def test_a_plugin_that_hangs_is_given_up_and_the_connection_goes_on(phase: str) -> None:
+    first = True
+
+    async def sometimes(exchange: Exchange) -> Any:
+        nonlocal first
+        if first:
+            first = False
+            await hang(exchange)
+        return make_route() if phase == "route" else None
+
+    world = World(**phase_of(phase, sometimes))
     assert await world.send(GET + GET) == []
-    assert world.transport.aborted
-    await world.end()
+    await world.clock.advance(14.9)
+    assert world.responses() == []
+    await world.clock.advance(0.2)
+    await settle()
+    one, two = world.responses()
+    assert (one.status, two.status) == (500, 200)
+    assert b"'scripted' was still waiting after 15s in hms_" + phase.encode() in one.body
+    failure = world.completed[0].failure
+    assert failure is not None
+    assert failure.flag == "PE"
+    await world.end(2)
+
+
+async def test_hms_complete_that_raises_a_cancellation_leaves_nothing_hanging() -> None:
+    def complete(_exchange: Exchange) -> None:
+        raise asyncio.CancelledError
+
+    world = World(complete=complete)
+    assert [response.status for response in await world.send(GET + GET)] == [200, 200]
+    assert world.chain.errors == {("scripted", "hms_complete"): 2}
+    await world.end(2)
 
 
 class Silent:

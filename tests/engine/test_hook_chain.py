@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.config.snapshot import Cluster, WeightedCluster
+from hms_addons.config.snapshot import Cluster, Route, WeightedCluster
 from hms_addons.engine.hook_chain import Hook, HookChain, local_answer
 from hms_addons.errors import ExchangeFailed, Failure, Fault, Flag
 from hms_addons.http_message import Answer
+from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_route, make_snapshot
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hms_addons.exchange import Exchange
 
 ROUTE = make_route()
+CLOCK = FakeClock()
 SNAPSHOT = make_snapshot(
     clusters={
         "auth-svc": Cluster(name="auth-svc", service="auth-svc"),
@@ -43,7 +45,7 @@ def chain(**hooks: Callable[..., Any] | list[Callable[..., Any]]) -> HookChain:
         ]
         for name, calls in given.items()
     }
-    return HookChain(compiled, Random(1))
+    return HookChain(compiled, Random(1), CLOCK)
 
 
 def fresh() -> Exchange:
@@ -285,3 +287,101 @@ async def test_a_plugin_that_wants_to_exit_is_refused_like_any_other() -> None:
     assert exchange.failure is not None
     assert exchange.failure.flag is Flag.PE
     assert (await run(chain(respond=leave))).failure is None
+
+
+async def hangs(*_: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("phase", "route", "seconds"),
+    [
+        ("identify", make_route(timeout=2.0), 15),  # which route it is is not yet known
+        ("authorize", make_route(timeout=2.0), 2),
+        ("prepare", make_route(timeout=40.0), 40),
+        ("prepare", make_route(timeout=None), 15),
+    ],
+)
+async def test_how_long_hooks_may_wait(phase: str, route: Route, seconds: float) -> None:
+    made = chain(route=lambda _: route, **{phase: hangs})
+    exchange = fresh()
+    task = asyncio.create_task(made.decide(exchange))
+    await CLOCK.advance(seconds - 0.1)
+    assert not task.done()
+    await CLOCK.advance(0.2)
+    await task
+    assert exchange.permit is None
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (500, Flag.PE)
+    assert f"'plugin-0' was still waiting after {seconds}s in hms_{phase}" in (
+        exchange.failure.detail
+    )
+    assert made.errors == {("plugin-0", f"hms_{phase}"): 1}
+
+
+async def test_hms_respond_that_hangs_takes_the_answer_with_it() -> None:
+    """It may have been about to remove something."""
+    later: list[Exchange] = []
+    made = chain(respond=[hangs, later.append])
+    exchange = fresh()
+    exchange.answer = Answer(200, b"OK", (), b"the subject's file")
+    task = asyncio.create_task(made.respond(exchange))
+    await CLOCK.advance(15.1)
+    await task
+    assert exchange.answer.status == 500
+    assert exchange.failure is not None
+    assert "in hms_respond" in exchange.failure.detail
+    assert not later
+
+
+async def test_hms_fallback_that_hangs_leaves_the_failure() -> None:
+    def forward(_exchange: Exchange, _upstream: Any) -> Answer:
+        raise ExchangeFailed(Failure.of(Fault.NO_HEALTHY_UPSTREAM, "all gone"))
+
+    task = asyncio.create_task(run(chain(forward=forward, fallback=hangs)))
+    await CLOCK.advance(15.1)
+    exchange = await task
+    assert exchange.answer is not None
+    assert exchange.answer.status == 503
+
+
+def cancelled(*_: Any) -> None:
+    raise asyncio.CancelledError
+
+
+async def cancelled_later(*_: Any) -> None:
+    await asyncio.sleep(0)
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("broken", [cancelled, cancelled_later])
+@pytest.mark.parametrize("phase", ["identify", "route", "authorize", "prepare", "forward"])
+async def test_a_cancellation_that_is_the_plugins_own_refuses(phase: str, broken: Any) -> None:
+    exchange = await run(chain(**{phase: broken}))
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (500, Flag.PE)
+    assert f"plugin 'plugin-0' failed in hms_{phase}" in exchange.failure.detail
+
+
+@pytest.mark.parametrize("broken", [cancelled, cancelled_later])
+async def test_a_cancellation_that_is_the_plugins_own_is_counted_elsewhere(broken: Any) -> None:
+    made = chain(respond=broken, complete=broken)
+    exchange = await run(made)
+    assert exchange.failure is None
+    assert made.errors == {("plugin-0", "hms_respond"): 1, ("plugin-0", "hms_complete"): 1}
+    with pytest.raises(ExchangeFailed):
+        chain(pick_endpoint=cancelled).pick_endpoint(fresh(), ["a"])
+
+
+@pytest.mark.parametrize("phase", ["forward", "fallback", "respond"])
+async def test_a_real_cancellation_passes_through_later_phases(phase: str) -> None:
+    def fails(_exchange: Exchange, _upstream: Any) -> Answer:
+        raise ExchangeFailed(Failure.of(Fault.NO_HEALTHY_UPSTREAM, "all gone"))
+
+    made = chain(**{"forward": fails, phase: hangs} if phase == "fallback" else {phase: hangs})
+    task = asyncio.create_task(run(made))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not made.errors

@@ -57,7 +57,7 @@ class World:
         hooks = {
             f"hms_{name}": [Hook(self._hook(name), "scripted", f"hms_{name}")] for name in names
         }
-        self.chain = HookChain(hooks, Random(1))
+        self.chain = HookChain(hooks, Random(1), self.clock)
         self.events = FlowEvents(AddonHalt)
         if events:
             script = types.SimpleNamespace(
