@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hms_addons.bootstrap import build_plugins
-from hms_addons.engine.listener import ListenError
 from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
 from hms_addons.identity import tls_context
+from hms_addons.listening import ListenError
 from hms_addons.plugins import PluginError
 from hms_addons.sidecar import DRAIN_GRACE, Sidecar
 from tests.fakes import pki

@@ -13,12 +13,12 @@ import pytest
 from cryptography import x509
 
 from hms_addons.bootstrap import build_plugins
-from hms_addons.engine.listener import ListenError
 from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
 from hms_addons.identity import tls_context
 from hms_addons.identity.identity_holder import IdentityHolder, SecretMaterial
+from hms_addons.listening import ListenError
 from hms_addons.sidecar import Sidecar
 from tests.fakes import pki
 from tests.fakes.clock import FakeClock

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import socket
 from typing import TYPE_CHECKING
 
 from hms_addons.engine.http1_server import Http1Server
-from hms_addons.errors import MeshError
+from hms_addons.listening import BACKLOG, listen
 from hms_addons.tls_connection import TlsConnection
 
 if TYPE_CHECKING:
@@ -19,12 +17,6 @@ if TYPE_CHECKING:
     from hms_addons.engine.http1_server import Lane
 
 logger = logging.getLogger(__name__)
-
-BACKLOG = 2048
-
-
-class ListenError(MeshError):
-    """A port cannot be listened on; says which, why, and what to do."""
 
 
 class PortListener:
@@ -55,7 +47,7 @@ class PortListener:
             ListenError: the address is in use, not permitted, or not this machine's.
         """
         self.tls = tls
-        listening = _bind(self.name, host, port)
+        listening = listen(f"listener '{self.name}'", host, port)
         self.address = listening.getsockname()[:2]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
@@ -86,34 +78,3 @@ class PortListener:
             self._server.close()
             self._server = None
         self.address = None
-
-
-def _bind(name: str, host: str, port: int) -> socket.socket:
-    try:
-        info = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        message = f"listener '{name}': '{host}' is no address of this machine ({error.strerror})"
-        raise ListenError(message) from error
-    family, kind, protocol, _, address = info
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise ListenError(_why(name, host, port, error)) from error
-    return listening
-
-
-def _why(name: str, host: str, port: int, error: OSError) -> str:
-    start = f"listener '{name}' cannot listen on {host or '*'}:{port}: "
-    if error.errno == errno.EADDRINUSE:
-        return f"{start}the port is in use; end the program that holds it (`ss -ltnp 'sport = \
-:{port}'` names it) or choose another port"
-    if error.errno == errno.EACCES:
-        return f"{start}ports below 1024 need privileges; choose a higher one"
-    return f"{start}{error.strerror or error}"

@@ -13,8 +13,9 @@ import pytest
 from cryptography import x509
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.engine.listener import ListenError, PortListener
+from hms_addons.engine.listener import PortListener
 from hms_addons.identity.tls_context import client_context, server_context
+from hms_addons.listening import ListenError
 from tests.fakes import pki
 from tests.fakes.lane import FakeLane
 
