@@ -66,6 +66,7 @@ class Fault(Enum):
     UNKNOWN_SERVICE = Verdict(404, Flag.NR, "Unknown service")
     NO_HEALTHY_UPSTREAM = Verdict(503, Flag.UH, "No healthy upstream")
     CONNECT_FAILURE = Verdict(503, Flag.UF, "Upstream connection failure")
+    LOCAL_FAILURE = Verdict(503, Flag.UF, "This sidecar could not connect")
     OVERFLOW = Verdict(503, Flag.UO, "Circuit breaker is full")
     UPSTREAM_RESET = Verdict(503, Flag.UC, "Upstream closed the connection")
     UPSTREAM_PROTOCOL = Verdict(502, Flag.UPE, "Upstream broke the protocol")

@@ -164,7 +164,7 @@ class ClusterManager:
             if not (caller is not None and caller.cancelling()):
                 # The connecting task was: by the timer, or because everything is being closed.
                 if not expired:
-                    late = UpstreamError(Outcome.CONNECT_FAILURE, "this sidecar is stopping")
+                    late = UpstreamError(Outcome.LOCAL, "this sidecar is stopping")
                 raise late from None
             # The caller was cancelled, perhaps in the very moment in which the connection was made.
             if task.done() and not task.cancelled():
@@ -188,7 +188,7 @@ class ClusterManager:
         try:
             handle = await observer.connecting(endpoint)
         except Exception as error:  # noqa: BLE001 - an addon's refusal, whatever its type
-            return UpstreamError(Outcome.CONNECT_FAILURE, f"refused by an addon: {error}")
+            return UpstreamError(Outcome.LOCAL, f"refused by an addon: {error}")
         try:
             connection = await self._open(endpoint, tls)
         except UpstreamError as error:
@@ -199,7 +199,7 @@ class ClusterManager:
             await observer.connected(handle, connection)
         except Exception as error:  # noqa: BLE001 - as above
             connection.abort()
-            return UpstreamError(Outcome.CONNECT_FAILURE, f"refused by an addon: {error}")
+            return UpstreamError(Outcome.LOCAL, f"refused by an addon: {error}")
         except BaseException:
             connection.abort()
             raise

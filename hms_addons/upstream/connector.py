@@ -7,10 +7,11 @@ place. Timeouts are the caller's: it cancels.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.identity.spiffe_id import SpiffeId
@@ -70,7 +71,8 @@ class Connector(Protocol):
             factory: makes the protocol.
 
         Raises:
-            UpstreamError: it could not be done (`CONNECT_FAILURE`), or the peer is the wrong one.
+            UpstreamError: it could not be done, or the peer is the wrong one (`CONNECT_FAILURE`);
+                or this side lacks what it takes (`LOCAL`).
         """
 
 
@@ -93,7 +95,7 @@ class SocketConnector:
                 Outcome.CONNECT_FAILURE, f"TLS failed: {_tls_reason(error)}"
             ) from error
         except OSError as error:
-            raise UpstreamError(Outcome.CONNECT_FAILURE, _os_reason(error)) from error
+            raise os_failure(error) from error
         _verify(connection, tls)
         return connection
 
@@ -148,6 +150,26 @@ def _verify(connection: Http1Connection, tls: PeerTls) -> None:
         raise UpstreamError(
             Outcome.CONNECT_FAILURE, f"it is not the right peer: {error}"
         ) from error
+
+
+_SHORT_OF: Final = {
+    errno.EMFILE: "too many files are open in this sidecar: raise its limit of open files "
+    "(`ulimit -n`, or LimitNOFILE= of its unit)",
+    errno.ENFILE: "too many files are open on this machine: raise fs.file-max",
+    errno.EADDRNOTAVAIL: "this machine has no port left to connect from, or no address of the "
+    "endpoint's kind: widen net.ipv4.ip_local_port_range, or keep connections alive",
+    errno.ENOBUFS: "this machine has no memory left for sockets: see net.ipv4.tcp_mem",
+    errno.ENOMEM: "this machine has no memory left for sockets: see net.ipv4.tcp_mem",
+}
+"""Errors of `connect` that tell of this side, and what helps."""
+
+
+def os_failure(error: OSError) -> UpstreamError:
+    """What an error of `connect` says: about the endpoint, or about this side."""
+    short = None if isinstance(error, socket.gaierror) else _SHORT_OF.get(error.errno or 0)
+    if short is not None:
+        return UpstreamError(Outcome.LOCAL, short)
+    return UpstreamError(Outcome.CONNECT_FAILURE, _os_reason(error))
 
 
 def _os_reason(error: OSError) -> str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PROBE_RETRY_AFTER: Final = 1.0
 """Seconds to ask for while the only hope is a probe that is under way."""
 
+LOCAL_RETRY_AFTER: Final = 1.0
+"""The same while this sidecar is short of something; requests in flight give it back soon."""
+
 _REMEDIES: Final = {
     Outcome.CONNECT_FAILURE: "is the service running there, and may it be reached?",
     Outcome.RESET_BEFORE_REQUEST: "try again",
@@ -31,6 +34,7 @@ _REMEDIES: Final = {
     Outcome.TIMEOUT: "the route's per_try_timeout or timeout may be too short for this service",
     Outcome.PROTOCOL_ERROR: "is it an HTTP/1.1 server, and is TLS expected on both sides?",
     Outcome.REQUEST_BODY: "send the whole body",
+    Outcome.LOCAL: "this is the sidecar's own trouble, not the service's",
 }
 
 
@@ -98,6 +102,7 @@ def lost(exchange: Exchange, error: UpstreamError, *, timed_out: bool) -> Exchan
         FAULTS[error.outcome],
         f"{_where(route.name, cluster.name)}: endpoint {exchange.endpoint}: {error.detail}{tries}; "
         f"{remedy}",
+        retry_after=LOCAL_RETRY_AFTER if error.outcome is Outcome.LOCAL else None,
     )
 
 

@@ -23,9 +23,14 @@ class Outcome(StrEnum):
     """What came back is not an HTTP/1.1 response."""
     REQUEST_BODY = "request-body"
     """The caller's body broke off while it was being sent on; the upstream is not to blame."""
+    LOCAL = "local"
+    """No connection, for want of something on this side (file descriptors, ports, memory), or an
+    addon's leave. The endpoint is not to blame, and another would fare no better."""
 
 
-NOT_DELIVERED: Final = frozenset({Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST})
+NOT_DELIVERED: Final = frozenset(
+    {Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST, Outcome.LOCAL}
+)
 """After these the request has provably not been executed."""
 
 FAULTS: Final = {
@@ -35,6 +40,7 @@ FAULTS: Final = {
     Outcome.TIMEOUT: Fault.TIMEOUT,
     Outcome.PROTOCOL_ERROR: Fault.UPSTREAM_PROTOCOL,
     Outcome.REQUEST_BODY: Fault.CLIENT_GONE,
+    Outcome.LOCAL: Fault.LOCAL_FAILURE,
 }
 """What the caller is told when no retry is left."""
 
@@ -45,7 +51,9 @@ STATUS_EQUIVALENT: Final = {
     Outcome.TIMEOUT: 504,
     Outcome.PROTOCOL_ERROR: 502,
 }
-"""The status that outlier detection counts each as (Envoy maps local-origin failures likewise)."""
+"""The status that outlier detection counts each as (Envoy maps local-origin failures likewise).
+
+Those that are missing say nothing about the endpoint."""
 
 
 class UpstreamError(MeshError):

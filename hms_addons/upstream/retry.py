@@ -47,6 +47,8 @@ _APPLIES: Final = {
     Outcome.TIMEOUT: frozenset({"reset", "5xx", "gateway-error"}),
     Outcome.PROTOCOL_ERROR: frozenset({"reset", "5xx", "gateway-error"}),
     Outcome.REQUEST_BODY: frozenset[str](),
+    # A retry would want the very thing that is short.
+    Outcome.LOCAL: frozenset[str](),
 }
 
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
 import random
+import resource
 import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.config.snapshot import EndpointSpec, UpstreamTls
+from hms_addons.config.snapshot import EndpointSpec, RetryPolicy, UpstreamTls
 from hms_addons.errors import ExchangeFailed, Flag
 from hms_addons.identity import tls_context
 from hms_addons.identity.identity_holder import Identity, SecretMaterial
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
 from hms_addons.upstream.cluster_manager import ClusterManager
-from hms_addons.upstream.connector import peer_ids
+from hms_addons.upstream.connector import os_failure, peer_ids
+from hms_addons.upstream.endpoint import EndpointState
+from hms_addons.upstream.outcome import Outcome
 from tests.fakes import pki
-from tests.fakes.upstream import OK, World, make_cluster
+from tests.fakes.upstream import OK, World, make_cluster, make_route
 from tests.fakes.upstream_server import RawServer, saying
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 class RealWorld(World):
@@ -91,6 +97,57 @@ async def test_a_name_that_is_none(make: Any) -> None:
     flag, detail = await failure(make(80, host="no such host.invalid"))
     assert flag is Flag.UF
     assert "no such host.invalid:80: " in detail
+
+
+@contextlib.contextmanager
+def no_files_left() -> Iterator[None]:
+    """This process can open no further file, socket or pipe."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_no_files_left_is_not_the_endpoints_fault(make: Any) -> None:
+    async with RawServer(saying(OK)) as server:
+        world = make(server.port)
+        with no_files_left():
+            for _ in range(12):  # more than eject an endpoint
+                exchange = world.exchange(route=make_route(RetryPolicy(attempts=5)))
+                with pytest.raises(ExchangeFailed) as caught:
+                    await world.forward(exchange)
+                assert [attempt.outcome for attempt in exchange.attempts] == ["local"]
+        failed = caught.value.failure
+        assert (failed.status, failed.flag) == (503, Flag.UF)
+        assert failed.title == "This sidecar could not connect"
+        assert "too many files are open in this sidecar: raise its limit" in failed.detail
+        assert failed.retry_after == 1.0
+        (endpoint,) = world.cluster.endpoints.values()
+        assert (endpoint.state, endpoint.failures) == (EndpointState.CLOSED, 0)
+        world.check_quiet()
+        assert await world.get() == [200]
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome", "said"),
+    [
+        (errno.EMFILE, Outcome.LOCAL, "`ulimit -n`"),
+        (errno.ENFILE, Outcome.LOCAL, "fs.file-max"),
+        (errno.EADDRNOTAVAIL, Outcome.LOCAL, "ip_local_port_range"),
+        (errno.ENOBUFS, Outcome.LOCAL, "tcp_mem"),
+        (errno.ENOMEM, Outcome.LOCAL, "tcp_mem"),
+        (errno.ECONNREFUSED, Outcome.CONNECT_FAILURE, "connection refused"),
+        (errno.EHOSTUNREACH, Outcome.CONNECT_FAILURE, "no route to host"),
+    ],
+)
+def test_whose_trouble_an_error_is(number: int, outcome: Outcome, said: str) -> None:
+    error = os_failure(OSError(number, os.strerror(number)))
+    assert error.outcome is outcome
+    assert said in error.detail
 
 
 # -- mutual TLS ------------------------------------------------------------------------------------

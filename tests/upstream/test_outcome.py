@@ -21,17 +21,19 @@ def test_every_outcome_has_its_fault() -> None:
         Outcome.TIMEOUT: Flag.UT,
         Outcome.PROTOCOL_ERROR: Flag.UPE,
         Outcome.REQUEST_BODY: Flag.DC,
+        Outcome.LOCAL: Flag.UF,
     }
 
 
-def test_outlier_detection_hears_of_all_but_the_callers_own() -> None:
-    assert set(STATUS_EQUIVALENT) == set(Outcome) - {Outcome.REQUEST_BODY}
+def test_outlier_detection_hears_of_all_but_the_callers_own_and_ours() -> None:
+    assert set(STATUS_EQUIVALENT) == set(Outcome) - {Outcome.REQUEST_BODY, Outcome.LOCAL}
     for outcome, status in STATUS_EQUIVALENT.items():
         assert FAULTS[outcome].value.status == status
 
 
 def test_only_what_was_never_written_counts_as_not_delivered() -> None:
-    assert {Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST} == NOT_DELIVERED
+    never = {Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST, Outcome.LOCAL}
+    assert never == NOT_DELIVERED
 
 
 def test_the_error_says_what_and_how() -> None:
