@@ -9,5 +9,6 @@ The nouns, and how data flows between them:
 - `template` says what each kind of certificate looks like: root, intermediate, SVID.
 - `authority` holds the signing key, judges CSRs and signs.
 - `validator` checks every certificate after signing and before it is handed out.
+- `authority_state` is what the control plane's CA keeps, and the steps in which a root is replaced.
 - `offline` is the CA as two commands over a folder: `hms certs init` and `hms certs issue`.
 """

@@ -38,7 +38,7 @@ from hms_addons.identity.svid import (
 from hms_addons.identity.trust_bundle import TrustBundle, TrustBundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -175,14 +175,21 @@ class CertificateAuthority:
         """
         return self._sign(check_csr(csr, spiffe_id), spiffe_id, lifetime)
 
-    def issue(self, spiffe_id: SpiffeId, lifetime: float = template.DEFAULT_SVID_LIFETIME) -> Svid:
+    def issue(
+        self,
+        spiffe_id: SpiffeId,
+        lifetime: float = template.DEFAULT_SVID_LIFETIME,
+        names: Sequence[x509.GeneralName] = (),
+    ) -> Svid:
         """Make a key and sign an SVID for it; for offline use, where no CSR travels.
+
+        `names` are host names and addresses that it shall have beside the SPIFFE ID.
 
         Raises:
             CaError, CredentialError: as in `sign_svid`.
         """
         key = template.new_key()
-        chain = self._sign(key.public_key(), spiffe_id, lifetime)
+        chain = self._sign(key.public_key(), spiffe_id, lifetime, names)
         return Svid.of(chain, key, now=self.clock.wall(), trust_domain=self.trust_domain)
 
     def subordinate(self) -> CertificateAuthority:
@@ -211,7 +218,11 @@ class CertificateAuthority:
         return CertificateAuthority(self.bundle.with_roots(roots), self.chain, self.key, self.clock)
 
     def _sign(
-        self, public_key: CertificatePublicKeyTypes, spiffe_id: SpiffeId, lifetime: float
+        self,
+        public_key: CertificatePublicKeyTypes,
+        spiffe_id: SpiffeId,
+        lifetime: float,
+        names: Sequence[x509.GeneralName] = (),
     ) -> tuple[x509.Certificate, ...]:
         self.check()
         if spiffe_id.trust_domain != self.trust_domain or not spiffe_id.path:
@@ -221,7 +232,9 @@ class CertificateAuthority:
             message = f"a lifetime of {lifetime:g}s cannot be signed: at least {MIN_LIFETIME:g}s"
             raise CaError(message)
         now = self.clock.wall()
-        builder = template.svid(spiffe_id, public_key, self.certificate, now=now, lifetime=lifetime)
+        builder = template.svid(
+            spiffe_id, public_key, self.certificate, now=now, lifetime=lifetime, names=names
+        )
         leaf = builder.sign(self.key, hashes.SHA256())
         chain = (leaf, *(cert for cert in self.chain if cert not in self.bundle.roots))
         validate_svid(chain, spiffe_id, public_key, self.bundle, now)

@@ -2,13 +2,17 @@
 
 All keys that the CA makes are P-256: the field's default (SPIRE, Istio), small on the wire and
 cheap in handshakes. Serial numbers are 159 random bits (RFC 5280 §4.1.2.2). Everything is valid
-from one minute ago, for peers whose clocks are slightly behind.
+from one minute ago, for peers whose clocks are slightly behind; ends are rounded up to the whole
+second that a certificate can tell, or a life of two seconds might last only one.
 
 Times are seconds since the Unix epoch, durations seconds.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import math
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +23,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hms_addons.identity.svid import BACKDATE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
     from hms_addons.identity.spiffe_id import SpiffeId
@@ -28,6 +34,8 @@ ROOT_LIFETIME: Final = 10 * 365 * 86400.0
 INTERMEDIATE_LIFETIME: Final = 365 * 86400.0
 
 _ORGANIZATION: Final = "HMS-SVC"
+
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", re.ASCII)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -70,8 +78,12 @@ def svid(
     *,
     now: float,
     lifetime: float,
+    names: Sequence[x509.GeneralName] = (),
 ) -> x509.CertificateBuilder:
-    """A workload's leaf, per the X.509-SVID standard; it never outlives its issuer."""
+    """A workload's leaf, per the X.509-SVID standard; it never outlives its issuer.
+
+    `names` are host names and addresses beside the SPIFFE ID, which the standard allows (§2).
+    """
     builder = _builder(
         x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, _ORGANIZATION)]),
         issuer.subject,
@@ -80,7 +92,10 @@ def svid(
     )
     return (
         _validity(builder, now, min(now + lifetime, _end(issuer)))
-        .add_extension(_uri(spiffe_id), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(spiffe_id)), *names]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(ca=False), critical=True)
         .add_extension(
@@ -92,6 +107,23 @@ def svid(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(_authority_key(issuer.public_key()), critical=False)
     )
+
+
+def host_name(name: str) -> x509.GeneralName:
+    """A host name or an IP address, as a certificate carries it.
+
+    Raises:
+        ValueError: no certificate can carry it.
+    """
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        if not _HOST_NAME.fullmatch(name):
+            message = (
+                f"{name!r} is neither an IP address nor a host name that a certificate carries"
+            )
+            raise ValueError(message) from None
+        return x509.DNSName(name)
 
 
 def _builder(
@@ -109,7 +141,9 @@ def _builder(
 def _validity(
     builder: x509.CertificateBuilder, now: float, not_after: float
 ) -> x509.CertificateBuilder:
-    return builder.not_valid_before(_moment(now - BACKDATE)).not_valid_after(_moment(not_after))
+    return builder.not_valid_before(_moment(now - BACKDATE)).not_valid_after(
+        _moment(math.ceil(not_after))
+    )
 
 
 def _ca_extensions(
