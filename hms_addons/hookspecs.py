@@ -125,7 +125,7 @@ class MeshSpecs:
     def hms_startup(self, mesh: Mesh) -> Any:
         """Start background work; called once, after the first snapshot. May be async.
 
-        An exception ends the start of the sidecar.
+        No request comes before every plugin's is done. An exception ends the start of the sidecar.
         """
 
     @hookspec

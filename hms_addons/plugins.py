@@ -47,6 +47,7 @@ class PluginManager:
         self._pluggy = pluggy.PluginManager(PROJECT)
         self._pluggy.add_hookspecs(MeshSpecs)
         self._order: list[Any] = []
+        self._not_started: set[str] = set()
         self.sources: dict[str, str] = {}
         """Where each plugin came from, by plugin name: `built-in`, or its distribution."""
 
@@ -179,7 +180,9 @@ compiles its hooks and takes plain ones only"
         Raises:
             PluginError: one failed to start; those started before it are still to be shut down.
         """
+        self._not_started = {hook.plugin for hook in self.hooks("hms_startup")}
         for hook in self.hooks("hms_startup"):
+            self._not_started.discard(hook.plugin)  # it may fail half way
             try:
                 result = hook.call(mesh)
                 if inspect.isawaitable(result):
@@ -193,9 +196,11 @@ compiles its hooks and takes plain ones only"
         """Stop every plugin, last first.
 
         One that fails, or takes longer than `SHUTDOWN_LIMIT`, is logged; the others are still
-        stopped.
+        stopped. Those whose start was not reached, because an earlier one failed, are left alone.
         """
         for hook in reversed(self.hooks("hms_shutdown")):
+            if hook.plugin in self._not_started:
+                continue
             try:
                 result = hook.call()
                 if inspect.isawaitable(result):

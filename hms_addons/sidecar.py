@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.admin_lane import AdminLane
 from hms_addons.engine.drain import drain
-from hms_addons.engine.fast_lane import Binding, FastLane
+from hms_addons.engine.fast_lane import FastLane
 from hms_addons.engine.flow_builder import Mode, unconnected_server
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.engine.listener import PortListener
 from hms_addons.engine.peer import identify_connection
+from hms_addons.engine.ports import Ports
 from hms_addons.engine.server_events import ServerEvents
 from hms_addons.errors import ConfigError
 from hms_addons.identity.file_secret import SecretFiles
@@ -33,12 +33,12 @@ from hms_addons.tasks import TaskSet
 from hms_addons.upstream.cluster_manager import ClusterManager
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
     from hms_addons.engine.connection_context import ConnectionContext
+    from hms_addons.engine.fast_lane import Binding
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.hookspecs import AdminRequest
@@ -53,17 +53,6 @@ DRAIN_GRACE = 30.0
 
 _TURNS = 100
 """Turns of the event loop that requests which were cut off are given to end."""
-
-
-class _Port:
-    """One configured listener as it runs."""
-
-    __slots__ = ("lane", "listener", "port")
-
-    def __init__(self, listener: Listener, lane: FastLane, port: PortListener) -> None:
-        self.listener = listener
-        self.lane = lane
-        self.port = port
 
 
 class Sidecar:
@@ -99,7 +88,6 @@ class Sidecar:
         """The last change that was refused: `reason` and `at`; None once one is accepted."""
         self.draining = False
         self._rng = rng or random.Random()  # noqa: S311 - load balancing, not cryptography
-        self._elsewhere = elsewhere
         self._mode = mode
         self._on_drained = on_drained
         self._tasks = TaskSet("sidecar")
@@ -110,13 +98,9 @@ class Sidecar:
             for name, balancer in group.items()
         }
         self.upstream = ClusterManager(clock, self._rng, self._secrets.current, balancers=balancers)
-        self._ports: dict[str, _Port] = {}
-        self._retired: list[
-            FastLane
-        ] = []  # of listeners that are gone, until their connections are
+        self._ports = Ports(self._make_lane, self._secrets.current, clock, elsewhere)
         self._admin: list[tuple[PortListener, AdminLane]] = []
         self._placeholder = unconnected_server()
-        self._lock = asyncio.Lock()
         self._started = False
         self._plugins_started = False
         self.chain: HookChain = plugins.compile_chain(self._rng, clock)
@@ -126,12 +110,17 @@ class Sidecar:
 
     def __repr__(self) -> str:
         version = self.snapshot.version if self.snapshot else None
-        return f"<Sidecar version={version} listeners={list(self._ports)} ready={self.ready}>"
+        return (
+            f"<Sidecar version={version} listeners={list(self._ports.running)} ready={self.ready}>"
+        )
 
     # -- start and stop -------------------------------------------------------------------------
 
     async def start(self, snapshot: Snapshot) -> None:
         """Apply the first snapshot, start the plugins, accept requests.
+
+        In this order: an occupied port is an error before anything else has begun, and no request
+        meets a plugin that has not started. A plugin that fails ends the sidecar again: see `stop`.
 
         Raises:
             ConfigError: the snapshot cannot be used.
@@ -140,13 +129,19 @@ class Sidecar:
         """
         await self.apply(snapshot)
         self._plugins_started = True  # even if one fails: those before it are to be shut down
-        await self.plugins.startup(self)
-        self._started = True
+        try:
+            await self.plugins.startup(self)
+        except BaseException:
+            await self.stop()
+            raise
+        if not self.draining:  # a plugin may have asked for that
+            self._ports.accept()
+            self._started = True
 
     async def stop(self, grace: float = 0.0) -> None:
         """End everything: let requests finish for `grace` seconds, then let go of all. Idempotent."""
         self.draining = True
-        lanes = self._close_ports()
+        lanes = self._ports.close()
         cut = await drain([lane.connections for lane in lanes], self.clock, grace)
         if cut:
             logger.warning("%d connections were cut off after %g s of grace", cut, grace)
@@ -161,7 +156,6 @@ class Sidecar:
         await self.upstream.close()
         await self._tasks.close()
         self._ports.clear()
-        self._retired.clear()
 
     def drain(self) -> None:
         """See `hookspecs.Mesh`: readiness off, no new connections, finish, then `on_drained`."""
@@ -171,16 +165,10 @@ class Sidecar:
 
     async def _drain(self) -> None:
         logger.info("draining: no new requests are taken; %g s for those in flight", DRAIN_GRACE)
-        lanes = self._close_ports()
+        lanes = self._ports.close()
         cut = await drain([lane.connections for lane in lanes], self.clock, DRAIN_GRACE)
         logger.info("drained%s", f"; {cut} connections were cut off" if cut else "")
         self._on_drained()
-
-    def _close_ports(self) -> list[FastLane]:
-        """Stop accepting. Returns every lane that may still have connections."""
-        for port in self._ports.values():
-            port.port.close()
-        return [*(port.lane for port in self._ports.values()), *self._retired]
 
     # -- configuration --------------------------------------------------------------------------
 
@@ -190,13 +178,12 @@ class Sidecar:
         Raises:
             ConfigError: a secret cannot be loaded, a plugin refused, or a port is not to be had.
         """
-        async with self._lock:
-            try:
-                await self._apply(snapshot)
-            except Exception as error:
-                self.refuse(str(error))
-                raise
-            self.rejected = None
+        try:
+            self._apply(snapshot)
+        except Exception as error:
+            self.refuse(str(error))
+            raise
+        self.rejected = None
 
     def refuse(self, reason: str) -> None:
         """A change could not be used: say so in the log, on `/config` and in `status()`."""
@@ -204,7 +191,7 @@ class Sidecar:
         if self.snapshot is not None:
             logger.error("the new configuration is refused, the old one goes on:\n%s", reason)
 
-    async def _apply(self, snapshot: Snapshot) -> None:
+    def _apply(self, snapshot: Snapshot) -> None:
         wanted = {
             name: SecretFiles(Path(secret.certificate), Path(secret.key), Path(secret.bundle))
             for name, secret in snapshot.secrets.items()
@@ -223,76 +210,22 @@ class Sidecar:
             raise ConfigError("; ".join(unknown))
         snapshot = _with_trust_domain(snapshot, identities)
         self.plugins.configure(snapshot, self.snapshot)
-        kept = self._kept(snapshot)
-        opened: dict[str, _Port] = {}
         try:
-            for listener in snapshot.listeners:
-                identity = identities.get(listener.secret) if listener.secret else None
-                if listener.name not in kept:
-                    opened[listener.name] = await self._open(snapshot, listener, identity)
-                else:
-                    _server_context(listener, identity)  # refused now, if at all
+            ports = self._ports.stage(snapshot, identities)
         except BaseException:
-            for port in opened.values():
-                port.port.close()
             if self.snapshot is not None:
                 self.plugins.restore(self.snapshot)
             raise
-        self._swap(snapshot, staged, kept, opened)
-
-    def _kept(self, snapshot: Snapshot) -> dict[str, _Port]:
-        """The ports that stay open, by the names of the listeners that will have them.
-
-        A listener keeps its address, or takes over that of one which leaves it: two may swap.
-        """
-        kept = {}
-        leaving = dict(self._ports)
-        for listener in snapshot.listeners:
-            running = self._ports.get(listener.name)
-            if running is not None and not _moved(running.listener, listener):
-                kept[listener.name] = leaving.pop(listener.name)
-        by_address = {(port.listener.host, port.listener.port): port for port in leaving.values()}
-        for listener in snapshot.listeners:
-            port = by_address.pop((listener.host, listener.port), None)
-            if port is not None and listener.name not in kept and listener.port:
-                kept[listener.name] = port
-        return kept
-
-    def _swap(
-        self, snapshot: Snapshot, staged: Any, kept: dict[str, _Port], opened: dict[str, _Port]
-    ) -> None:
-        """The point of no return: nothing here can fail or wait."""
+        # The point of no return: nothing from here on can fail or wait.
         self.snapshot = snapshot
-        changed = set(self._secrets.commit(staged))
+        changed = self._secrets.commit(staged)
         self.upstream.apply(snapshot)
-        ports = {}
-        for listener in snapshot.listeners:
-            port = kept.get(listener.name)
-            if port is None:
-                port = opened[listener.name]
-            else:
-                before, port.listener = port.listener, listener
-                port.port.name = listener.name
-                port.lane.binding = Binding.of(snapshot, listener)
-                if (before.tls, before.secret) != (
-                    listener.tls,
-                    listener.secret,
-                ) or listener.secret in changed:
-                    self._refresh_tls(port)
-            ports[listener.name] = port
-        for port in self._ports.values():
-            if port not in ports.values():
-                port.port.close()
-                self._retired.append(port.lane)
-                for connection in list(port.lane.connections):
-                    connection.drain()
-        self._retired = [lane for lane in self._retired if lane.connections]
-        self._ports = ports
+        self._ports.swap(snapshot, ports, changed)
         logger.info("configuration %s from %s is in force", snapshot.version, snapshot.source)
 
-    async def _open(self, snapshot: Snapshot, listener: Listener, identity: Any) -> _Port:
-        lane = FastLane(
-            Binding.of(snapshot, listener),
+    def _make_lane(self, binding: Binding) -> FastLane:
+        return FastLane(
+            binding,
             self.chain,
             self.upstream,
             self.events,
@@ -301,10 +234,6 @@ class Sidecar:
             self._identify,
             self._placeholder,
         )
-        port = PortListener(listener.name, lane, self.clock)
-        if listener.port not in self._elsewhere or listener.port == 0:
-            await port.open(listener.host, listener.port, _server_context(listener, identity))
-        return _Port(listener, lane, port)
 
     def _identify(self, connection: Http1Server, listener: Listener) -> ConnectionContext | None:
         identity = self._secrets.current(listener.secret) if listener.secret else None
@@ -314,14 +243,7 @@ class Sidecar:
         )
 
     def _secret_changed(self, name: str) -> None:
-        for port in self._ports.values():
-            if port.listener.secret == name:
-                self._refresh_tls(port)
-
-    def _refresh_tls(self, port: _Port) -> None:
-        secret = port.listener.secret
-        identity = self._secrets.current(secret) if secret else None
-        port.port.tls = _server_context(port.listener, identity)
+        self._ports.secret_changed(name)
 
     # -- what plugins and the lanes ask of it ---------------------------------------------------
 
@@ -333,16 +255,16 @@ class Sidecar:
     @property
     def bindings(self) -> dict[str, Binding]:
         """The lanes' bindings in force, by listener name."""
-        return {name: port.lane.binding for name, port in self._ports.items()}
+        return {name: port.lane.binding for name, port in self._ports.running.items()}
 
     @property
     def lanes(self) -> dict[str, FastLane]:
         """The running lanes, by listener name."""
-        return {name: port.lane for name, port in self._ports.items()}
+        return {name: port.lane for name, port in self._ports.running.items()}
 
     def port_of(self, name: str) -> PortListener | None:
         """The open port of the listener `name`, or None."""
-        port = self._ports.get(name)
+        port = self._ports.running.get(name)
         return port.port if port is not None and port.port.address is not None else None
 
     def status(self) -> dict[str, Any]:
@@ -355,20 +277,7 @@ class Sidecar:
             "source": snapshot.source if snapshot else None,
             "service": snapshot.service if snapshot else None,
             "rejected": self.rejected,
-            "listeners": [
-                {
-                    "name": name,
-                    "direction": str(port.listener.direction),
-                    "tls": str(port.listener.tls),
-                    "address": f"{port.port.address[0]}:{port.port.address[1]}"
-                    if port.port.address
-                    else None,
-                    "connections": len(port.lane.connections),
-                    "in_flight": port.lane.in_flight,
-                    "malformed": port.lane.refusals,
-                }
-                for name, port in self._ports.items()
-            ],
+            "listeners": self._ports.describe(),
             "plugins": [
                 {"name": name, "source": self.plugins.sources[name]} for name in self.plugins.names
             ],
@@ -420,7 +329,7 @@ class Sidecar:
         """See `hookspecs.Mesh`."""
         lane = AdminLane(handler)
         listener = PortListener("admin", lane, self.clock)
-        await listener.open(host, port)
+        listener.open(host, port)
         self._admin.append((listener, lane))
         assert listener.address is not None  # noqa: S101 - it has just been opened
         return listener.address
@@ -432,19 +341,6 @@ async def _ended(lanes: Sequence[FastLane]) -> None:
         if not any(lane.in_flight or lane.connections for lane in lanes):
             return
         await asyncio.sleep(0)
-
-
-def _server_context(listener: Listener, identity: Any) -> ssl.SSLContext | None:
-    if listener.tls is TlsMode.NONE:
-        return None
-    if identity is None:
-        message = (
-            f"listener '{listener.name}' asks for tls: {listener.tls} but nobody provides its "
-            f"secret '{listener.secret}'; add it under `secrets:`"
-        )
-        raise ConfigError(message)
-    context: ssl.SSLContext = identity.server_context(require_peer=listener.tls is TlsMode.STRICT)
-    return context
 
 
 def _asked(snapshot: Snapshot) -> set[str]:
@@ -464,7 +360,3 @@ def _with_trust_domain(snapshot: Snapshot, identities: Mapping[str, Any]) -> Sna
     if snapshot.trust_domain is not None or len(found) != 1:
         return snapshot
     return replace(snapshot, trust_domain=found.pop())
-
-
-def _moved(old: Listener, new: Listener) -> bool:
-    return (old.host, old.port) != (new.host, new.port)

@@ -98,6 +98,9 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`: begin the handshake."""
         self._raw = transport  # type: ignore[assignment] # a stream's transport
+        if self._closing:
+            self._raw.abort()
+            return
         if self._timeout is not None:
             self._timer = self._clock.call_later(self._timeout, self._too_slow)
         self._shake_hands()
@@ -148,6 +151,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         elif self._error is None:
             self._error = exc or ConnectionResetError("the connection was closed in the handshake")
             self._on_failed(self._error)
+        # They may well refer to this connection; it should not have to wait for the collector.
+        self._on_failed = self.on_handshaken = _ignore
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -247,7 +252,8 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def abort(self) -> None:
         """See `asyncio.WriteTransport`: no close_notify, so that it is seen to be a cut."""
         self._closing = True
-        self._raw.abort()
+        if hasattr(self, "_raw"):  # else as soon as it is there
+            self._raw.abort()
 
     def get_write_buffer_size(self) -> int:
         """See `asyncio.WriteTransport`."""
@@ -287,3 +293,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         """See `asyncio.BaseTransport`."""
         assert self.inner is not None  # noqa: S101 - only asked for once it is there
         return self.inner
+
+
+def _ignore(*_: object) -> None:
+    """In place of a callback that is not to be called any more."""

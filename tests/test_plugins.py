@@ -140,6 +140,14 @@ async def test_hms_shutdown_that_hangs_or_is_cancelled_does_not_keep_the_others(
     assert clock.pending == 0
 
 
+async def test_hms_shutdown_is_for_those_whose_start_was_reached() -> None:
+    log = Log(RuntimeError("no database"))
+    with pytest.raises(PluginError):
+        await log.plugins.startup(None)  # type: ignore[arg-type]
+    await log.plugins.shutdown()
+    assert log.calls[2:] == [("two", "shutdown"), ("one", "shutdown")]
+
+
 async def test_hms_startup_that_is_cancelled_from_within_ends_the_start() -> None:
     async def hms_startup(mesh: Any) -> None:
         raise asyncio.CancelledError

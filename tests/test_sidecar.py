@@ -230,13 +230,47 @@ async def test_a_first_configuration_that_cannot_be_had_leaves_nothing() -> None
 async def test_plugins_are_shut_down_after_one_that_failed_to_start() -> None:
     mesh = Running()
     mesh.probe.fails_to_start = True
+    later = Probe()
+    mesh.sidecar.plugins.register(later, "later")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with pytest.raises(PluginError, match="probe.*no database"):
-        await mesh.sidecar.start(snapshot_of(config(1)))
-    port = mesh.port()
+        await mesh.sidecar.start(snapshot_of(config(1, port=port)))
     assert not mesh.sidecar.ready
+    assert not is_open(port)
+    assert mesh.probe.stopped == 1
+    assert later.stopped == 0, "it was never started"
     await mesh.sidecar.stop()
     assert mesh.probe.stopped == 1
-    assert not is_open(port)
+
+
+async def test_nobody_is_served_before_the_plugins_have_started() -> None:
+    mesh = Running()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        @hookimpl
+        async def hms_startup(self, mesh: Any) -> None:
+            del mesh
+            begun.set()
+            await go.wait()
+
+    mesh.sidecar.plugins.register(Slow(), "slow")
+    async with RawServer(app) as server:
+        starting = asyncio.create_task(mesh.sidecar.start(snapshot_of(config(server.port))))
+        await begun.wait()
+        # The port is taken, so that an occupied one would have been an error by now.
+        early = asyncio.create_task(mesh.ask())
+        done, _ = await asyncio.wait({early}, timeout=0.05)
+        assert not done
+        assert not mesh.sidecar.lanes["peers"].connections
+        assert not mesh.sidecar.ready
+        go.set()
+        await starting
+        assert mesh.sidecar.ready
+        assert await early == b"HTTP/1.1 200 OK", "it has only waited"
+        await mesh.sidecar.stop()
 
 
 async def test_a_listener_moves() -> None:

@@ -57,6 +57,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Lane(Protocol):
     """What serves a connection's requests."""
 
+    connections: set[Http1Server]
+    """Those that are open."""
+
     @property
     def limits(self) -> Limits:
         """Bounds on requests."""
@@ -183,6 +186,11 @@ class Http1Server(asyncio.Protocol):
             and self._receiving is None
             and self._tunnel is None
         )
+
+    @property
+    def idle_until(self) -> float:
+        """Monotonic seconds when an idle connection is closed: the longer idle, the sooner."""
+        return self._timer.deadline or 0.0
 
     # -- asyncio.Protocol -----------------------------------------------------------------------
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
+import heapq
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from hms_addons.engine.acceptor import Acceptor
 from hms_addons.engine.http1_server import Http1Server
-from hms_addons.listening import BACKLOG, listen
+from hms_addons.listening import listen
 from hms_addons.tls_connection import TlsConnection
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
 
     from hms_addons.clock import Clock
     from hms_addons.engine.http1_server import Lane
 
 logger = logging.getLogger(__name__)
+
+HANDSHAKES: Final = 1024
+"""TLS handshakes that may be under way at once, of 10 s each at most (`HANDSHAKE_TIMEOUT`). One more,
+and the oldest is given up: who has not finished by then is most likely not going to."""
+
+SPARED: Final = 32
+"""Idle connections that are closed at a time when no more can be opened."""
 
 
 class PortListener:
@@ -34,47 +43,71 @@ class PortListener:
         """What connections accepted from now on are secured with; None: plain."""
         self._lane = lane
         self._clock = clock
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
+        # Connections in their handshake, oldest first.
+        self._shaking: dict[TlsConnection, None] = {}
 
     def __repr__(self) -> str:
         where = f"{self.address[0]}:{self.address[1]}" if self.address else "closed"
         return f"<PortListener {self.name} {where}>"
 
-    async def open(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """Bind and accept; `port` 0 picks a free one.
+    def bind(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Take the address; `port` 0 picks a free one. Whoever connects waits until `accept`.
 
         Raises:
             ListenError: the address is in use, not permitted, or not this machine's.
         """
         self.tls = tls
-        listening = listen(f"listener '{self.name}'", host, port)
+        who = f"listener '{self.name}'"
+        listening = listen(who, host, port)
         self.address = listening.getsockname()[:2]
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            self._accept, sock=listening, backlog=BACKLOG, start_serving=False
-        )
-        try:
-            await self._server.start_serving()
-        except BaseException:
-            self.close()  # whoever was cancelled here does not know of it yet
-            raise
+        self._acceptor = Acceptor(who, listening, self._connected, self._clock, self._make_room)
 
-    def _accept(self) -> asyncio.Protocol:
-        if self.tls is None:
+    def accept(self) -> None:
+        """Accept connections from now on, if it is bound."""
+        if self._acceptor is not None:
+            self._acceptor.start()
+
+    def open(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Bind and accept, see there."""
+        self.bind(host, port, tls)
+        self.accept()
+
+    def _connected(self) -> asyncio.Protocol:
+        tls = self.tls
+        if tls is None:
             return self._serve()
-        return TlsConnection(
-            self.tls, self._serve, self._clock, server_side=True, on_failed=self._refused
-        )
+        if len(self._shaking) >= HANDSHAKES:
+            next(iter(self._shaking)).abort()
+
+        def refused(error: Exception) -> None:
+            self._shaking.pop(secured, None)
+            host, port = (secured.get_extra_info("peername") or ("", 0))[:2]
+            logger.info(
+                "listener %s: a TLS handshake failed: %s:%d: %s", self.name, host, port, error
+            )
+
+        secured = TlsConnection(tls, self._serve, self._clock, server_side=True, on_failed=refused)
+        secured.on_handshaken = lambda: self._shaking.pop(secured, None)
+        self._shaking[secured] = None
+        return secured
 
     def _serve(self) -> Http1Server:
         return Http1Server(self._lane, self._clock)
 
-    def _refused(self, error: Exception) -> None:
-        logger.info("listener %s: a TLS handshake failed: %s", self.name, error)
+    def _make_room(self) -> int:
+        """Close the connections that have been idle for longest; returns how many."""
+        idle = [connection for connection in self._lane.connections if connection.idle]
+        longest = heapq.nsmallest(SPARED, idle, key=lambda connection: connection.idle_until)
+        for connection in longest:
+            connection.close()
+        return len(longest)
 
     def close(self) -> None:
-        """Stop accepting; connections that are there go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        """Stop accepting; connections that are there go on, those in their handshake do not."""
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
         self.address = None
+        for secured in list(self._shaking):
+            secured.abort()

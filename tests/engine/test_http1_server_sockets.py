@@ -45,7 +45,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[None, None, None]
 async def serving(lane: FakeLane, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A listener for `lane`; when it ends, no connection may be left."""
     listener = PortListener("test", lane, SYSTEM_CLOCK)
-    await listener.open("127.0.0.1", 0, tls)
+    listener.open("127.0.0.1", 0, tls)
     assert listener.address is not None
     try:
         yield listener.address[1]

@@ -13,10 +13,12 @@ import pytest
 from cryptography import x509
 
 from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.engine import listener as listener_module
 from hms_addons.engine.listener import PortListener
 from hms_addons.identity.tls_context import client_context, server_context
 from hms_addons.listening import ListenError
 from tests.fakes import pki
+from tests.fakes.files import no_files_left
 from tests.fakes.lane import FakeLane
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ async def listening(
     """An open listener, closed with all its connections at the end."""
     lane = FakeLane()
     listener = PortListener("peers", lane, SYSTEM_CLOCK)
-    await listener.open("127.0.0.1", 0, tls)
+    listener.open("127.0.0.1", 0, tls)
     try:
         yield listener, lane
     finally:
@@ -122,7 +124,7 @@ async def test_an_occupied_port_is_named_with_a_remedy() -> None:
         port = holder.getsockname()[1]
         listener = PortListener("peers", FakeLane(), SYSTEM_CLOCK)
         with pytest.raises(ListenError) as caught:
-            await listener.open("127.0.0.1", port)
+            listener.open("127.0.0.1", port)
     message = str(caught.value)
     assert message.startswith(f"listener 'peers' cannot listen on 127.0.0.1:{port}: the port is in")
     assert f"ss -ltnp 'sport = :{port}'" in message
@@ -132,7 +134,7 @@ async def test_an_occupied_port_is_named_with_a_remedy() -> None:
 async def test_an_address_of_another_machine_is_refused() -> None:
     listener = PortListener("peers", FakeLane(), SYSTEM_CLOCK)
     with pytest.raises(ListenError, match="listener 'peers' cannot listen on 192.0.2.1:15006: "):
-        await listener.open("192.0.2.1", 15006)
+        listener.open("192.0.2.1", 15006)
 
 
 async def test_a_closed_port_can_be_opened_again_at_once() -> None:
@@ -143,7 +145,7 @@ async def test_a_closed_port_can_be_opened_again_at_once() -> None:
         await client.get()
         listener.close()
         await asyncio.sleep(0)
-        await listener.open(host, port)
+        listener.open(host, port)
         again = await Client.to(listener)
         assert (await again.get()).startswith(b"HTTP/1.1 200 ")
         await client.close()
@@ -191,3 +193,81 @@ async def test_plain_text_to_a_tls_port_serves_nothing(caplog: pytest.LogCapture
         assert lane.seen == []
         assert "a TLS handshake failed" in caplog.text
         await client.close()
+
+
+async def test_a_bound_port_makes_clients_wait_until_it_accepts() -> None:
+    listener = PortListener("peers", FakeLane(), SYSTEM_CLOCK)
+    listener.bind("127.0.0.1", 0)
+    client = await Client.to(listener)
+    asking = asyncio.create_task(client.get())
+    done, _ = await asyncio.wait({asking}, timeout=0.05)
+    assert not done
+    listener.accept()
+    assert (await asking).startswith(b"HTTP/1.1 200 ")
+    await client.close()
+    listener.close()
+
+
+async def test_of_too_many_handshakes_the_oldest_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener_module, "HANDSHAKES", 2)
+    caplog.set_level(logging.INFO, "hms_addons.engine.listener")
+    async with listening(server_of("auth-svc")) as (listener, lane):
+        silent = [await Client.to(listener) for _ in range(3)]
+        assert await asyncio.wait_for(silent[0].reader.read(), 5) == b""
+        assert "closed in the handshake" in caplog.text
+        assert len(listener._shaking) == 2
+        good = await Client.to(listener, client_of())  # at the cost of the next
+        assert (await good.get()).startswith(b"HTTP/1.1 200 ")
+        assert await asyncio.wait_for(silent[1].reader.read(), 5) == b""
+        assert len(listener._shaking) == 1
+        assert len(lane.connections) == 1
+        await good.close()
+        listener.close()
+        assert await asyncio.wait_for(silent[2].reader.read(), 5) == b"", "closed with the port"
+        for client in silent:
+            await client.close()
+    assert not listener._shaking
+
+
+async def test_when_no_more_can_be_opened_the_longest_idle_are_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with listening() as (listener, lane):
+        clients = []
+        for _ in range(3):
+            clients.append(client := await Client.to(listener))
+            await client.get()
+        busy = clients[0]
+        busy.writer.write(b"GET /b HTTP/1.1\r\nHost:")
+        await busy.writer.drain()
+        while lane_idle(lane) == 3:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.001)
+        with no_files_left(spare=1):
+            late = socket.socket()
+            late.setblocking(False)
+            assert listener.address is not None
+            with suppress(BlockingIOError):
+                late.connect(listener.address)
+            # Both idle ones go, which makes room for the new one.
+            for client in clients[1:]:
+                assert await asyncio.wait_for(client.reader.read(), 5) == b""
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(late, GET)
+            assert (await asyncio.wait_for(loop.sock_recv(late, 100), 5)).startswith(
+                b"HTTP/1.1 200"
+            )
+            late.close()
+        busy.writer.write(b" a\r\n\r\n")
+        assert (await asyncio.wait_for(busy.reader.readuntil(b"\r\n\r\n"), 5)).startswith(
+            b"HTTP/1.1 2"
+        )
+        assert caplog.text.count("no connection can be accepted for now: too many open files") == 1
+        assert "2 idle ones are closed" in caplog.text
+        for client in clients:
+            await client.close()
+
+
+def lane_idle(lane: FakeLane) -> int:
+    return sum(connection.idle for connection in lane.connections)

@@ -37,7 +37,7 @@ def mitmproxy() -> Iterator[Any]:
 @pytest.fixture
 async def port() -> Any:
     listener = PortListener("inbound_http", FakeLane(), FakeClock())
-    await listener.open("127.0.0.1", 0)
+    listener.open("127.0.0.1", 0)
     yield listener
     listener.close()
 

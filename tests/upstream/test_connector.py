@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import random
-import resource
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +22,13 @@ from hms_addons.upstream.connector import os_failure, peer_ids
 from hms_addons.upstream.endpoint import EndpointState
 from hms_addons.upstream.outcome import Outcome
 from tests.fakes import pki
+from tests.fakes.files import no_files_left
 from tests.fakes.upstream import OK, World, make_cluster, make_route
 from tests.fakes.upstream_server import RawServer, saying
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
 
 class RealWorld(World):
@@ -97,19 +96,6 @@ async def test_a_name_that_is_none(make: Any) -> None:
     flag, detail = await failure(make(80, host="no such host.invalid"))
     assert flag is Flag.UF
     assert "no such host.invalid:80: " in detail
-
-
-@contextlib.contextmanager
-def no_files_left() -> Iterator[None]:
-    """This process can open no further file, socket or pipe."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.dup(0)
-    os.close(lowest_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_no_files_left_is_not_the_endpoints_fault(make: Any) -> None:
