@@ -10,5 +10,6 @@ The nouns, and how data flows between them:
 - `authority` holds the signing key, judges CSRs and signs.
 - `validator` checks every certificate after signing and before it is handed out.
 - `authority_state` is what the control plane's CA keeps, and the steps in which a root is replaced.
+- `mesh_authority` is the control plane's CA as it runs, kept in the store by `kept_authority`.
 - `offline` is the CA as two commands over a folder: `hms certs init` and `hms certs issue`.
 """

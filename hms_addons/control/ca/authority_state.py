@@ -267,8 +267,8 @@ class AuthorityState:
             "trust_domain": self.trust_domain,
             "sequence": self.sequence,
             "phase": str(self.phase),
-            "since": self.since,
-            "until": self.until,
+            "since": float(self.since),
+            "until": None if self.until is None else float(self.until),
             "active": _to_json(self.active),
             "coming": None if self.coming is None else _to_json(self.coming),
         }
@@ -363,7 +363,7 @@ def _to_json(signing: SigningRoot) -> dict[str, Any]:
         "root_key": _key_pem(signing.root_key),
         "intermediate": signing.intermediate.public_bytes(Encoding.PEM).decode(),
         "key": _key_pem(signing.key),
-        "longest": signing.longest,
+        "longest": float(signing.longest),
     }
 
 

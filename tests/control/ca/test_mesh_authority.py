@@ -1,0 +1,485 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+
+from hms_addons.control.ca.authority import CaError
+from hms_addons.control.ca.authority_state import AuthorityState, Phase, RotationError
+from hms_addons.control.ca.csr import CsrError
+from hms_addons.control.ca.kept_authority import STATE_KEY
+from hms_addons.control.ca.mesh_authority import (
+    LOOK_INTERVAL,
+    MIN_CONTROL_LIFETIME,
+    SETTLE,
+    MeshAuthority,
+)
+from hms_addons.control.ca.template import INTERMEDIATE_LIFETIME
+from hms_addons.control.store.protocol import ConflictError
+from hms_addons.identity.enrolment import IssuedSvid, check_issued, new_request
+from hms_addons.identity.identity_holder import SecretError, SecretMaterial
+from hms_addons.identity.spiffe_id import SpiffeIdError
+from hms_addons.identity.svid import validate_leaf
+from tests.fakes.clock import FakeClock
+from tests.fakes.memory_store import CrashError, MemoryStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DAY = 86400.0
+
+
+class Rig:
+    """A control plane's CA that can be killed and started again over one store."""
+
+    def __init__(self, lifetime: float = DAY) -> None:
+        self.clock = FakeClock()
+        self.store = MemoryStore()
+        self.lifetime = lifetime
+        self.authority = self.process()
+
+    def process(self, trust_domain: str = "mpsa.mil") -> MeshAuthority:
+        """A new process over the same store."""
+        self.authority = MeshAuthority(self.store, self.clock, trust_domain, self.lifetime)
+        return self.authority
+
+    async def restart(self) -> MeshAuthority:
+        self.process()
+        await self.authority.load_or_create()
+        return self.authority
+
+    async def svid(
+        self, service: str = "auth-svc", lifetime: float | None = None
+    ) -> SecretMaterial:
+        """What a sidecar makes of what it is sent."""
+        key, csr = new_request()
+        signed = await self.authority.sign(csr, service, lifetime)
+        bundle = signed.bundle.to_spiffe_json().encode()
+        issued = IssuedSvid(signed.chain_pem, bundle, self.authority.trust_domain)
+        material = check_issued(issued, key, service, self.clock.wall())
+        assert material.svid.not_after == signed.not_after
+        assert material.svid.spiffe_id == signed.spiffe_id
+        return material
+
+    async def report(self, sidecar: str, sequence: int | None) -> None:
+        await self.store.put(
+            f"sidecars/{sidecar}", json.dumps({"bundle_sequence": sequence}).encode()
+        )
+
+    def accepts(self, material: SecretMaterial) -> bool:
+        """Whether a peer with the bundle in force accepts an SVID."""
+        try:
+            SecretMaterial(material.svid, self.authority.bundle).check(self.clock.wall())
+        except ValueError:
+            return False
+        return True
+
+    def phase(self) -> Phase:
+        return self.authority.state.phase
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(self.authority.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert self.clock.pending == 0
+
+
+@pytest.fixture
+async def rig() -> Rig:
+    made = Rig()
+    await made.authority.load_or_create()
+    return made
+
+
+# -- start -----------------------------------------------------------------------------------------
+
+
+async def test_made_at_the_first_start_and_read_at_the_next(rig: Rig) -> None:
+    pin, bundle = rig.authority.pin, rig.authority.bundle
+    document = rig.store.entries[STATE_KEY]
+    again = await rig.restart()
+    assert (again.pin, again.bundle, again.bundle.sequence) == (pin, bundle, 1)
+    assert rig.store.entries[STATE_KEY] is document, "nothing was written"
+    assert repr(again) == f"<MeshAuthority mpsa.mil steady sequence=1 {pin}>"
+    assert rig.accepts(await rig.svid())
+
+
+async def test_before_it_is_loaded_it_says_so() -> None:
+    authority = Rig().authority
+    with pytest.raises(CaError, match="not been loaded"):
+        _ = authority.bundle
+    assert "not loaded" in repr(authority)
+
+
+async def test_another_trust_domains_ca_is_not_used(rig: Rig) -> None:
+    with pytest.raises(CaError, match="'mpsa.mil', not 'other.example'"):
+        await rig.process("other.example").load_or_create()
+
+
+async def test_a_damaged_ca_is_an_error_and_stays_as_it_is(rig: Rig) -> None:
+    damaged = rig.store.entries[STATE_KEY].value[:-50]
+    await rig.store.put(STATE_KEY, damaged)
+    with pytest.raises(CaError, match="restore the data folder from a backup"):
+        await rig.restart()
+    assert rig.store.entries[STATE_KEY].value == damaged
+
+
+@pytest.mark.parametrize("trace", ["ca/other", "tokens/ab", "sidecars/1"])
+async def test_a_lost_ca_is_not_replaced_by_a_new_one(trace: str) -> None:
+    rig = Rig()
+    await rig.store.put(trace, b"{}")
+    with pytest.raises(CaError, match="it has lost it"):
+        await rig.authority.load_or_create()
+    assert STATE_KEY not in rig.store.entries
+
+
+@pytest.mark.parametrize("lifetime", [0.5, 91 * DAY, float("nan"), float("inf")])
+def test_absurd_lives_are_refused(lifetime: float) -> None:
+    with pytest.raises(CaError, match="--svid-lifetime"):
+        Rig(lifetime)
+
+
+async def test_a_root_near_its_end_is_complained_of(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.restart()
+    assert "rotate-root" not in caplog.text
+    rig.clock.step(9.6 * 365 * DAY)
+    await rig.restart()
+    assert "replace it with `hms ca rotate-root`" in caplog.text
+
+
+# -- signing ---------------------------------------------------------------------------------------
+
+
+async def test_what_a_sidecar_is_sent_will_do(rig: Rig) -> None:
+    material = await rig.svid()
+    assert str(material.svid.spiffe_id) == "spiffe://mpsa.mil/svc/auth-svc"
+    assert material.svid.not_after == rig.clock.wall() + DAY
+    assert material.svid.not_before == rig.clock.wall() - 60
+    assert len(material.svid.certificates) == 2, "leaf and intermediate, no root"
+    assert material.bundle.refresh_hint == 300
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(None, DAY), (DAY, DAY), (2 * DAY, DAY), (2.0, 2.0), (1.5, 2.0)]
+)
+async def test_lives_are_what_was_asked_for_but_never_longer_than_allowed(
+    rig: Rig, asked: float | None, given: float
+) -> None:
+    material = await rig.svid(lifetime=asked)
+    assert material.svid.not_after == rig.clock.wall() + given
+
+
+@pytest.mark.parametrize("lifetime", [0.0, -1.0, float("nan"), float("-inf")])
+async def test_no_life_at_all_is_refused(rig: Rig, lifetime: float) -> None:
+    with pytest.raises(CaError, match="at least 1s"):
+        await rig.svid(lifetime=lifetime)
+
+
+async def test_bad_requests_are_refused(rig: Rig) -> None:
+    with pytest.raises(CsrError):
+        await rig.authority.sign(b"no csr", "auth-svc", None)
+    for name in ("", "a/b", "../hms/control", "hms/control", "a b"):
+        with pytest.raises(SpiffeIdError):
+            await rig.authority.sign(new_request()[1], name, None)
+
+
+async def test_many_at_once(rig: Rig) -> None:
+    materials = await asyncio.gather(*(rig.svid(f"svc-{number}") for number in range(50)))
+    assert len({material.svid.serial for material in materials}) == 50
+
+
+async def test_the_control_planes_own_certificate(rig: Rig) -> None:
+    svid = rig.authority.issue_control(["localhost", "127.0.0.1", "::1", "cp.mpsa.mil"])
+    assert svid.spiffe_id == rig.authority.control_id
+    assert str(svid.spiffe_id) == "spiffe://mpsa.mil/hms/control"
+    names = svid.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost", "cp.mpsa.mil"]
+    assert [str(a) for a in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1"]
+    validate_leaf(svid.leaf, rig.clock.wall(), "mpsa.mil")
+    for bad in ("ünï", "", "a b", "a..b", "*", "a" * 64, "b." * 130 + "b"):
+        with pytest.raises(CaError, match="host name"):
+            rig.authority.issue_control([bad])
+
+
+async def test_the_control_planes_own_certificate_lives_an_hour_at_least() -> None:
+    rig = Rig(lifetime=2)
+    await rig.authority.load_or_create()
+    svid = rig.authority.issue_control(["localhost"])
+    assert svid.not_after == rig.clock.wall() + MIN_CONTROL_LIFETIME
+    assert rig.authority.bundle.refresh_hint == 1
+
+
+# -- renewal of the intermediate -------------------------------------------------------------------
+
+
+async def test_the_intermediate_is_renewed_while_it_runs(rig: Rig) -> None:
+    before = await rig.svid()
+    changes: list[str] = []
+    rig.authority.subscribe(lambda: changes.append("changed"))
+    async with rig.running():
+        await rig.clock.advance(INTERMEDIATE_LIFETIME * 0.5)
+        assert changes == []
+        rig.clock.step(INTERMEDIATE_LIFETIME * 0.2)
+        await rig.clock.advance(LOOK_INTERVAL)
+    assert changes == ["changed"]
+    after = await rig.svid()
+    assert after.svid.certificates[1] != before.svid.certificates[1]
+    assert after.bundle == before.bundle
+    assert rig.authority.state.sequence == 1
+
+
+async def test_an_intermediate_that_expired_while_it_was_off_is_renewed_at_the_start(
+    rig: Rig,
+) -> None:
+    rig.clock.step(2 * INTERMEDIATE_LIFETIME)
+    await rig.restart()
+    assert rig.accepts(await rig.svid())
+    assert rig.store.writes == 2
+
+
+# -- the rotation of the root ----------------------------------------------------------------------
+
+
+async def test_a_rotation_from_end_to_end(rig: Rig) -> None:
+    told: list[int] = []
+    unsubscribe = rig.authority.subscribe(lambda: told.append(rig.authority.state.sequence))
+    old_pin = rig.authority.pin
+    await rig.report("a", 1)
+    await rig.report("b", 1)
+    async with rig.running():
+        old = await rig.svid()
+        await rig.authority.rotate_root()
+        assert rig.phase() is Phase.ANNOUNCED
+        await rig.report("a", 2)
+        await rig.clock.advance(SETTLE + 2)
+        assert rig.phase() is Phase.ANNOUNCED
+        assert (await rig.authority.describe())["waiting_for"] == ["b"]
+        late = await rig.svid()
+        await rig.report("b", 2)
+        await rig.clock.advance(2)
+        assert rig.phase() is Phase.SIGNING
+        new = await rig.svid()
+        assert all(map(rig.accepts, (old, late, new)))
+        assert rig.authority.pin == old_pin
+        while late.svid.not_after >= rig.clock.wall():
+            assert rig.accepts(late)
+            await rig.clock.advance(3600)
+        await rig.clock.advance(5)
+        assert rig.phase() is Phase.STEADY
+        assert not rig.accepts(late)
+        assert rig.authority.pin != old_pin
+        newest = await rig.svid()
+        assert rig.accepts(newest)
+    assert told == [2, 2, 3]
+    unsubscribe()
+    unsubscribe()
+
+
+async def test_who_never_reports_is_waited_for_as_long_as_its_svid_may_live(rig: Rig) -> None:
+    await rig.report("gone", None)
+    async with rig.running():
+        await rig.authority.rotate_root()
+        await rig.clock.advance(DAY - 10)
+        assert rig.phase() is Phase.ANNOUNCED
+        await rig.clock.advance(10)
+        assert rig.phase() is Phase.SIGNING
+
+
+async def test_an_overlap_of_ones_own(rig: Rig) -> None:
+    await rig.report("gone", 1)
+    async with rig.running():
+        await rig.authority.rotate_root(overlap=100)
+        await rig.clock.advance(99)
+        assert rig.phase() is Phase.ANNOUNCED
+        await rig.clock.advance(2)
+        assert rig.phase() is Phase.SIGNING
+    with pytest.raises(RotationError, match="phase 'signing'"):
+        await rig.authority.rotate_root()
+
+
+async def test_an_operator_may_end_each_phase(rig: Rig) -> None:
+    old = await rig.svid()
+    phases = []
+    for _ in range(3):
+        await rig.authority.rotate_root(now=True)
+        phases.append(rig.phase())
+    assert phases == [Phase.ANNOUNCED, Phase.SIGNING, Phase.STEADY]
+    assert not rig.accepts(old)
+    assert rig.authority.state.sequence == 3
+
+
+async def test_the_control_plane_shows_the_old_root_until_it_is_retired(rig: Rig) -> None:
+    """Whoever knows only the old root, by its pin, can still come in."""
+    old = rig.authority.state.bundle()
+    for expected in (True, True, False):
+        await rig.authority.rotate_root(now=True)
+        material = SecretMaterial(rig.authority.issue_control(["localhost"]), old)
+        if expected:
+            material.check(rig.clock.wall())
+        else:
+            with pytest.raises(ValueError, match="no root of the bundle"):
+                material.check(rig.clock.wall())
+
+
+async def test_longer_lives_of_an_earlier_run_are_waited_for(rig: Rig) -> None:
+    long_lived = await rig.svid()
+    rig.lifetime = 60
+    await rig.restart()
+    await rig.authority.rotate_root(now=True)
+    await rig.authority.rotate_root(now=True)
+    async with rig.running():
+        await rig.clock.advance(3600)
+        assert rig.accepts(long_lived)
+        await rig.clock.advance(DAY)
+    assert rig.phase() is Phase.STEADY
+
+
+async def test_longer_lives_are_written_before_one_is_signed(rig: Rig) -> None:
+    rig.lifetime = 2 * DAY
+    await rig.restart()
+    document = rig.store.entries[STATE_KEY].value
+    state = AuthorityState.from_bytes(document, "mpsa.mil", rig.clock.wall())
+    assert state.active.longest == 2 * DAY
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [1, 2, 3])
+async def test_a_crash_at_any_step_goes_on_from_what_was_written(step: int, when: str) -> None:
+    rig = Rig()
+    await rig.authority.load_or_create()
+    svids = [await rig.svid()]
+    if when == "before":
+        rig.store.crash_before = 1 + step
+    else:
+        rig.store.crash_after = 1 + step
+    crashes = 0
+    for _ in range(6):
+        if rig.phase() is Phase.STEADY and rig.authority.state.sequence == 3:
+            break
+        try:
+            await rig.authority.rotate_root(now=True)
+        except CrashError:
+            crashes += 1
+            await rig.restart()
+        svids.append(await rig.svid())
+        assert rig.accepts(svids[-1])
+        if rig.authority.state.sequence < 3:
+            assert all(map(rig.accepts, svids)), "an SVID was let down"
+    assert crashes == 1
+    assert rig.authority.state.sequence == 3
+    assert len(rig.authority.bundle.roots) == 1
+
+
+async def test_a_crash_while_it_is_made_leaves_none_or_a_whole_one() -> None:
+    for when in ("crash_before", "crash_after"):
+        rig = Rig()
+        setattr(rig.store, when, 1)
+        with pytest.raises(CrashError):
+            await rig.authority.load_or_create()
+        await rig.restart()
+        assert rig.accepts(await rig.svid())
+
+
+async def test_a_write_that_fails_under_way_is_tried_again(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    await rig.authority.rotate_root(overlap=0)
+    rig.store.crash_after = 3  # written, but the answer is lost
+    async with rig.running():
+        await rig.clock.advance(2)
+        assert "could not take its next step" in caplog.text
+        assert rig.phase() is Phase.SIGNING
+        await rig.clock.advance(DAY + 10)
+        assert rig.phase() is Phase.STEADY
+
+
+@pytest.mark.parametrize("when", ["crash_before", "crash_after"])
+async def test_after_a_write_without_an_answer_the_store_says_what_is(rig: Rig, when: str) -> None:
+    setattr(rig.store, when, 2)
+    with pytest.raises(CrashError):
+        await rig.authority.rotate_root()
+    await rig.authority.rotate_root(now=True)
+    expected = Phase.ANNOUNCED if when == "crash_before" else Phase.SIGNING
+    assert rig.phase() is expected
+    assert rig.accepts(await rig.svid())
+
+
+async def test_a_rotation_that_is_cancelled_while_it_is_written_is_found_again(rig: Rig) -> None:
+    task = asyncio.ensure_future(rig.authority.rotate_root())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await rig.authority.rotate_root()
+    assert rig.phase() is Phase.ANNOUNCED
+
+
+async def test_a_ca_that_vanishes_from_the_store_is_not_written_anew(rig: Rig) -> None:
+    await rig.store.delete(STATE_KEY)
+    with pytest.raises(ConflictError):
+        await rig.authority.rotate_root()
+    with pytest.raises(CaError, match="has lost the CA"):
+        await rig.authority.rotate_root()
+
+
+async def test_how_things_stand_holds_no_secret(rig: Rig) -> None:
+    await rig.report("a", 1)
+    await rig.store.put("sidecars/b", b"junk")
+    await rig.authority.rotate_root()
+    shown = await rig.authority.describe()
+    assert shown["phase"] == "announced"
+    assert shown["pin"] == rig.authority.pin
+    assert [root["pin"] for root in shown["roots"]] == [shown["pin"], shown["next_pin"]]
+    assert [root["signs"] for root in shown["roots"]] == [True, False]
+    assert shown["waiting_for"] == ["a", "b"]
+    assert shown["bundle_sequence"] == 2
+    assert "PRIVATE" not in json.dumps(shown)
+
+
+async def test_a_listener_that_fails_stops_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    rig.authority.subscribe(fails)
+    await rig.authority.rotate_root()
+    assert rig.phase() is Phase.ANNOUNCED
+    assert "a listener failed" in caplog.text
+
+
+async def test_keys_are_in_no_log_or_error(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    await rig.svid()
+    for _ in range(3):
+        await rig.authority.rotate_root(now=True)
+    document = json.loads(rig.store.entries[STATE_KEY].value)
+    await rig.store.put(STATE_KEY, rig.store.entries[STATE_KEY].value.replace(b"steady", b"stead"))
+    with pytest.raises(CaError) as caught:
+        await rig.restart()
+    key = document["active"]["root_key"].splitlines()[1]
+    shown = caplog.text + str(caught.value) + repr(caught.value.__cause__) + repr(rig.authority)
+    assert "PRIVATE KEY" not in shown
+    assert key not in shown
+
+
+async def test_refused_by_a_sidecar_with_the_wrong_clock_by_name_of_the_difference(
+    rig: Rig,
+) -> None:
+    key, csr = new_request()
+    signed = await rig.authority.sign(csr, "auth-svc", None)
+    issued = IssuedSvid(signed.chain_pem, signed.bundle.to_spiffe_json().encode(), "mpsa.mil")
+    with pytest.raises(SecretError, match="about 120 s behind"):
+        check_issued(issued, key, "auth-svc", rig.clock.wall() - 120)
