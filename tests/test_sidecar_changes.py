@@ -313,6 +313,36 @@ async def test_what_the_control_plane_provides_is_shown_and_renewed() -> None:
         await sidecar.stop()
 
 
+async def test_a_peer_that_cannot_renew_its_svid_is_ended_when_the_own_one_is_renewed() -> None:
+    holder, clock = IdentityHolder("control plane"), FakeClock(wall=time.time())
+    own = SecretMaterial(pki.svid("auth-svc"), pki.bundle())
+    holder.replace(own, time.time())
+    text = (
+        "service: auth-svc\nlisteners:\n  - {name: a, direction: inbound, host: 127.0.0.1, port: 0, "
+        "app: 'http://127.0.0.1:1', tls: strict, secret: mesh_certs}\n"
+    )
+    sidecar = Sidecar(build_plugins(None, Random(0)), clock=clock, rng=Random(0), provided=holder)
+    try:
+        await sidecar.start(snapshot_of(text))
+        port = sidecar.port_of("a")
+        assert port is not None
+        assert port.address is not None
+        peers = []
+        for lifetime in (600.0, None):
+            svid = pki.svid("claims-svc", lifetime=lifetime)
+            context = tls_context.client_context(svid, pki.bundle())
+            peers.append(await Client.connect(port.address[1], ssl=context))
+            assert '"flag": "UF"' in await peers[-1].ask()
+        clock.step(601)
+        holder.replace(own, time.time())
+        assert await peers[0].answer() == "closed"
+        assert '"flag": "UF"' in await peers[1].ask()
+        for peer in peers:
+            await peer.close()
+    finally:
+        await sidecar.stop()
+
+
 async def shown_serial(sidecar: Sidecar) -> int:
     """The serial number of the certificate that the listener `a` shows to a new peer."""
     listener = sidecar.port_of("a")

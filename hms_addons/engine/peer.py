@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import Mode, build_client
+from hms_addons.identity.svid import SvidError, peer_leaf
 from hms_addons.identity.tls_context import PeerIdentityError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hms_addons.config.snapshot import Listener
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.identity.identity_holder import Identity
@@ -69,3 +72,33 @@ def identify_connection(
         cipher=cipher[0] if cipher else None,
     )
     return ConnectionContext(client, tls=True, peer=peer, xfcc=xfcc)
+
+
+def drain_expired(connections: Iterable[Http1Server], now: float) -> int:
+    """Drain the connections whose peer's SVID has expired since it was verified.
+
+    A connection may live for hours; a peer that renews its SVID has made new ones by then. So this
+    meets who cannot renew it any more, for instance because its root was retired.
+
+    Args:
+        connections: of a listener.
+        now: seconds since the epoch.
+
+    Returns:
+        How many.
+    """
+    expired = [connection for connection in connections if _has_expired(connection, now)]
+    for connection in expired:
+        connection.drain()
+    return len(expired)
+
+
+def _has_expired(connection: Http1Server, now: float) -> bool:
+    ssl_object = connection.transport.get_extra_info("ssl_object")
+    der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
+    if not der:
+        return False
+    try:
+        return now > peer_leaf(der).not_after
+    except SvidError:
+        return False  # refused when it came, and about to be closed

@@ -8,11 +8,13 @@ Staging takes the new addresses and changes nothing else; swapping cannot fail.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.fast_lane import Binding, FastLane
 from hms_addons.engine.listener import PortListener
+from hms_addons.engine.peer import drain_expired
 from hms_addons.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
     from hms_addons.identity.identity_holder import Identity
+
+logger = logging.getLogger(__name__)
 
 
 class Port:
@@ -165,10 +169,20 @@ class Ports:
     # -- identities -----------------------------------------------------------------------------
 
     def secret_changed(self, name: str) -> None:
-        """Secure new connections with the secret's new identity."""
+        """Secure new connections with the secret's new identity; end those of peers that have none.
+
+        A peer that renews its SVID has made new connections long before the old one expires.
+        """
+        now = self._clock.wall()
         for port in self.running.values():
             if port.listener.secret == name:
                 self._refresh_tls(port)
+                if expired := drain_expired(port.lane.connections, now):
+                    logger.info(
+                        "listener %s: %d connections end, as their peers' SVIDs have expired",
+                        port.listener.name,
+                        expired,
+                    )
 
     def _refresh_tls(self, port: Port) -> None:
         secret = port.listener.secret

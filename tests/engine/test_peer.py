@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hms_addons.config.snapshot import TlsMode
-from hms_addons.engine.peer import identify_connection
+from hms_addons.engine.peer import drain_expired, identify_connection
 from hms_addons.identity.identity_holder import Identity, SecretMaterial
 from hms_addons.identity.tls_context import client_context
 from tests.fakes import pki
@@ -163,3 +163,28 @@ def test_a_certificate_that_has_run_out_by_the_mesh_s_clock_is_closed() -> None:
 
 def test_without_an_identity_there_is_nobody_to_compare_with() -> None:
     assert identified(claims(), TlsMode.STRICT, identity=None) is None
+
+
+class Live:
+    """A connection that is up, by the handshake of some client; None: plain."""
+
+    def __init__(self, client: ssl.SSLContext | None) -> None:
+        server = IDENTITY.server_context(require_peer=False)
+        ssl_object = shake(client, server) if client else None
+        self.transport = types.SimpleNamespace(get_extra_info={"ssl_object": ssl_object}.get)
+        self.drained = 0
+
+    def drain(self) -> None:
+        self.drained += 1
+
+
+def test_connections_of_peers_whose_svids_have_expired_are_drained(tmp_path: Path) -> None:
+    short = pki.svid("claims-svc", lifetime=60)
+    leaving = Live(client_context(short, pki.bundle()))
+    odd = pki.context_presenting(pki.bad_svid("no_uri"), tmp_path, server=False)
+    staying = [Live(claims()), Live(anonymous()), Live(None), Live(odd)]
+    connections: list[Any] = [leaving, *staying]
+    assert drain_expired(connections, short.not_after) == 0
+    assert drain_expired(connections, short.not_after + 1) == 1
+    assert leaving.drained == 1
+    assert not any(connection.drained for connection in staying)
