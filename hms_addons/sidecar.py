@@ -221,6 +221,8 @@ class Sidecar:
         changed = self._secrets.commit(staged)
         self.upstream.apply(snapshot)
         self._ports.swap(snapshot, ports, changed)
+        for name in changed:
+            self.upstream.secret_changed(name)
         logger.info("configuration %s from %s is in force", snapshot.version, snapshot.source)
 
     def _make_lane(self, binding: Binding) -> FastLane:
@@ -244,6 +246,7 @@ class Sidecar:
 
     def _secret_changed(self, name: str) -> None:
         self._ports.secret_changed(name)
+        self.upstream.secret_changed(name)
 
     # -- what plugins and the lanes ask of it ---------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 from cryptography import x509
 
 from hms_addons.bootstrap import build_plugins
+from hms_addons.control.ca.authority import CertificateAuthority
 from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Exchange
+    from hms_addons.identity.svid import Svid
 
 
 class Probe:
@@ -288,6 +291,74 @@ async def test_a_plain_connection_does_not_outlive_the_change_to_strict(
     secured = await Client.connect(world.port("a"), ssl=context)
     assert await secured.ask() == "v2 by a"
     await secured.close()
+
+
+def strict(files: pki.SecretFiles) -> str:
+    names = f"certificate: {files.certificate}, key: {files.key}, bundle: {files.bundle}"
+    return (
+        "service: v1\nlisteners:\n"
+        "  - {name: a, direction: inbound, host: 127.0.0.1, port: 0, app: 'http://127.0.0.1:1', "
+        f"tls: strict, secret: mine}}\nsecrets:\n  mine: {{{names}}}\n"
+    )
+
+
+async def test_peers_of_a_root_that_was_taken_out_may_finish_and_must_go(
+    world: World, tmp_path: Path
+) -> None:
+    other = CertificateAuthority.create(pki.TRUST_DOMAIN)
+    both = pki.bundle().with_roots(other.bundle.roots)
+    files = pki.write_secret(tmp_path, pki.svid("auth-svc"), both)
+    await world.sidecar.start(snapshot_of(strict(files)))
+
+    async def connect(svid: Svid) -> Client:
+        client = await Client.connect(world.port("a"), ssl=tls_context.client_context(svid, both))
+        assert await client.ask() == "v1 by a"
+        return client
+
+    good = await connect(pki.svid("claims-svc"))
+    idle, busy = [await connect(pki.svid("claims-svc", authority=other)) for _ in range(2)]
+    busy.send("/slow")
+    await world.until("forward /slow")
+    files.bundle.write_bytes(pki.bundle().to_pem())
+    await world.clock.advance(1)
+    assert await idle.answer() == "closed"
+    world.probe.go.set()
+    assert await busy.answer() == "v1 by a", "what is in flight is finished"
+    assert await busy.answer() == "closed"
+    assert await good.ask() == "v1 by a"
+    with pytest.raises((ssl.SSLError, ConnectionError, AssertionError)):
+        await connect(pki.svid("claims-svc", authority=other))
+    for client in (good, idle, busy):
+        await client.close()
+
+
+async def test_a_peer_whose_certificate_expires_may_finish_and_must_go(
+    world: World, tmp_path: Path
+) -> None:
+    files = pki.write_secret(tmp_path, pki.svid("auth-svc"))
+    await world.sidecar.start(snapshot_of(strict(files)))
+    clients = []
+    for lifetime in (3600.0, 3600.0, 7200.0):
+        svid = pki.svid("claims-svc", lifetime=lifetime)
+        context = tls_context.client_context(svid, pki.bundle())
+        clients.append(client := await Client.connect(world.port("a"), ssl=context))
+        assert await client.ask() == "v1 by a"
+    idle, busy, young = clients
+    busy.send("/slow")
+    await world.until("forward /slow")
+    await world.clock.advance(3590)
+    assert [await idle.ask(), await young.ask()] == ["v1 by a", "v1 by a"]
+    await world.clock.advance(20)
+    assert await idle.answer() == "closed"
+    world.probe.go.set()
+    assert await busy.answer() == "v1 by a"
+    assert await busy.answer() == "closed"
+    assert await young.ask() == "v1 by a"
+    for client in clients:
+        await client.close()
+    await world.sidecar.stop()
+    await asyncio.sleep(0.01)
+    assert world.clock.pending == 0
 
 
 async def test_what_the_control_plane_provides_is_shown_and_renewed() -> None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from mitmproxy.connection import Client
 
+    from hms_addons.clock import Timer
+
 
 class ConnectionContext:
     """One downstream connection, as plugins see it at `exchange.downstream`.
@@ -23,9 +25,22 @@ class ConnectionContext:
         xfcc: the value of `X-Forwarded-Client-Cert` for its requests, None without a peer.
         own: the header fields that every one of its requests carries on.
         announced: the `client_connected` event, while addons are still being told.
+        expires: when the peer's certificate does, in seconds since the epoch; None without one.
+        expiry: set for that moment; called off when the connection is gone.
     """
 
-    __slots__ = ("_host", "_host_and_port", "announced", "client", "own", "peer", "scheme", "xfcc")
+    __slots__ = (
+        "_host",
+        "_host_and_port",
+        "announced",
+        "client",
+        "expires",
+        "expiry",
+        "own",
+        "peer",
+        "scheme",
+        "xfcc",
+    )
 
     def __init__(
         self, client: Client, *, tls: bool, peer: str | None = None, xfcc: bytes | None = None
@@ -36,6 +51,8 @@ class ConnectionContext:
         self.xfcc = xfcc
         self.own = own_fields(client.peername[0], "https" if tls else "http")
         self.announced: asyncio.Task[None] | None = None
+        self.expires: float | None = None
+        self.expiry: Timer | None = None
         self._host = b""
         self._host_and_port = ("", 443 if tls else 80)
 
@@ -54,4 +71,7 @@ class ConnectionContext:
 
     def close(self, now: float) -> None:
         """The connection has gone, at `now` (seconds since the epoch): say so on mitmproxy's object."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+            self.expiry = None
         mark_closed(self.client, now)

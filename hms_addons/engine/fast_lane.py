@@ -18,6 +18,7 @@ from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.hygiene import Hygiene
 from hms_addons.engine.intake import take_over
+from hms_addons.engine.peer import watch_expiry
 from hms_addons.engine.tunnel import run_tunnel
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.exchange import Exchange
@@ -117,6 +118,7 @@ class FastLane:
             return False
         connection.context = context
         self.connections.add(connection)
+        watch_expiry(connection, self._clock)
         if self._events.client_connected:
             context.announced = self._tasks.start(
                 self._events.fire(self._events.client_connected, context.client), "client_connected"

@@ -681,6 +681,12 @@ class Http1Server(asyncio.Protocol):
         if self.idle and not self.transport.is_closing():
             self.close()
 
+    def retire(self) -> None:
+        """Its peer is not to be trusted any more: as `drain`; a tunnel, which has no end, is cut."""
+        self.drain()
+        if self._tunnel is not None:
+            self.abort()
+
     def _timed_out(self) -> None:
         if self._lingering or self.transport.is_closing():
             self.transport.abort()

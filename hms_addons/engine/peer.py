@@ -1,4 +1,8 @@
-"""Who is at the other end of a downstream connection: checked once, before its first request."""
+"""Who is at the other end of a downstream connection.
+
+Checked once, before its first request; and again when the bundle changes, or the peer's certificate
+expires: then the connection is closed, after the request in flight.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,22 @@ from typing import TYPE_CHECKING
 from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import Mode, build_client
-from hms_addons.identity.svid import SvidError, peer_leaf
+from hms_addons.identity.peer_chain import leaf_expiry
 from hms_addons.identity.tls_context import PeerIdentityError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable
 
+    from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.identity.identity_holder import Identity
 
 logger = logging.getLogger(__name__)
+
+_MARGIN = 0.01
+"""Seconds by which a timer should rather be late: `not_after` itself is still valid."""
 
 
 def identify_connection(
@@ -54,6 +63,7 @@ def identify_connection(
     if der or listener.tls is TlsMode.STRICT:
         try:
             peer = str(identity.verify_peer(ssl_object, None, now))
+            _check_bundle(ssl_object, identity, peer, now)
         except PeerIdentityError as error:
             logger.warning(
                 "listener %s: %s:%d refused: %s", listener.name, *connection.peername, error
@@ -71,34 +81,49 @@ def identify_connection(
         tls_version=ssl_object.version(),
         cipher=cipher[0] if cipher else None,
     )
-    return ConnectionContext(client, tls=True, peer=peer, xfcc=xfcc)
+    context = ConnectionContext(client, tls=True, peer=peer, xfcc=xfcc)
+    context.expires = leaf_expiry(ssl_object) if peer is not None else None
+    return context
 
 
-def drain_expired(connections: Iterable[Http1Server], now: float) -> int:
-    """Drain the connections whose peer's SVID has expired since it was verified.
+def _check_bundle(ssl_object: ssl.SSLObject, identity: Identity, peer: str, now: float) -> None:
+    """The identity may have been swapped in the middle of the handshake: check by the new bundle."""
+    own = (identity.strict_server_context, identity.permissive_server_context)
+    if ssl_object.context not in own and not identity.still_trusts(ssl_object, now):
+        expected = f"a peer of the bundle of {identity.trust_domain} as it has just become"
+        raise PeerIdentityError(expected, f"{peer}, for whom none of its roots stands")
 
-    A connection may live for hours; a peer that renews its SVID has made new ones by then. So this
-    meets who cannot renew it any more, for instance because its root was retired.
+
+def recheck_peers(connections: Iterable[Http1Server], identity: Identity, now: float) -> int:
+    """Retire live connections whose peers would not be let in any more. Returns how many.
+
+    To be called when a listener's secret has changed (ztunnel does likewise when policy changes).
 
     Args:
-        connections: of a listener.
+        connections: the listener's.
+        identity: its new one.
         now: seconds since the epoch.
-
-    Returns:
-        How many.
     """
-    expired = [connection for connection in connections if _has_expired(connection, now)]
-    for connection in expired:
-        connection.drain()
-    return len(expired)
+    retired = 0
+    for connection in list(connections):
+        context: ConnectionContext = connection.context
+        if context.peer is None:
+            continue
+        if not identity.still_trusts(connection.transport.get_extra_info("ssl_object"), now):
+            retired += 1
+            logger.info("%s:%d: %s is not trusted any more", *connection.peername, context.peer)
+            connection.retire()
+    return retired
 
 
-def _has_expired(connection: Http1Server, now: float) -> bool:
-    ssl_object = connection.transport.get_extra_info("ssl_object")
-    der = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
-    if not der:
-        return False
-    try:
-        return now > peer_leaf(der).not_after
-    except SvidError:
-        return False  # refused when it came, and about to be closed
+def watch_expiry(connection: Http1Server, clock: Clock) -> None:
+    """Retire a connection when its peer's certificate expires."""
+    context: ConnectionContext = connection.context
+    if context.expires is None:
+        return
+    left = context.expires - clock.wall()
+    if left > 0:  # again, if the clock was set back meanwhile
+        context.expiry = clock.call_later(left + _MARGIN, watch_expiry, connection, clock)
+        return
+    logger.info("%s:%d: the certificate of %s has expired", *connection.peername, context.peer)
+    connection.retire()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hms_addons.config.snapshot import TlsMode
 from hms_addons.engine.fast_lane import Binding, FastLane
 from hms_addons.engine.listener import PortListener
-from hms_addons.engine.peer import drain_expired
+from hms_addons.engine.peer import recheck_peers
 from hms_addons.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -169,25 +169,24 @@ class Ports:
     # -- identities -----------------------------------------------------------------------------
 
     def secret_changed(self, name: str) -> None:
-        """Secure new connections with the secret's new identity; end those of peers that have none.
-
-        A peer that renews its SVID has made new connections long before the old one expires.
-        """
-        now = self._clock.wall()
+        """Secure new connections with the secret's new identity; look at the old ones again."""
         for port in self.running.values():
             if port.listener.secret == name:
                 self._refresh_tls(port)
-                if expired := drain_expired(port.lane.connections, now):
-                    logger.info(
-                        "listener %s: %d connections end, as their peers' SVIDs have expired",
-                        port.listener.name,
-                        expired,
-                    )
 
     def _refresh_tls(self, port: Port) -> None:
         secret = port.listener.secret
         identity = self._current(secret) if secret else None
         port.port.tls = server_context(port.listener, identity)
+        if identity is not None:
+            retired = recheck_peers(port.lane.connections, identity, self._clock.wall())
+            if retired:
+                logger.warning(
+                    "listener %s: %d connections of peers that are no longer trusted are closed "
+                    "after the request in flight",
+                    port.listener.name,
+                    retired,
+                )
 
     # -- start and end --------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hms_addons.errors import MeshError
 from hms_addons.identity import tls_context
+from hms_addons.identity.peer_chain import peer_chain, trusted_until
 from hms_addons.identity.svid import Svid, SvidError, iso_time, validate_chain, validate_leaf
 from hms_addons.identity.trust_bundle import TrustBundle  # noqa: TC001 - dataclass fields are looked at when the class is made
 
@@ -92,6 +93,14 @@ class Identity:
     ) -> SpiffeId:
         """See `tls_context.verify_peer`; in this identity's trust domain."""
         return tls_context.verify_peer(ssl_object, expected, self.trust_domain, now)
+
+    def still_trusts(self, ssl_object: ssl.SSLObject, now: float) -> bool:
+        """Whether the peer of a live connection, made under an older identity, would pass now."""
+        try:
+            self.verify_peer(ssl_object, None, now)
+        except tls_context.PeerIdentityError:
+            return False
+        return trusted_until(peer_chain(ssl_object), self.bundle) >= now
 
 
 class IdentityHolder:

@@ -257,14 +257,14 @@ def validate_chain(
     subject = certificates[0]
     for issuer in certificates[1:]:
         validate_ca(issuer, now)
-        if not _issued_by(subject, issuer):
+        if not issued_by(subject, issuer):
             message = (
                 f"certificate {subject.serial_number:x} is not signed by the next one in the chain "
                 f"({issuer.serial_number:x}): order the chain leaf first"
             )
             raise SvidError(message)
         subject = issuer
-    candidates = [root for root in roots if root == subject or _issued_by(subject, root)]
+    candidates = [root for root in roots if root == subject or issued_by(subject, root)]
     if not candidates:
         message = (
             f"no root of the bundle signed certificate {subject.serial_number:x} (issuer "
@@ -377,7 +377,8 @@ def _validity_problems(not_before: float, not_after: float, now: float) -> list[
     return []
 
 
-def _issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
+def issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer` has signed `subject`."""
     try:
         subject.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

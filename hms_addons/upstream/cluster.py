@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.errors import ExchangeFailed, Failure, Fault
+from hms_addons.identity.peer_chain import leaf_expiry
 from hms_addons.identity.spiffe_id import SpiffeIdError
 from hms_addons.upstream.circuit_breaker import CircuitBreaker
 from hms_addons.upstream.connector import PeerTls, peer_ids
 from hms_addons.upstream.endpoint import Endpoint, EndpointState
+from hms_addons.upstream.outcome import Outcome, UpstreamError
 from hms_addons.upstream.outlier_detection import OutlierDetector
 from hms_addons.upstream.pool import Pool
 
@@ -219,6 +221,26 @@ class Cluster:
         for endpoint in self.endpoints.values():
             endpoint.pool.rotate()
 
+    def secret_changed(self, secret: str) -> None:
+        """Its identity is another: close what is idle, and what has a peer that may not stay."""
+        if self.spec.tls is None or self.spec.tls.secret != secret:
+            return
+        try:
+            self.check_identity()
+        except ExchangeFailed:
+            return  # told to whoever sends a request
+        for endpoint in self.endpoints.values():
+            for connection in tuple(endpoint.pool.connections):
+                if not self._trusts(connection):
+                    connection.retire()
+
+    def _trusts(self, connection: Http1Connection) -> bool:
+        """Whether the peer of a connection that exists would pass the handshake now."""
+        ssl_object = connection.transport.get_extra_info("ssl_object")
+        if self._identity is None or ssl_object is None:
+            return True
+        return self._identity.still_trusts(ssl_object, self._manager.clock.wall())
+
     def _insecure(self, detail: str) -> ExchangeFailed:
         return ExchangeFailed(Failure.of(Fault.CONNECT_FAILURE, f"cluster {self.name}: {detail}"))
 
@@ -241,8 +263,30 @@ class Cluster:
             )
         finally:
             pool.connecting -= 1
+        if epoch != pool.epoch and not self._trusts(connection):
+            connection.abort()
+            raise UpstreamError(
+                Outcome.CONNECT_FAILURE,
+                "its certificate is not acceptable: no root of the bundle, which has just changed, "
+                "stands behind it",
+            )
         pool.add(connection, epoch)
+        if self._tls is not None:
+            self._watch_expiry(connection)
         return connection
+
+    def _watch_expiry(self, connection: Http1Connection) -> None:
+        """Retire a connection when its peer's certificate expires."""
+        clock = self._manager.clock
+        expires = leaf_expiry(connection.transport.get_extra_info("ssl_object"))
+        if expires is None or connection.closed:
+            return
+        left = expires - clock.wall()
+        if left > 0:
+            # A moment late rather than early; and once more, if the clock was set back meanwhile.
+            connection.expiry = clock.call_later(left + 0.01, self._watch_expiry, connection)
+        else:
+            connection.retire()
 
     def _make_room(self) -> None:
         pools = [endpoint.pool for endpoint in self.endpoints.values()]

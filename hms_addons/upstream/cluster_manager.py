@@ -113,6 +113,11 @@ class ClusterManager:
         """The running cluster of that name."""
         return self._clusters.get(name)
 
+    def secret_changed(self, secret: str) -> None:
+        """The identity of `secret` is another than before."""
+        for cluster in self._clusters.values():
+            cluster.secret_changed(secret)
+
     def route_breaker(self, route: Route) -> CircuitBreaker | None:
         """The breaker of a route that has thresholds of its own."""
         thresholds = route.thresholds
@@ -216,6 +221,9 @@ class ClusterManager:
     def connection_gone(self, connection: Http1Connection) -> None:
         """The transport of a pool's connection is gone."""
         self.connections.discard(connection)
+        if connection.expiry is not None:
+            connection.expiry.cancel()
+            connection.expiry = None
         if connection.handle is not None and self.observer is not None:
             self.observer.disconnected(connection.handle)
         if self._gone is not None:

@@ -23,13 +23,16 @@ from hms_addons.upstream.upstream_tunnel import UpstreamTunnel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hms_addons.clock import Clock
+    from hms_addons.clock import Clock, Timer
     from hms_addons.http_message import Fields
     from hms_addons.tasks import TaskSet
     from hms_addons.upstream.circuit_breaker import CircuitBreaker
 
 HELD_LIMIT: Final = 1024 * 1024
 """Default for the longest response body, in bytes, that is held whole."""
+
+RETIRED: Final = -1
+"""The epoch of no pool."""
 
 _CONTINUE: Final = 100
 
@@ -84,6 +87,7 @@ class Http1Connection(asyncio.Protocol):
         loop: the event loop it lives on.
         handle: what a `ConnectionObserver` gave for it, else None.
         epoch: of the pool when it was made; another epoch's connections are not pooled again.
+        expiry: set for when the peer's certificate expires; whoever sets it calls it off.
         served: requests sent over it.
         write_paused: the transport's buffer is above its high-water mark.
         route_breaker: whose connection slot the current exchange occupies, beside its cluster's.
@@ -107,6 +111,7 @@ class Http1Connection(asyncio.Protocol):
         "_tunnel",
         "_waiter",
         "epoch",
+        "expiry",
         "handle",
         "held_requests",
         "loop",
@@ -125,6 +130,7 @@ class Http1Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.handle: Any = None
         self.epoch = 0
+        self.expiry: Timer | None = None
         self.served = 0
         self.write_paused = False
         self._clock = clock
@@ -256,6 +262,17 @@ class Http1Connection(asyncio.Protocol):
     def park(self, until: float) -> None:
         """Owner: it is idle now; close it at `until` (monotonic seconds) unless it is used."""
         self._timer.set(until)
+
+    def retire(self) -> None:
+        """Its peer is not to be trusted any more: close it, after the exchange in flight if any.
+
+        A tunnel, which has no end, is cut.
+        """
+        self.epoch = RETIRED
+        if self._state == _TUNNEL:
+            self.abort()
+        else:
+            self.close()
 
     def close(self) -> None:
         """Owner: close an idle connection in good order. Idempotent."""

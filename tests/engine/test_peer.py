@@ -13,10 +13,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hms_addons.config.snapshot import TlsMode
-from hms_addons.engine.peer import drain_expired, identify_connection
+from hms_addons.control.ca.authority import CertificateAuthority
+from hms_addons.engine.peer import identify_connection, recheck_peers, watch_expiry
 from hms_addons.identity.identity_holder import Identity, SecretMaterial
 from hms_addons.identity.tls_context import client_context
 from tests.fakes import pki
+from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_listener
 
 if TYPE_CHECKING:
@@ -168,23 +170,76 @@ def test_without_an_identity_there_is_nobody_to_compare_with() -> None:
 class Live:
     """A connection that is up, by the handshake of some client; None: plain."""
 
-    def __init__(self, client: ssl.SSLContext | None) -> None:
-        server = IDENTITY.server_context(require_peer=False)
-        ssl_object = shake(client, server) if client else None
+    def __init__(self, client: ssl.SSLContext | None, server: Identity = IDENTITY) -> None:
+        context = server.server_context(require_peer=False)
+        ssl_object = shake(client, context) if client else None
         self.transport = types.SimpleNamespace(get_extra_info={"ssl_object": ssl_object}.get)
-        self.drained = 0
+        self.peername, self.sockname = ("192.0.2.7", 40000), ("127.0.0.1", 15006)
+        self.retired = 0
+        mode = TlsMode.PERMISSIVE if client else TlsMode.NONE
+        self.context = identify_connection(
+            self,  # type: ignore[arg-type] # as much of a connection as is looked at
+            make_listener(tls=mode),
+            server,
+            None,
+            time.time(),
+            watched=False,
+        )
 
-    def drain(self) -> None:
-        self.drained += 1
+    def retire(self) -> None:
+        self.retired += 1
 
 
-def test_connections_of_peers_whose_svids_have_expired_are_drained(tmp_path: Path) -> None:
+def test_peers_whose_root_or_time_is_gone_are_retired(caplog: pytest.LogCaptureFixture) -> None:
+    other = CertificateAuthority.create(pki.TRUST_DOMAIN)
+    both = pki.bundle().with_roots(other.bundle.roots)
+    before = Identity.of(SecretMaterial(pki.svid("auth-svc"), both), 1)
     short = pki.svid("claims-svc", lifetime=60)
-    leaving = Live(client_context(short, pki.bundle()))
-    odd = pki.context_presenting(pki.bad_svid("no_uri"), tmp_path, server=False)
-    staying = [Live(claims()), Live(anonymous()), Live(None), Live(odd)]
-    connections: list[Any] = [leaving, *staying]
-    assert drain_expired(connections, short.not_after) == 0
-    assert drain_expired(connections, short.not_after + 1) == 1
-    assert leaving.drained == 1
-    assert not any(connection.drained for connection in staying)
+    leaving = Live(client_context(short, both), before)
+    foreign = Live(client_context(pki.svid("claims-svc", authority=other), both), before)
+    staying = [Live(claims()), Live(anonymous()), Live(None)]
+    connections: list[Any] = [leaving, foreign, *staying]
+    assert recheck_peers(connections, before, short.not_after) == 0
+    caplog.set_level(logging.INFO)
+    assert recheck_peers(connections, IDENTITY, short.not_after) == 1
+    assert (leaving.retired, foreign.retired) == (0, 1)
+    assert (
+        "192.0.2.7:40000: spiffe://mpsa.mil/svc/claims-svc is not trusted any more" in caplog.text
+    )
+    assert recheck_peers(connections, before, short.not_after + 1) == 1
+    assert leaving.retired == 1
+    assert not any(connection.retired for connection in staying)
+
+
+def test_a_handshake_begun_under_the_old_bundle_is_judged_by_the_new() -> None:
+    other = CertificateAuthority.create(pki.TRUST_DOMAIN)
+    both = pki.bundle().with_roots(other.bundle.roots)
+    before = Identity.of(SecretMaterial(pki.svid("auth-svc"), both), 1)
+    for authority, welcome in ((pki.ca(), True), (other, False)):
+        svid = pki.svid("claims-svc", authority=authority)
+        late: Any = Live(client_context(svid, both), before)
+        assert late.context is not None
+        context = identify_connection(
+            late, make_listener(tls=TlsMode.STRICT), IDENTITY, None, time.time(), watched=False
+        )
+        assert (context is not None) is welcome
+
+
+async def test_a_certificate_that_expires_retires_its_connection() -> None:
+    clock = FakeClock(wall=time.time())
+    live: Any = Live(client_context(pki.svid("claims-svc", lifetime=60), pki.bundle()))
+    watch_expiry(live, clock)
+    clock.step(-30)  # the clock is set back: there is more time than it seemed
+    await clock.advance(61)
+    assert live.retired == 0
+    await clock.advance(30)
+    assert live.retired == 1
+    assert clock.pending == 0
+    gone: Any = Live(claims())
+    watch_expiry(gone, clock)
+    assert clock.pending == 1
+    gone.context.close(clock.wall())
+    assert clock.pending == 0
+    plain: Any = Live(None)
+    watch_expiry(plain, clock)
+    assert clock.pending == 0

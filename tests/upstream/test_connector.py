@@ -7,12 +7,14 @@ import errno
 import os
 import random
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot import EndpointSpec, RetryPolicy, UpstreamTls
+from hms_addons.control.ca.authority import CertificateAuthority
 from hms_addons.errors import ExchangeFailed, Flag
 from hms_addons.identity import tls_context
 from hms_addons.identity.identity_holder import Identity, SecretMaterial
@@ -22,6 +24,7 @@ from hms_addons.upstream.connector import os_failure, peer_ids
 from hms_addons.upstream.endpoint import EndpointState
 from hms_addons.upstream.outcome import Outcome
 from tests.fakes import pki
+from tests.fakes.clock import FakeClock
 from tests.fakes.files import no_files_left
 from tests.fakes.upstream import OK, World, make_cluster, make_route
 from tests.fakes.upstream_server import RawServer, saying
@@ -30,13 +33,17 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
 
+    from hms_addons.clock import Clock
+
 
 class RealWorld(World):
     """A world whose connector and clock are the real ones."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", **cluster: Any) -> None:
+    def __init__(
+        self, port: int, *, host: str = "127.0.0.1", clock: Clock = SYSTEM_CLOCK, **cluster: Any
+    ) -> None:
         super().__init__(0)
-        self.manager = ClusterManager(SYSTEM_CLOCK, random.Random(1), self.identities.get)
+        self.manager = ClusterManager(clock, random.Random(1), self.identities.get)
         self.apply(make_cluster(endpoints=(EndpointSpec(host=host, port=port),), **cluster))
 
     def check_quiet(self) -> None:
@@ -224,6 +231,87 @@ async def test_a_new_identity_retires_old_connections(make: Any) -> None:
         world.identities["mesh"] = identity(generation=2)
         await world.get()
         assert server.accepted == 2
+
+
+async def test_an_idle_connection_goes_with_the_identity_it_was_made_with(make: Any) -> None:
+    async with RawServer(saying(OK), server_tls()) as server:
+        world = make(server.port, tls=AUTH)
+        world.identities["mesh"] = identity()
+        await world.get()
+        (connection,) = world.manager.connections
+        world.manager.secret_changed("other")
+        world.manager.secret_changed("mesh")
+        assert not connection.closed, "it is the same identity"
+        world.identities["mesh"] = identity(generation=2)
+        world.manager.secret_changed("mesh")
+        assert connection.closed, "at once, not at the next request"
+
+
+def tunnelling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Any:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    return saying(answer)(reader, writer)
+
+
+UPGRADE = ((b"Host", b"auth-svc.svc"), (b"Connection", b"Upgrade"), (b"Upgrade", b"x"))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_tunnel_stays_while_its_peer_is_trusted(make: Any, trusted: bool) -> None:
+    other = CertificateAuthority.create(pki.TRUST_DOMAIN)
+    both = pki.bundle().with_roots(other.bundle.roots)
+    context = tls_context.server_context(
+        pki.svid("auth-svc", authority=other), both, require_peer=True
+    )
+    async with RawServer(tunnelling, context) as server:
+        world = make(server.port, tls=AUTH)
+        mine = pki.svid("claims-svc")
+        world.identities["mesh"] = Identity.of(SecretMaterial(mine, both), 1)
+        answer = await world.forward(world.exchange(fields=UPGRADE))
+        assert answer.tunnel is not None
+        (connection,) = world.manager.connections
+        bundle = both if trusted else pki.bundle()
+        world.identities["mesh"] = Identity.of(SecretMaterial(mine, bundle), 2)
+        world.manager.secret_changed("mesh")
+        assert connection.closed is not trusted
+        answer.release()
+
+
+async def test_a_peer_whose_certificate_expires_is_not_spoken_to_again() -> None:
+    short = pki.svid("auth-svc", lifetime=3600)
+    context = tls_context.server_context(short, pki.bundle(), require_peer=True)
+    async with RawServer(saying(OK, OK, OK), context) as server:
+        clock = FakeClock(wall=time.time())
+        world = RealWorld(server.port, tls=AUTH, idle_timeout=86400.0, clock=clock)
+        world.identities["mesh"] = identity()
+        assert await world.get(2) == [200, 200]
+        (connection,) = world.manager.connections
+        await clock.advance(3590)
+        assert await world.get() == [200]
+        await clock.advance(20)
+        assert connection.closed
+        await world.close()
+        assert clock.pending == 0
+
+
+async def test_the_bundle_changes_while_a_connection_is_made(make: Any) -> None:
+    other = CertificateAuthority.create(pki.TRUST_DOMAIN)
+    both = pki.bundle().with_roots(other.bundle.roots)
+    context = tls_context.server_context(
+        pki.svid("auth-svc", authority=other), both, require_peer=True
+    )
+    async with RawServer(saying(OK), context) as server:
+        world = make(server.port, tls=AUTH)
+        mine = pki.svid("claims-svc")
+        world.identities["mesh"] = Identity.of(SecretMaterial(mine, both), 1)
+        request = asyncio.create_task(failure(world))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        world.identities["mesh"] = Identity.of(SecretMaterial(mine, pki.bundle()), 2)
+        world.manager.secret_changed("mesh")
+        flag, detail = await request
+        assert flag is Flag.UF
+        assert "the bundle, which has just changed" in detail
+        world.check_quiet()
 
 
 async def test_a_server_that_does_not_know_us(make: Any) -> None:
