@@ -268,7 +268,7 @@ def validate_chain(
     if not candidates:
         message = (
             f"no root of the bundle signed certificate {subject.serial_number:x} (issuer "
-            f"{subject.issuer.rfc4514_string()!r}): the bundle belongs to another CA"
+            f"{_issuer_name(subject)!r}): the bundle belongs to another CA"
         )
         raise SvidError(message)
     for position, root in enumerate(candidates, 1):
@@ -377,11 +377,18 @@ def _validity_problems(not_before: float, not_after: float, now: float) -> list[
     return []
 
 
+def _issuer_name(certificate: x509.Certificate) -> str:
+    try:
+        return certificate.issuer.rfc4514_string()
+    except (ValueError, KeyError):  # a name of a type that ASN.1 does not know
+        return "an unreadable name"
+
+
 def issued_by(subject: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether `issuer` has signed `subject`."""
     try:
         subject.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (ValueError, TypeError, KeyError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 

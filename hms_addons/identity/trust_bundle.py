@@ -81,7 +81,7 @@ class TrustBundle:
         for root in self.roots:
             if not _is_ca(root):
                 message = (
-                    f"certificate {root.subject.rfc4514_string()!r} (serial "
+                    "a certificate (serial "
                     f"{root.serial_number:x}) in the bundle is not a CA: a bundle holds roots only"
                 )
                 raise TrustBundleError(message)

@@ -257,3 +257,16 @@ def test_a_damaged_certificate_is_refused_or_another_one(data: st.DataObject) ->
 
 def test_iso_time() -> None:
     assert iso_time(1_800_000_000.9) == "2027-01-15T08:00:00Z"
+
+
+def test_an_issuer_whose_name_cannot_be_read_is_told_all_the_same() -> None:
+    good = pki.svid("auth-svc")
+    name = good.leaf.issuer.public_bytes()
+    # The first string of the name, of a type that ASN.1 does not know.
+    at = name.index(b"\x0c")
+    der = good.leaf.public_bytes(Encoding.DER).replace(name, name[:at] + b"\xfc" + name[at + 1 :])
+    damaged = x509.load_der_x509_certificate(der)
+    with pytest.raises(KeyError):
+        str(damaged.issuer)
+    with pytest.raises(SvidError, match="no root of the bundle signed .* 'an unreadable name'"):
+        validate_chain([damaged], pki.bundle().roots, time.time())
