@@ -23,6 +23,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.source import FileSource
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.errors import MeshError
+from hms_addons.event_loop import loop_factory
 from hms_addons.sidecar import Sidecar
 from hms_addons.tasks import TaskSet
 
@@ -178,15 +179,7 @@ def _settle_memory() -> None:
 
 def run(main: Callable[[], Coroutine[Any, Any, int]], *, loop: str) -> int:
     """Run `main` on the event loop named `loop`: `uvloop` (where it is installed) or `asyncio`."""
-    factory = None
-    if loop == "uvloop":
-        try:
-            import uvloop  # noqa: PLC0415 - not on every platform
-        except ImportError:
-            logger.info("uvloop is not installed; using asyncio's own loop")
-        else:
-            factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         try:
             return runner.run(main())
         except MeshError as error:
