@@ -1,0 +1,11 @@
+"""The control plane's HTTP API.
+
+The nouns, and how a request flows between them:
+
+    server ──▶ Frame: who calls? how often? how much? ──▶ GuardedRoute: may it? ──▶ handler ──▶ parts
+                                                                                      of the plane
+- `frame` comes before any parsing; it also answers when something breaks inside.
+- `guard` asks `control.auth.PERMISSIONS`; a route that has no place there cannot be made.
+- `problems` makes every error problem details, in which nothing is quoted that a client sent.
+- The routes: one file for each kind.
+"""
