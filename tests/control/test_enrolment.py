@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
@@ -12,14 +12,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from hms_addons.control.ca.authority import CaError
-from hms_addons.control.ca.kept_authority import STATE_KEY
-from hms_addons.control.ca.mesh_authority import MeshAuthority
+from hms_addons.control.ca.mesh_authority import MeshAuthority, SignedSvid
 from hms_addons.control.enrolment import Enrolment, EnrolmentError, Proof, may_enrol
-from hms_addons.control.tokens import JoinTokens
+from hms_addons.control.tokens import JoinTokens, TokenError
 from hms_addons.identity.enrolment import new_request
 from hms_addons.identity.spiffe_id import SpiffeId
 from tests.fakes.clock import FakeClock
-from tests.fakes.memory_store import MemoryStore
+from tests.fakes.faulty_store import FaultyStore, faulty_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 AUTH = SpiffeId.for_service("mpsa.mil", "auth-svc")
 CLAIMS = SpiffeId.for_service("mpsa.mil", "claims-svc")
@@ -60,9 +63,9 @@ def test_a_proof_does_not_show_its_token() -> None:
 
 
 class Rig:
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryStore()
+    def __init__(self, store: FaultyStore, clock: FakeClock) -> None:
+        self.clock = clock
+        self.store = store
         self.authority = MeshAuthority(self.store, self.clock, "mpsa.mil")
         self.tokens = JoinTokens(self.store, self.clock)
         self.enrolment = Enrolment(self.authority, self.tokens)
@@ -73,18 +76,20 @@ class Rig:
     async def refused(
         self, proof: Proof, csr: bytes, service: str = "auth-svc", lifetime: float | None = None
     ) -> EnrolmentError:
-        before = dict(self.store.entries)
+        before = await self.store.list("")
         with pytest.raises(EnrolmentError) as caught:
             await self.enrolment.enrol(proof, service, csr, lifetime)
-        assert self.store.entries == before, "a refusal changes nothing, no token is spent"
+        assert await self.store.list("") == before, "a refusal changes nothing, no token is spent"
         return caught.value
 
 
 @pytest.fixture
-async def rig() -> Rig:
-    made = Rig()
-    await made.authority.load_or_create()
-    return made
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    clock = FakeClock()
+    async with faulty_store(tmp_path, clock) as store:
+        made = Rig(store, clock)
+        await made.authority.load_or_create()
+        yield made
 
 
 CSR = new_request()[1]
@@ -224,14 +229,26 @@ async def test_if_the_signature_fails_the_token_is_good_again(rig: Rig) -> None:
     assert await rig.enrolment.enrol(Proof(token=token), "auth-svc", CSR)
 
 
+class Busy(MeshAuthority):
+    """Has so much to sign that it never comes to it."""
+
+    signing = 0
+
+    async def sign(self, *_: object) -> SignedSvid:
+        self.signing += 1
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
 async def test_a_caller_that_leaves_in_the_middle_does_not_spend_the_token(rig: Rig) -> None:
     token = await rig.token()
-    task = asyncio.ensure_future(rig.enrolment.enrol(Proof(token=token), "auth-svc", CSR))
-    for _ in range(1000):
-        (entry,) = [e for key, e in rig.store.entries.items() if key != STATE_KEY]
-        if b'"used": null' not in entry.value:
-            break
-        await asyncio.sleep(0)
+    authority = Busy(rig.store, rig.clock, "mpsa.mil")
+    enrolment = Enrolment(authority, rig.tokens)
+    task = asyncio.ensure_future(enrolment.enrol(Proof(token=token), "auth-svc", CSR))
+    while not authority.signing:
+        await rig.store.list("tokens/")
+    with pytest.raises(TokenError, match="has been used"):
+        await rig.tokens.check(token, "auth-svc")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

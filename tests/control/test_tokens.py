@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,32 +16,38 @@ from hms_addons.control.tokens import (
     TokenError,
 )
 from tests.fakes.clock import FakeClock
-from tests.fakes.memory_store import MemoryStore
+from tests.fakes.faulty_store import FaultyStore, faulty_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 class Rig:
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryStore()
-        self.tokens = JoinTokens(self.store, self.clock)
+    def __init__(self, store: FaultyStore, clock: FakeClock) -> None:
+        self.clock = clock
+        self.store = store
+        self.tokens = JoinTokens(store, clock)
 
     async def refused(self, text: str, service: str = "auth-svc") -> str:
         """Why a token does not let in; it changes nothing, and the token is not quoted."""
-        before = dict(self.store.entries)
+        before = await self.store.list("")
         with pytest.raises(TokenError) as caught:
             await self.tokens.spend(text, service)
         with pytest.raises(TokenError) as checked:
             await self.tokens.check(text, service)
         assert str(checked.value) == str(caught.value)
-        assert self.store.entries == before
+        assert await self.store.list("") == before
         secret = text.rpartition(".")[2]
         assert len(secret) < 20 or secret not in str(caught.value)
         return str(caught.value)
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    clock = FakeClock()
+    async with faulty_store(tmp_path, clock) as store:
+        yield Rig(store, clock)
 
 
 async def test_a_token_is_good_for_its_service_once(rig: Rig) -> None:
@@ -84,7 +91,8 @@ async def test_a_token_for_another_service_is_told_so_and_stays_good(rig: Rig) -
 
 async def test_a_token_that_is_none_of_ours(rig: Rig) -> None:
     made = await rig.tokens.create("auth-svc")
-    other = await Rig().tokens.create("auth-svc")
+    other = await rig.tokens.create("auth-svc")
+    await rig.tokens.revoke(other.token.id)
     assert "not known here" in await rig.refused(other.text)
     swapped = f"hms1.{other.token.id}.{made.text.rpartition('.')[2]}"
     assert "not known here" in await rig.refused(swapped)
@@ -137,7 +145,7 @@ async def test_old_ones_are_forgotten(rig: Rig) -> None:
 async def test_bad_services(rig: Rig, service: str) -> None:
     with pytest.raises(TokenError):
         await rig.tokens.create(service)
-    assert not rig.store.entries
+    assert not await rig.store.list("")
 
 
 @pytest.mark.parametrize("ttl", [0, -1, MAX_TTL + 1, float("nan"), float("inf")])
@@ -155,7 +163,9 @@ async def test_secrets_are_neither_stored_nor_logged_nor_shown(
     await rig.tokens.revoke(made.token.id)
     await rig.tokens.create("auth-svc")
     secret = made.text.rpartition(".")[2]
-    shown = repr(made) + repr(spent) + repr(rig.tokens) + caplog.text + repr(rig.store.entries)
+    shown = (
+        repr(made) + repr(spent) + repr(rig.tokens) + caplog.text + repr(await rig.store.list(""))
+    )
     assert secret not in shown
     assert made.token.id in caplog.text
     other = await rig.tokens.create("auth-svc")
@@ -164,7 +174,7 @@ async def test_secrets_are_neither_stored_nor_logged_nor_shown(
 
 async def test_a_damaged_entry_is_an_error_that_names_it(rig: Rig) -> None:
     made = await rig.tokens.create("auth-svc")
-    (key,) = rig.store.entries
+    (key,) = [entry.key for entry in await rig.store.list("")]
     for junk in (b"", b"{}", b"[]", b'{"id": "a", "service": "b", "created": "x"}'):
         await rig.store.put(key, junk)
         with pytest.raises(TokenError, match=f"{key} is damaged"):
@@ -172,12 +182,13 @@ async def test_a_damaged_entry_is_an_error_that_names_it(rig: Rig) -> None:
 
 
 @given(st.text(max_size=80) | st.from_regex(r"hms1\.[a-z0-9]{12}\.[A-Za-z0-9_-]{43}"))
-def test_no_text_lets_in_by_chance(text: str) -> None:
+def test_no_text_lets_in_by_chance(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     async def run() -> None:
-        rig = Rig()
-        made = await rig.tokens.create("auth-svc")
-        with pytest.raises(TokenError):
-            await rig.tokens.spend(text, "auth-svc")
-        await rig.tokens.spend(made.text, "auth-svc")
+        clock = FakeClock()
+        async with faulty_store(tmp_path_factory.mktemp("tokens"), clock) as store:
+            tokens = JoinTokens(store, clock)
+            await tokens.create("auth-svc")
+            with pytest.raises(TokenError):
+                await tokens.spend(text, "auth-svc")
 
     asyncio.run(run())

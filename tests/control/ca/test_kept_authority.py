@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from hms_addons.control.ca.authority import CaError
@@ -7,19 +9,28 @@ from hms_addons.control.ca.authority_state import AuthorityState
 from hms_addons.control.ca.kept_authority import STATE_KEY, KeptAuthority
 from hms_addons.control.store.protocol import ConflictError
 from tests.fakes.clock import FakeClock
-from tests.fakes.memory_store import CrashError, MemoryStore
+from tests.fakes.faulty_store import CrashError, FaultyStore, faulty_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 CLOCK = FakeClock()
 STATE = AuthorityState.create("mpsa.mil", 3600, CLOCK)
 NEXT = STATE.announced(10, CLOCK)
 
 
-def kept(store: MemoryStore, trust_domain: str = "mpsa.mil") -> KeptAuthority:
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[FaultyStore]:
+    async with faulty_store(tmp_path, CLOCK) as opened:
+        yield opened
+
+
+def kept(store: FaultyStore, trust_domain: str = "mpsa.mil") -> KeptAuthority:
     return KeptAuthority(store, CLOCK, trust_domain)
 
 
-async def test_what_was_written_is_read() -> None:
-    store = MemoryStore()
+async def test_what_was_written_is_read(store: FaultyStore) -> None:
     writer = kept(store)
     assert await writer.read() is None
     for state in (STATE, NEXT):
@@ -30,8 +41,7 @@ async def test_what_was_written_is_read() -> None:
     assert repr(writer) == "<KeptAuthority mpsa.mil revision=2>"
 
 
-async def test_two_processes_do_not_overwrite_each_other() -> None:
-    store = MemoryStore()
+async def test_two_processes_do_not_overwrite_each_other(store: FaultyStore) -> None:
     one, other = kept(store), kept(store)
     await one.write(STATE)
     with pytest.raises(ConflictError):
@@ -47,8 +57,7 @@ async def test_two_processes_do_not_overwrite_each_other() -> None:
 
 
 @pytest.mark.parametrize("written", [True, False])
-async def test_a_write_without_an_answer(written: bool) -> None:
-    store = MemoryStore()
+async def test_a_write_without_an_answer(store: FaultyStore, written: bool) -> None:
     keeper = kept(store)
     await keeper.write(STATE)
     assert await keeper.read_again() is None, "that one had an answer"
@@ -61,8 +70,7 @@ async def test_a_write_without_an_answer(written: bool) -> None:
     await keeper.write(NEXT)
 
 
-async def test_one_that_is_gone_is_an_error() -> None:
-    store = MemoryStore()
+async def test_one_that_is_gone_is_an_error(store: FaultyStore) -> None:
     keeper = kept(store)
     await keeper.write(STATE)
     await store.delete(STATE_KEY)
@@ -72,8 +80,7 @@ async def test_one_that_is_gone_is_an_error() -> None:
         await keeper.read_again()
 
 
-async def test_another_trust_domains_is_an_error() -> None:
-    store = MemoryStore()
+async def test_another_trust_domains_is_an_error(store: FaultyStore) -> None:
     await kept(store).write(STATE)
     with pytest.raises(CaError, match="not 'other.example'"):
         await kept(store, "other.example").read()

@@ -16,6 +16,7 @@ from hms_addons.control.ca.kept_authority import STATE_KEY
 from hms_addons.control.ca.mesh_authority import (
     LOOK_INTERVAL,
     MIN_CONTROL_LIFETIME,
+    ROTATION_INTERVAL,
     SETTLE,
     MeshAuthority,
 )
@@ -26,10 +27,11 @@ from hms_addons.identity.identity_holder import SecretError, SecretMaterial
 from hms_addons.identity.spiffe_id import SpiffeIdError
 from hms_addons.identity.svid import validate_leaf
 from tests.fakes.clock import FakeClock
-from tests.fakes.memory_store import CrashError, MemoryStore
+from tests.fakes.faulty_store import CrashError, FaultyStore, faulty_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 DAY = 86400.0
 
@@ -37,9 +39,9 @@ DAY = 86400.0
 class Rig:
     """A control plane's CA that can be killed and started again over one store."""
 
-    def __init__(self, lifetime: float = DAY) -> None:
-        self.clock = FakeClock()
-        self.store = MemoryStore()
+    def __init__(self, store: FaultyStore, clock: FakeClock, lifetime: float = DAY) -> None:
+        self.clock = clock
+        self.store = store
         self.lifetime = lifetime
         self.authority = self.process()
 
@@ -48,10 +50,17 @@ class Rig:
         self.authority = MeshAuthority(self.store, self.clock, trust_domain, self.lifetime)
         return self.authority
 
-    async def restart(self) -> MeshAuthority:
+    async def restart(self, lifetime: float | None = None) -> MeshAuthority:
+        self.lifetime = lifetime or self.lifetime
         self.process()
         await self.authority.load_or_create()
         return self.authority
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass, and do what is due then."""
+        await self.clock.advance(seconds)
+        while await self.authority.step():
+            pass
 
     async def svid(
         self, service: str = "auth-svc", lifetime: float | None = None
@@ -83,11 +92,15 @@ class Rig:
         return self.authority.state.phase
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[asyncio.Event]:
+        """While `run` runs; the event is set at each change."""
+        changed = asyncio.Event()
+        unsubscribe = self.authority.subscribe(changed.set)
         task = asyncio.ensure_future(self.authority.run())
         try:
-            yield
+            yield changed
         finally:
+            unsubscribe()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -95,10 +108,16 @@ class Rig:
 
 
 @pytest.fixture
-async def rig() -> Rig:
-    made = Rig()
-    await made.authority.load_or_create()
-    return made
+async def empty(tmp_path: Path) -> AsyncIterator[Rig]:
+    clock = FakeClock()
+    async with faulty_store(tmp_path, clock) as store:
+        yield Rig(store, clock)
+
+
+@pytest.fixture
+async def rig(empty: Rig) -> Rig:
+    await empty.authority.load_or_create()
+    return empty
 
 
 # -- start -----------------------------------------------------------------------------------------
@@ -106,19 +125,18 @@ async def rig() -> Rig:
 
 async def test_made_at_the_first_start_and_read_at_the_next(rig: Rig) -> None:
     pin, bundle = rig.authority.pin, rig.authority.bundle
-    document = rig.store.entries[STATE_KEY]
+    document = await rig.store.get(STATE_KEY)
     again = await rig.restart()
     assert (again.pin, again.bundle, again.bundle.sequence) == (pin, bundle, 1)
-    assert rig.store.entries[STATE_KEY] is document, "nothing was written"
+    assert await rig.store.get(STATE_KEY) == document, "nothing was written"
     assert repr(again) == f"<MeshAuthority mpsa.mil steady sequence=1 {pin}>"
     assert rig.accepts(await rig.svid())
 
 
-async def test_before_it_is_loaded_it_says_so() -> None:
-    authority = Rig().authority
+async def test_before_it_is_loaded_it_says_so(empty: Rig) -> None:
     with pytest.raises(CaError, match="not been loaded"):
-        _ = authority.bundle
-    assert "not loaded" in repr(authority)
+        _ = empty.authority.bundle
+    assert "not loaded" in repr(empty.authority)
 
 
 async def test_another_trust_domains_ca_is_not_used(rig: Rig) -> None:
@@ -127,26 +145,25 @@ async def test_another_trust_domains_ca_is_not_used(rig: Rig) -> None:
 
 
 async def test_a_damaged_ca_is_an_error_and_stays_as_it_is(rig: Rig) -> None:
-    damaged = rig.store.entries[STATE_KEY].value[:-50]
+    damaged = (await rig.store.value(STATE_KEY))[:-50]
     await rig.store.put(STATE_KEY, damaged)
     with pytest.raises(CaError, match="restore the data folder from a backup"):
         await rig.restart()
-    assert rig.store.entries[STATE_KEY].value == damaged
+    assert await rig.store.value(STATE_KEY) == damaged
 
 
 @pytest.mark.parametrize("trace", ["ca/other", "tokens/ab", "sidecars/1"])
-async def test_a_lost_ca_is_not_replaced_by_a_new_one(trace: str) -> None:
-    rig = Rig()
-    await rig.store.put(trace, b"{}")
+async def test_a_lost_ca_is_not_replaced_by_a_new_one(empty: Rig, trace: str) -> None:
+    await empty.store.put(trace, b"{}")
     with pytest.raises(CaError, match="it has lost it"):
-        await rig.authority.load_or_create()
-    assert STATE_KEY not in rig.store.entries
+        await empty.authority.load_or_create()
+    assert await empty.store.get(STATE_KEY) is None
 
 
 @pytest.mark.parametrize("lifetime", [0.5, 91 * DAY, float("nan"), float("inf")])
-def test_absurd_lives_are_refused(lifetime: float) -> None:
+async def test_absurd_lives_are_refused(empty: Rig, lifetime: float) -> None:
     with pytest.raises(CaError, match="--svid-lifetime"):
-        Rig(lifetime)
+        await empty.restart(lifetime)
 
 
 async def test_a_root_near_its_end_is_complained_of(
@@ -213,9 +230,9 @@ async def test_the_control_planes_own_certificate(rig: Rig) -> None:
             rig.authority.issue_control([bad])
 
 
-async def test_the_control_planes_own_certificate_lives_an_hour_at_least() -> None:
-    rig = Rig(lifetime=2)
-    await rig.authority.load_or_create()
+async def test_the_control_planes_own_certificate_lives_an_hour_at_least(empty: Rig) -> None:
+    rig = empty
+    await rig.restart(lifetime=2)
     svid = rig.authority.issue_control(["localhost"])
     assert svid.not_after == rig.clock.wall() + MIN_CONTROL_LIFETIME
     assert rig.authority.bundle.refresh_hint == 1
@@ -226,14 +243,12 @@ async def test_the_control_planes_own_certificate_lives_an_hour_at_least() -> No
 
 async def test_the_intermediate_is_renewed_while_it_runs(rig: Rig) -> None:
     before = await rig.svid()
-    changes: list[str] = []
-    rig.authority.subscribe(lambda: changes.append("changed"))
-    async with rig.running():
-        await rig.clock.advance(INTERMEDIATE_LIFETIME * 0.5)
-        assert changes == []
+    await rig.pass_time(INTERMEDIATE_LIFETIME * 0.5)
+    assert rig.store.writes == 1
+    async with rig.running() as changed:
         rig.clock.step(INTERMEDIATE_LIFETIME * 0.2)
         await rig.clock.advance(LOOK_INTERVAL)
-    assert changes == ["changed"]
+        await changed.wait()
     after = await rig.svid()
     assert after.svid.certificates[1] != before.svid.certificates[1]
     assert after.bundle == before.bundle
@@ -258,30 +273,28 @@ async def test_a_rotation_from_end_to_end(rig: Rig) -> None:
     old_pin = rig.authority.pin
     await rig.report("a", 1)
     await rig.report("b", 1)
-    async with rig.running():
-        old = await rig.svid()
-        await rig.authority.rotate_root()
-        assert rig.phase() is Phase.ANNOUNCED
-        await rig.report("a", 2)
-        await rig.clock.advance(SETTLE + 2)
-        assert rig.phase() is Phase.ANNOUNCED
-        assert (await rig.authority.describe())["waiting_for"] == ["b"]
-        late = await rig.svid()
-        await rig.report("b", 2)
-        await rig.clock.advance(2)
-        assert rig.phase() is Phase.SIGNING
-        new = await rig.svid()
-        assert all(map(rig.accepts, (old, late, new)))
-        assert rig.authority.pin == old_pin
-        while late.svid.not_after >= rig.clock.wall():
-            assert rig.accepts(late)
-            await rig.clock.advance(3600)
-        await rig.clock.advance(5)
-        assert rig.phase() is Phase.STEADY
-        assert not rig.accepts(late)
-        assert rig.authority.pin != old_pin
-        newest = await rig.svid()
-        assert rig.accepts(newest)
+    old = await rig.svid()
+    await rig.authority.rotate_root()
+    assert rig.phase() is Phase.ANNOUNCED
+    await rig.report("a", 2)
+    await rig.pass_time(SETTLE + 2)
+    assert rig.phase() is Phase.ANNOUNCED
+    assert (await rig.authority.describe())["waiting_for"] == ["b"]
+    late = await rig.svid()
+    await rig.report("b", 2)
+    await rig.pass_time(0)
+    assert rig.phase() is Phase.SIGNING
+    new = await rig.svid()
+    assert all(map(rig.accepts, (old, late, new)))
+    assert rig.authority.pin == old_pin
+    while late.svid.not_after >= rig.clock.wall():
+        assert rig.accepts(late)
+        await rig.pass_time(3600)
+    await rig.pass_time(5)
+    assert rig.phase() is Phase.STEADY
+    assert not rig.accepts(late)
+    assert rig.authority.pin != old_pin
+    assert rig.accepts(await rig.svid())
     assert told == [2, 2, 3]
     unsubscribe()
     unsubscribe()
@@ -289,24 +302,31 @@ async def test_a_rotation_from_end_to_end(rig: Rig) -> None:
 
 async def test_who_never_reports_is_waited_for_as_long_as_its_svid_may_live(rig: Rig) -> None:
     await rig.report("gone", None)
-    async with rig.running():
-        await rig.authority.rotate_root()
-        await rig.clock.advance(DAY - 10)
-        assert rig.phase() is Phase.ANNOUNCED
-        await rig.clock.advance(10)
-        assert rig.phase() is Phase.SIGNING
+    await rig.authority.rotate_root()
+    await rig.pass_time(DAY - 10)
+    assert rig.phase() is Phase.ANNOUNCED
+    await rig.pass_time(10)
+    assert rig.phase() is Phase.SIGNING
 
 
 async def test_an_overlap_of_ones_own(rig: Rig) -> None:
     await rig.report("gone", 1)
-    async with rig.running():
-        await rig.authority.rotate_root(overlap=100)
-        await rig.clock.advance(99)
-        assert rig.phase() is Phase.ANNOUNCED
-        await rig.clock.advance(2)
-        assert rig.phase() is Phase.SIGNING
+    await rig.authority.rotate_root(overlap=100)
+    await rig.pass_time(99)
+    assert rig.phase() is Phase.ANNOUNCED
+    await rig.pass_time(1)
+    assert rig.phase() is Phase.SIGNING
     with pytest.raises(RotationError, match="phase 'signing'"):
         await rig.authority.rotate_root()
+
+
+async def test_a_rotation_goes_its_way_while_it_runs(rig: Rig) -> None:
+    async with rig.running() as changed:
+        await rig.authority.rotate_root(overlap=0)
+        changed.clear()
+        await rig.clock.advance(ROTATION_INTERVAL)
+        await changed.wait()
+        assert rig.phase() is Phase.SIGNING
 
 
 async def test_an_operator_may_end_each_phase(rig: Rig) -> None:
@@ -335,30 +355,27 @@ async def test_the_control_plane_shows_the_old_root_until_it_is_retired(rig: Rig
 
 async def test_longer_lives_of_an_earlier_run_are_waited_for(rig: Rig) -> None:
     long_lived = await rig.svid()
-    rig.lifetime = 60
-    await rig.restart()
+    await rig.restart(lifetime=60)
     await rig.authority.rotate_root(now=True)
     await rig.authority.rotate_root(now=True)
-    async with rig.running():
-        await rig.clock.advance(3600)
-        assert rig.accepts(long_lived)
-        await rig.clock.advance(DAY)
+    await rig.pass_time(3600)
+    assert rig.accepts(long_lived)
+    await rig.pass_time(DAY)
     assert rig.phase() is Phase.STEADY
 
 
 async def test_longer_lives_are_written_before_one_is_signed(rig: Rig) -> None:
-    rig.lifetime = 2 * DAY
-    await rig.restart()
-    document = rig.store.entries[STATE_KEY].value
+    await rig.restart(lifetime=2 * DAY)
+    document = await rig.store.value(STATE_KEY)
     state = AuthorityState.from_bytes(document, "mpsa.mil", rig.clock.wall())
     assert state.active.longest == 2 * DAY
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", [1, 2, 3])
-async def test_a_crash_at_any_step_goes_on_from_what_was_written(step: int, when: str) -> None:
-    rig = Rig()
-    await rig.authority.load_or_create()
+async def test_a_crash_at_any_step_goes_on_from_what_was_written(
+    rig: Rig, step: int, when: str
+) -> None:
     svids = [await rig.svid()]
     if when == "before":
         rig.store.crash_before = 1 + step
@@ -382,14 +399,13 @@ async def test_a_crash_at_any_step_goes_on_from_what_was_written(step: int, when
     assert len(rig.authority.bundle.roots) == 1
 
 
-async def test_a_crash_while_it_is_made_leaves_none_or_a_whole_one() -> None:
-    for when in ("crash_before", "crash_after"):
-        rig = Rig()
-        setattr(rig.store, when, 1)
-        with pytest.raises(CrashError):
-            await rig.authority.load_or_create()
-        await rig.restart()
-        assert rig.accepts(await rig.svid())
+@pytest.mark.parametrize("when", ["crash_before", "crash_after"])
+async def test_a_crash_while_it_is_made_leaves_none_or_a_whole_one(empty: Rig, when: str) -> None:
+    setattr(empty.store, when, 1)
+    with pytest.raises(CrashError):
+        await empty.authority.load_or_create()
+    await empty.restart()
+    assert empty.accepts(await empty.svid())
 
 
 async def test_a_write_that_fails_under_way_is_tried_again(
@@ -397,12 +413,12 @@ async def test_a_write_that_fails_under_way_is_tried_again(
 ) -> None:
     await rig.authority.rotate_root(overlap=0)
     rig.store.crash_after = 3  # written, but the answer is lost
-    async with rig.running():
-        await rig.clock.advance(2)
-        assert "could not take its next step" in caplog.text
+    async with rig.running() as changed:
+        while "could not take its next step" not in caplog.text:
+            await rig.clock.advance(0.001)
+        await rig.clock.advance(ROTATION_INTERVAL)
+        await changed.wait()
         assert rig.phase() is Phase.SIGNING
-        await rig.clock.advance(DAY + 10)
-        assert rig.phase() is Phase.STEADY
 
 
 @pytest.mark.parametrize("when", ["crash_before", "crash_after"])
@@ -422,8 +438,11 @@ async def test_a_rotation_that_is_cancelled_while_it_is_written_is_found_again(r
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await rig.authority.rotate_root()
+    assert rig.phase() is Phase.STEADY, "nobody has said that it is written"
+    with pytest.raises(RotationError, match="phase 'announced'"):
+        await rig.authority.rotate_root()
     assert rig.phase() is Phase.ANNOUNCED
+    assert rig.accepts(await rig.svid())
 
 
 async def test_a_ca_that_vanishes_from_the_store_is_not_written_anew(rig: Rig) -> None:
@@ -465,8 +484,9 @@ async def test_keys_are_in_no_log_or_error(rig: Rig, caplog: pytest.LogCaptureFi
     await rig.svid()
     for _ in range(3):
         await rig.authority.rotate_root(now=True)
-    document = json.loads(rig.store.entries[STATE_KEY].value)
-    await rig.store.put(STATE_KEY, rig.store.entries[STATE_KEY].value.replace(b"steady", b"stead"))
+    content = await rig.store.value(STATE_KEY)
+    document = json.loads(content)
+    await rig.store.put(STATE_KEY, content.replace(b"steady", b"stead"))
     with pytest.raises(CaError) as caught:
         await rig.restart()
     key = document["active"]["root_key"].splitlines()[1]
