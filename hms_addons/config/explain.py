@@ -115,7 +115,11 @@ def _follow(
     service, query = None, target.query
     table: RouteTable | None = listener.routes
     if listener.direction is Direction.OUTBOUND:
-        service, query = named_service(target.query, head.get(b"host"))
+        try:
+            service, query = named_service(target.query, head.get(b"host"))
+        except TargetError as error:
+            found["failure"] = _failure(Fault.BAD_REQUEST, str(error))
+            return
         if service is not None:
             table = listener.services.get(service)
     found["request"] |= {

@@ -185,13 +185,18 @@ def _saying(target: bytes | str, why: str) -> str:
 def named_service(query: str, host: bytes | None) -> tuple[str | None, str]:
     """Which service an outbound request names, and the query that is left to send.
 
-    The first `host` parameter whose value ends in `.svc` names it, and is taken out of the query;
-    else the `Host` field (or the authority of an absolute target), with or without a port.
+    A `host` parameter whose value ends in `.svc` names it, however either is percent-encoded, and is
+    taken out of the query, as often as it is there; else the `Host` field (or the authority of an
+    absolute target), with or without a port. `Host=` is another parameter, and the app's.
 
     Returns:
         The service in lower case and without `.svc`, or None; and the remaining query.
+
+    Raises:
+        TargetError: two parameters name different services. Whichever were taken, somebody on the way
+            (a policy, a log, the app) might go by the other.
     """
-    if "host=" in query:
+    if "host=" in query or "%" in query:
         service, rest = _from_query(query)
         if service is not None:
             return service, rest
@@ -204,14 +209,32 @@ def named_service(query: str, host: bytes | None) -> tuple[str | None, str]:
 
 
 def _from_query(query: str) -> tuple[str | None, str]:
-    parts = query.split("&")
-    for index, part in enumerate(parts):
-        if part.startswith("host="):
-            value = part[5:]
-            if "%" in value or "+" in value:
-                value = unquote_plus(value)
-            value = value.lower()
-            if value.endswith(SERVICE_SUFFIX):
-                del parts[index]
-                return value[: -len(SERVICE_SUFFIX)], "&".join(parts)
-    return None, query
+    named: str | None = None
+    others = []
+    for part in query.split("&"):
+        service = _service_of(part)
+        if service is None:
+            others.append(part)
+        elif named is not None and service != named:
+            raise TargetError(
+                f"the query names two services, {_shown(named)} and {_shown(service)}: leave one "
+                "`host` parameter that ends in .svc"
+            )
+        else:
+            named = service
+    return named, query if named is None else "&".join(others)
+
+
+def _service_of(parameter: str) -> str | None:
+    """The service that one `name=value` of a query names, or None."""
+    name, equals, value = parameter.partition("=")
+    if not equals or (name != "host" and ("%" not in name or unquote_plus(name) != "host")):
+        return None
+    if "%" in value or "+" in value:
+        value = unquote_plus(value)
+    value = value.lower()
+    return value[: -len(SERVICE_SUFFIX)] if value.endswith(SERVICE_SUFFIX) else None
+
+
+def _shown(service: str) -> str:
+    return repr(service if len(service) <= _SHOWN else service[:_SHOWN] + "…")

@@ -50,7 +50,11 @@ def take_over(
         head[b"host"] = authority.encode()
         fields = set_field(fields, b"Host", head[b"host"])
     if exchange.listener.direction is Direction.OUTBOUND:
-        service, rest = named_service(query, head.get(b"host"))
+        try:
+            service, rest = named_service(query, head.get(b"host"))
+        except TargetError as error:
+            exchange.fail(Fault.BAD_REQUEST, str(error))
+            return
         exchange.service = service
         if rest != query:
             # `?host=auth-svc.svc` is for the mesh; the next hop reads it where it belongs.

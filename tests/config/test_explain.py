@@ -114,6 +114,12 @@ def test_a_bad_target() -> None:
     assert ask("GET /café")["failure"]["status"] == 400
 
 
+def test_two_services_in_the_query() -> None:
+    found = ask("/verify-id?host=auth-svc.svc&%68ost=pay.svc")
+    assert found["failure"]["status"] == 400
+    assert "two services, 'auth-svc' and 'pay'" in found["failure"]["detail"]
+
+
 def test_a_port_chooses_the_listener() -> None:
     found = ask("GET http://auth:15006/anything")
     assert found["listener"]["name"] == "peers"

@@ -223,10 +223,40 @@ def test_any_bytes_are_parsed_or_refused(target: bytes) -> None:
         ("host=b.svc", b"a.svc", ("b", "")),
         ("host=example.org", b"a.svc", ("a", "host=example.org")),
         ("", b"\xff.svc", ("\xff", "")),
+        # Once more the same: it goes too.
+        ("host=a.svc&x=1&host=A.SVC&host=%61.sv%63", None, ("a", "x=1")),
+        ("%68ost=a.svc&ho%73t=a.svc", b"b.svc", ("a", "")),
+        ("%68%6F%73%74=A%2eSvC", None, ("a", "")),
+        ("host=a.svc&host=example.org&x=%20", None, ("a", "host=example.org&x=%20")),
+        # The app's own.
+        ("Host=a.svc", None, (None, "Host=a.svc")),
+        ("%48ost=a.svc&x=%41", None, (None, "%48ost=a.svc&x=%41")),
+        ("h%6fst", None, (None, "h%6fst")),
     ],
 )
 def test_named_service(query: str, host: bytes | None, expected: tuple[str | None, str]) -> None:
     assert named_service(query, host) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "host=a.svc&host=b.svc",
+        "host=a.svc&x=1&host=A.svc&host=B.SVC",
+        "host=a.svc&%68ost=b.svc",
+        "host=a.svc&HOST=c.svc&hos%74=%62%2Esvc",
+        "%68ost=a.svc&host=b%2Esvc",
+    ],
+)
+def test_two_services_in_one_query_are_refused(query: str) -> None:
+    with pytest.raises(TargetError, match="names two services, 'a' and 'b': leave one `host`"):
+        named_service(query, b"localhost:15001")
+
+
+def test_a_long_name_of_a_service_is_not_repeated_whole() -> None:
+    with pytest.raises(TargetError) as caught:
+        named_service(f"host=a.svc&host={'b' * 5000}.svc", None)
+    assert len(str(caught.value)) < 300
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=5))

@@ -41,6 +41,15 @@ def test_the_service_in_the_query_is_the_meshs_own() -> None:
     assert exchange.flow.request.headers["X-Forwarded-Host"] == "localhost:15001"
 
 
+def test_two_services_in_the_query_are_a_bad_request() -> None:
+    exchange = taken(b"/x?host=a.svc&hos%74=B.svc", (b"Host", b"c.svc"))
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (400, "DPE")
+    assert "two services, 'a' and 'b'" in exchange.failure.detail
+    assert not exchange.failure.close, "the request itself is well-formed"
+    assert taken(b"/x?host=a.svc&y=1&host=A.svc").flow.request.path == "/x?y=1"
+
+
 def test_a_host_that_is_no_service_is_the_apps() -> None:
     exchange = taken(b"/x?host=example.com")
     assert exchange.service is None
