@@ -39,7 +39,8 @@ from hms_addons.engine.mode import (  # noqa: E402
     make_flow_events,
 )
 from hms_addons.engine.native_lane import NativeLane  # noqa: E402
-from hms_addons.errors import MeshError  # noqa: E402
+from hms_addons.engine.native_trailers import take_trailers  # noqa: E402
+from hms_addons.errors import Failure, Fault, MeshError  # noqa: E402
 from hms_addons.sidecar import DRAIN_GRACE, Sidecar  # noqa: E402
 from hms_addons.tasks import TaskSet  # noqa: E402
 
@@ -69,6 +70,7 @@ class Mesh:
         self._tasks = TaskSet("mesh")
         self._task: asyncio.Task[None] | None = None
         self._unfollow: Callable[[], None] = lambda: None
+        self._forget_trailers: Callable[[], None] = lambda: None
         self._stock_modes: list[str] = []
 
     def load(self, loader: Loader) -> None:
@@ -154,7 +156,9 @@ class Mesh:
             lambda: sidecar.chain,
             sidecar.upstream,
             SYSTEM_CLOCK,
+            lambda: _why_not(sidecar),
         )
+        self._forget_trailers = take_trailers()
         self._unfollow = follow_addons(ctx.master.addons, events, self._native)
         ctx.master.addons.add(self._native)
         MeshInstance.find = staticmethod(sidecar.port_of)
@@ -211,6 +215,7 @@ class Mesh:
 
     async def _stop_parts(self, grace: float = 0.0) -> None:
         self._unfollow()
+        self._forget_trailers()
         MeshInstance.find = staticmethod(lambda _name: None)
         if self._native is not None and self._native in ctx.master.addons:
             ctx.master.addons.remove(self._native)
@@ -218,6 +223,17 @@ class Mesh:
         if self._sidecar is not None:
             await self._sidecar.stop(grace)
             self._sidecar = None
+
+
+def _why_not(sidecar: Sidecar) -> Failure | None:
+    """Why the native lane takes no requests; mitmproxy opens its ports before the mesh is ready."""
+    if sidecar.ready:
+        return None
+    if sidecar.draining:
+        return Failure.of(Fault.DRAINING, "this sidecar is leaving; use another", close=True)
+    return Failure.of(
+        Fault.NO_HEALTHY_UPSTREAM, "this sidecar is starting; try again", retry_after=1.0
+    )
 
 
 def _stock_modes() -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,3 +162,15 @@ print(hms_addons.errors.__file__)
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(HERE.parent / "errors.py")
+
+
+@pytest.mark.parametrize(
+    ("ready", "draining", "flag"),
+    [(True, False, None), (False, False, "UH"), (False, True, "DRAIN")],
+)
+def test_the_native_lane_waits_for_the_plugins_and_ends_with_the_drain(
+    ready: bool, draining: bool, flag: str | None
+) -> None:
+    sidecar: Any = types.SimpleNamespace(ready=ready, draining=draining)
+    failure = mesh._why_not(sidecar)
+    assert (failure.flag if failure else None) == flag

@@ -10,7 +10,8 @@ Limits of this lane:
 - bodies are held whole both ways: an answer's up to `MAX_HELD` bytes, a request's up to the
   listener's `max_body`, which is worth setting here (mitmproxy cannot stream an answer that
   an addon gives, and would stream a request past the mesh's decision);
-- no trailers, no interim (1xx) answers, no upgrades on HTTP/1.1: mitmproxy knows none here;
+- no trailers in answers, no interim (1xx) answers, no upgrades on HTTP/1.1: mitmproxy knows none
+  here (a request's trailers would end its parser without an answer; `native_trailers` mends that);
 - mitmproxy reads the request: it says `100 Continue` before the mesh is asked, takes a bare LF for
   the end of a line, waits for the rest of a head or body without a time-out, and answers bad syntax
   itself, without a flag, or by closing the connection. What it lets through is checked again here;
@@ -71,6 +72,7 @@ class NativeLane:
         chain: the chain in force.
         upstream: what `hms_forward` is given.
         clock: time.
+        why_not: why no request is taken now; None while they are.
     """
 
     name = "hms-native-lane"
@@ -82,8 +84,10 @@ class NativeLane:
         chain: Callable[[], HookChain],
         upstream: Any,
         clock: Clock,
+        why_not: Callable[[], Failure | None] = lambda: None,
     ) -> None:
         self._addons = addons
+        self._why_not = why_not
         self._bindings = bindings
         self._chain = chain
         self._upstream = upstream
@@ -105,9 +109,13 @@ class NativeLane:
         await self._wait(flow)
         if flow.response is not None or flow.error is not None or not flow.live:
             return  # a script has answered, or somebody has killed it
+        failure = self._why_not()
+        if failure is not None:
+            flow.response = _refusal(failure, flow, self._clock.wall())
+            return
         binding = self._binding(flow)
         if binding is None:
-            flow.response = _no_listener(flow, self._clock.wall())
+            flow.response = _refusal(_no_listener(), flow, self._clock.wall())
             return
         exchange = Exchange(flow, binding.snapshot, binding.listener, self._clock.monotonic())
         self._exchanges[flow.id] = exchange
@@ -288,6 +296,13 @@ def _check(request: RequestHead, data: RequestData, limits: Limits) -> Failure |
     if sum(len(name) + len(value) + 4 for name, value in fields) > limits.header_bytes:
         detail = f"the header fields exceed {limits.header_bytes} bytes"
         return Failure.of(Fault.HEADERS_TOO_LARGE, detail, close=True)
+    trailers = data.trailers.fields if data.trailers is not None else ()
+    if (
+        len(trailers) > limits.header_count
+        or sum(len(name) + len(value) + 4 for name, value in trailers) > limits.header_bytes
+    ):
+        detail = "the trailer section is too large"
+        return Failure.of(Fault.HEADERS_TOO_LARGE, detail, close=True)
     if limits.max_body is not None and len(data.content or b"") > limits.max_body:
         return body_too_large(limits.max_body)
     return None
@@ -306,10 +321,15 @@ def _closes(exchange: Exchange) -> bool:
     return b"close" in (option.strip() for option in options)
 
 
-def _no_listener(flow: HTTPFlow, now: float) -> Any:
-    failure = Failure.of(
+def _no_listener() -> Failure:
+    return Failure.of(
         Fault.NO_ROUTE, "the configuration has no listener for this port, and no outbound one"
     )
+
+
+def _refusal(failure: Failure, flow: HTTPFlow, now: float) -> Any:
     reason, fields, body = problem(failure, flow.id)
     fields = (*fields, (b"Content-Length", b"%d" % len(body)))
+    if failure.close:
+        fields = (*fields, (b"Connection", b"close"))
     return build_response(failure.status, reason, fields, body, (), now)

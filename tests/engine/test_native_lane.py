@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from mitmproxy.connection import Client, Server
-from mitmproxy.http import HTTPFlow, Request, Response
+from mitmproxy.http import Headers, HTTPFlow, Request, Response
 
 from hms_addons.config.snapshot import Direction
 from hms_addons.engine.fast_lane import Binding
 from hms_addons.engine.flow_builder import flow_error
 from hms_addons.engine.hook_chain import Hook, HookChain
 from hms_addons.engine.native_lane import MAX_HELD, NativeLane
+from hms_addons.errors import Failure, Fault
 from hms_addons.http_message import Answer, BodyStream
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 from tests.fakes.clock import FakeClock
@@ -75,8 +76,14 @@ class World:
         }
         manager: Any = types.SimpleNamespace(trigger_event=self._trigger)
         self.lane = NativeLane(
-            manager, lambda: self.bindings, lambda: chain, "the upstream", FakeClock()
+            manager,
+            lambda: self.bindings,
+            lambda: chain,
+            "the upstream",
+            FakeClock(),
+            lambda: self.why_not,
         )
+        self.why_not: Failure | None = None
 
     async def _trigger(self, hook: Any) -> None:
         self.updates.extend(hook.flows)
@@ -418,3 +425,27 @@ async def test_what_was_recorded_counts_for_replays_only() -> None:
     await world.run(flow)
     assert world.exchange.listener.name == "apps"
     assert world.exchange.downstream.peer is None
+
+
+async def test_while_no_requests_are_taken_nobody_is_asked() -> None:
+    world = World()
+    world.why_not = Failure.of(Fault.DRAINING, "this sidecar is leaving", close=True)
+    flow = make_flow()
+    await world.lane.request(flow)
+    assert flow.response is not None
+    assert flow.response.status_code == 503
+    assert flow.response.headers["X-HMS-Flag"] == "DRAIN"
+    assert flow.response.headers["Connection"] == "close"
+    assert world.log == []
+    assert world.completed == []
+
+
+@pytest.mark.parametrize(("count", "length"), [(101, 1), (3, 30_000)])
+async def test_a_trailer_section_is_bounded(count: int, length: int) -> None:
+    world = World()
+    flow = make_flow(method="POST")
+    flow.request.trailers = Headers([(b"X-%d" % n, b"x" * length) for n in range(count)])
+    await world.lane.request(flow)
+    assert flow.response is not None
+    assert flow.response.status_code == 431
+    assert "forward" not in world.log

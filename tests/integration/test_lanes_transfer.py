@@ -64,6 +64,28 @@ def test_a_chunked_body_arrives_whole(lane: Lane, app: Upstream, size: int) -> N
     assert app.one("/app/chunked").body == b"c" * 3 * size
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_the_trailers_of_a_request_pass_but_for_the_meshs_own(
+    lane: Lane, app: Upstream, announced: bool
+) -> None:
+    fields = ["Transfer-Encoding: chunked", *(["Trailer: X-Sum"] if announced else [])]
+    with lane.connect() as connection:
+        for _ in range(2):  # the connection goes on
+            connection.request("POST", "/app/trailers", *fields)
+            connection.send(b"5\r\nhello\r\n0\r\nX-Sum: 9\r\nX_Caller_Role: ADMIN\r\n\r\n")
+            assert connection.response().status == 200
+    assert [(got.body, got.trailers) for got in app.requests] == [(b"hello", [("X-Sum", "9")])] * 2
+
+
+def test_a_trailer_section_without_end_is_refused(lane: Lane, app: Upstream) -> None:
+    with lane.connect() as connection:
+        connection.request("POST", "/app/trailers", "Transfer-Encoding: chunked")
+        connection.send(b"5\r\nhello\r\n0\r\n" + b"X-Sum: 9\r\n" * 200 + b"\r\n")
+        answer = connection.response()
+    assert (answer.status, answer.flag) == (431, "DPE")
+    assert not any(got.whole for got in app.requests)
+
+
 def test_a_body_may_come_byte_by_byte(lane: Lane, app: Upstream) -> None:
     request = b"POST /app/bytes HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
     with lane.connect() as connection:
