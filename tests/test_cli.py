@@ -9,6 +9,7 @@ from tests.fakes.cli import help_of, hms
     ("command", "taught"),
     [
         ("", ["check", "explain", "sidecar", "certs"]),
+        ("control", ["--data", "--listen", "HMS_LISTEN", "--svid-lifetime", "Example", "SIGTERM"]),
         ("sidecar", ["--config", "HMS_CONFIG", "--admin", "SIGTERM drains", "Example"]),
         ("check", ["FILE", "--json", "Exit code 0"]),
         ("explain", ["FILE", "REQUEST", "--header", "Exit code 0"]),

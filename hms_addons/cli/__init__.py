@@ -1,7 +1,7 @@
 """The `hms` command: wiring only. Each command calls one function and prints what it returns.
 
-A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`.
-`output` is how they all fail and print.
+A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
+`control`. `output` is how they all fail and print.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import typer
 
 from hms_addons.cli.certs import certs
 from hms_addons.cli.config_files import check, explain
+from hms_addons.cli.control import control
 from hms_addons.cli.sidecar import sidecar
 
 app = typer.Typer(
     name="hms",
     help="HMS-SVC, a service mesh whose sidecars are mitmproxy instances.\n\n"
-    "Begin with `hms check FILE`, then `hms sidecar --config FILE`.",
+    "Begin with `hms check FILE`, then `hms sidecar --config FILE`; or, for a whole mesh, with "
+    "`hms control --data DIR`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -24,6 +26,7 @@ app = typer.Typer(
 app.command(context_settings={"allow_interspersed_args": False})(sidecar)
 app.command()(check)
 app.command()(explain)
+app.command()(control)
 app.add_typer(certs, name="certs")
 
 

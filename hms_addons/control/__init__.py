@@ -1,5 +1,13 @@
 """The control plane: what stands behind all sidecars and never in front of a request.
 
-Today it holds the certificate authority (`ca`), which also works offline as `hms certs`.
-It may import `config` and `identity`, never the data plane.
+It may import `config` and `identity`, never the data plane. The nouns, and how data flows:
+
+    operators ──admin token──▶ server ──▶ api ──▶ the parts of the plane ──▶ store
+    sidecars  ──SVID─────────▶        (auth decides)
+
+- `process` is `hms control`; `assembly` puts a `plane` together from a data folder.
+- `server` is the port: TLS with a certificate that is renewed in place, bounded connections.
+- `auth` tells who calls and holds the table of who may do what; `api` is what can be done.
+- `enrolment` and `tokens` say who gets which SVID, `ca` signs it (also offline, as `hms certs`).
+- `store` keeps all of it.
 """

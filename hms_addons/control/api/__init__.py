@@ -7,5 +7,6 @@ The nouns, and how a request flows between them:
 - `frame` comes before any parsing; it also answers when something breaks inside.
 - `guard` asks `control.auth.PERMISSIONS`; a route that has no place there cannot be made.
 - `problems` makes every error problem details, in which nothing is quoted that a client sent.
-- The routes: one file for each kind.
+- `models` is what comes in and goes out; `openapi` writes the document of it, and a page.
+- The routes: `trust` (bundle, SVIDs, join tokens, CA) and `health`. `waiting` is how a long poll waits.
 """

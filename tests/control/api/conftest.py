@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.api import FramedRoutes
+from tests.fakes.plane import RunningPlane, running_plane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -17,3 +18,10 @@ async def routes(tmp_path: Path) -> AsyncIterator[FramedRoutes]:
     made = await FramedRoutes.make(tmp_path)
     yield made
     await made.store.close()
+
+
+@pytest.fixture
+async def control(tmp_path: Path) -> AsyncIterator[RunningPlane]:
+    """A whole control plane, without a port."""
+    async with running_plane(tmp_path / "data") as made:
+        yield made

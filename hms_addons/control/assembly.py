@@ -1,0 +1,81 @@
+"""Puts a control plane together from a data folder, and takes it apart again."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from hms_addons.control.auth import AdminTokens, Authenticator
+from hms_addons.control.ca.mesh_authority import MeshAuthority
+from hms_addons.control.enrolment import Enrolment
+from hms_addons.control.metrics import ControlMetrics
+from hms_addons.control.plane import ControlPlane
+from hms_addons.control.store.sqlite import SqliteStore
+from hms_addons.control.tokens import JoinTokens
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from hms_addons.clock import Clock
+
+STORE_FILE: Final = "control.db"
+"""In the data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a control plane is to run; see `hms control --help`."""
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 15010
+    trust_domain: str = "mpsa.mil"
+    config: Path | None = None
+    svid_lifetime: float = 24 * 3600.0
+    names: Sequence[str] = ()
+    reset_admin_token: bool = False
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """It listens on all of this machine's addresses."""
+        return self.host in {"", "0.0.0.0", "::"}  # noqa: S104 - compared
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """What the control plane's certificate is for, beside its SPIFFE ID."""
+        listened = () if self.listens_everywhere else (self.host,)
+        return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", *listened, *self.names)))
+
+
+@asynccontextmanager
+async def assembled(
+    settings: Settings, clock: Clock, stopping: asyncio.Event
+) -> AsyncIterator[ControlPlane]:
+    """A control plane whose state is in `settings.data`; everything is closed at the end.
+
+    Raises:
+        MeshError: the folder, the store or the CA cannot be used; nothing has changed.
+    """
+    async with AsyncExitStack() as stack:
+        store = await SqliteStore.open(settings.data / STORE_FILE, clock)
+        stack.push_async_callback(store.close)
+        authority = MeshAuthority(store, clock, settings.trust_domain, settings.svid_lifetime)
+        await authority.load_or_create()
+        admins = AdminTokens(store, clock)
+        tokens = JoinTokens(store, clock)
+        metrics = ControlMetrics()
+        metrics.observe("hms_control_store_revision", "Of the last write.", lambda: store.revision)
+        yield ControlPlane(
+            clock=clock,
+            store=store,
+            admins=admins,
+            authenticator=Authenticator(admins, clock),
+            authority=authority,
+            tokens=tokens,
+            enrolment=Enrolment(authority, tokens),
+            metrics=metrics,
+            stopping=stopping,
+        )
