@@ -102,6 +102,9 @@ class MeshAuthority:
         self._state: AuthorityState | None = None
         self._kept = KeptAuthority(store, clock, trust_domain)
         self._lock = asyncio.Lock()
+        # One at a time: signing holds the interpreter's lock, and threads that compete for it would
+        # only make the event loop wait longer for its turn.
+        self._signing = asyncio.Semaphore(1)
         self._wake = asyncio.Event()
         self._listeners: dict[object, Callable[[], object]] = {}
 
@@ -163,7 +166,7 @@ class MeshAuthority:
     ) -> SignedSvid:
         """Sign an SVID of `service`, which the caller has proved to be, for the key of a CSR.
 
-        In a thread: it takes more than a millisecond.
+        In a thread, for it takes more than a millisecond.
 
         Args:
             csr: PEM or DER.
@@ -179,21 +182,19 @@ class MeshAuthority:
         request = load_csr(csr) if isinstance(csr, bytes) else csr
         spiffe_id = SpiffeId.for_service(self.trust_domain, service)
         life = self.svid_lifetime if lifetime is None else min(lifetime, self.svid_lifetime)
-        state, bundle = self.state, self.bundle
-        authority = state.authority(state.signer, self._clock)
-        chain = await asyncio.to_thread(authority.sign_svid, request, spiffe_id, life)
+        async with self._signing:
+            state, bundle = self.state, self.bundle
+            authority = state.authority(state.signer, self._clock)
+            chain = await asyncio.to_thread(authority.sign_svid, request, spiffe_id, life)
+        not_after = chain[0].not_valid_after_utc.timestamp()
         logger.info(
             "signed an SVID of %s, serial %x, valid until %s",
             spiffe_id,
             chain[0].serial_number,
-            iso_time(chain[0].not_valid_after_utc.timestamp()),
+            iso_time(not_after),
         )
-        return SignedSvid(
-            spiffe_id,
-            b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain),
-            bundle,
-            chain[0].not_valid_after_utc.timestamp(),
-        )
+        chain_pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+        return SignedSvid(spiffe_id, chain_pem, bundle, not_after)
 
     def issue_control(self, names: Iterable[str]) -> Svid:
         """A certificate for the control plane itself: `/hms/control`, and its hosts' names.
