@@ -42,10 +42,8 @@ logger = logging.getLogger(__name__)
 CONTROL_PATH: Final = "/hms/control"
 
 LOOK_INTERVAL: Final = 30.0
-"""Seconds between looks at what is due, while no rotation is under way."""
-
 ROTATION_INTERVAL: Final = 2.0
-"""… and while one is."""
+"""Seconds between looks at what is due; the second while a rotation is under way."""
 
 SETTLE: Final = 30.0
 """Seconds that a new root is announced at least: as long as a silent sidecar's report is kept."""
@@ -54,7 +52,6 @@ MIN_CONTROL_LIFETIME: Final = 3600.0
 """Seconds; the control plane's own certificate is not renewed every other second for a test's sake."""
 
 MAX_REFRESH_HINT: Final = 300.0
-
 ROOT_WARNING: Final = 180 * 86400.0
 """Seconds before its end at which a root is complained of."""
 
