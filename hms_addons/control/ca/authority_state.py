@@ -47,7 +47,7 @@ _RENEW_AT: Final = 2 / 3
 """Share of its life after which an intermediate is replaced."""
 
 
-_MARGIN: Final = 2.0
+MARGIN: Final = 2.0
 """Seconds: a certificate's end is rounded up, and one may just be being signed."""
 
 
@@ -212,7 +212,7 @@ class AuthorityState:
             message = "no rotation of the root is under way: begin one with `hms ca rotate-root`"
             raise RotationError(message)
         if self.phase is Phase.ANNOUNCED:
-            until = now + self.active.longest + _MARGIN
+            until = now + self.active.longest + MARGIN
             return replace(self, phase=Phase.SIGNING, since=now, until=until)
         return AuthorityState(self.trust_domain, self.coming, since=now, sequence=self.sequence + 1)
 

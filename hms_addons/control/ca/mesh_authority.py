@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from hms_addons.control.ca import template
 from hms_addons.control.ca.authority import MIN_LIFETIME, CaError
-from hms_addons.control.ca.authority_state import AuthorityState, Phase, pin_of
+from hms_addons.control.ca.authority_state import MARGIN, AuthorityState, Phase, pin_of
 from hms_addons.control.ca.csr import load_csr
 from hms_addons.control.ca.kept_authority import KeptAuthority
 from hms_addons.identity.enrolment import MAX_LIFETIME
@@ -303,10 +303,8 @@ class MeshAuthority:
             if now and state.coming is not None:
                 await self._advance()
             else:
-                longest = state.active.longest
-                await self._save(
-                    state.announced(longest if overlap is None else overlap, self._clock)
-                )
+                wait = state.active.longest + MARGIN if overlap is None else overlap
+                await self._save(state.announced(wait, self._clock))
                 logger.warning(
                     "a new root of %s is announced: %s", self.trust_domain, self._coming_pin()
                 )

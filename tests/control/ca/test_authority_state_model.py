@@ -15,7 +15,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from hms_addons.control.ca.authority_state import AuthorityState, Phase
+from hms_addons.control.ca.authority_state import MARGIN, AuthorityState, Phase
 from tests.fakes.clock import FakeClock
 
 LIFE = 600.0
@@ -66,7 +66,7 @@ class Rotation(RuleBasedStateMachine):
     @precondition(lambda self: self.state.phase is Phase.STEADY)
     @rule()
     def rotates(self) -> None:
-        self.state = self.state.announced(LIFE, self.clock)
+        self.state = self.state.announced(LIFE + MARGIN, self.clock)
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 31.0, 200.0, LIFE / 2, LIFE]))
     def time_passes(self, seconds: float) -> None:
