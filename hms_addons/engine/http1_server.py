@@ -47,6 +47,10 @@ logger = logging.getLogger(__name__)
 PIPELINE = 16
 """Requests a client may send ahead of their answers before its socket is no longer read."""
 
+SLICE = 16 * 1024
+"""Bytes that are parsed at a time: a read of 256 KiB can hold 14,000 requests, which would take 100
+times its memory. Past the pipeline's bound the rest of the read waits as it came."""
+
 LINGER = 2.0
 """Seconds to go on reading, and discarding, after a last answer: closing with unread bytes sends a
 reset, which can destroy the answer before the client has read it."""
@@ -91,6 +95,7 @@ class Http1Server(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_ahead",
         "_body_size",
         "_chunk",
         "_clock",
@@ -115,6 +120,7 @@ class Http1Server(asyncio.Protocol):
         "_timer",
         "_trailers",
         "_tunnel",
+        "_unknown",
         "_write_timer",
         "context",
         "draining",
@@ -149,6 +155,7 @@ class Http1Server(asyncio.Protocol):
         self._fields: list[tuple[bytes, bytes]] = []
         self._chunk = 0  # bytes of the read that is being parsed
         self._partial = 0  # bytes of an unfinished head
+        self._unknown = 0  # bytes of a read in which it began, behind something else
         self._mixed = False  # that read also held the end of another message
         self._quiet = 0  # bytes since the last piece of body: trailers, chunk extensions
         self._held: bytearray | None = None  # a held body that came in pieces
@@ -159,6 +166,7 @@ class Http1Server(asyncio.Protocol):
         self._reading_paused = False
         # The requests that are read and not yet answered.
         self._pending: deque[RequestHead | Failure] = deque()
+        self._ahead = b""  # read, and not parsed before some of those are answered
         self._task: asyncio.Task[None] | None = None
         # After, or on the way to, `101 Switching Protocols`.
         self._early: bytearray | None = None
@@ -182,6 +190,7 @@ class Http1Server(asyncio.Protocol):
         return (
             self._task is None
             and not self._pending
+            and not self._ahead
             and not self._in_head
             and self._receiving is None
             and self._tunnel is None
@@ -241,6 +250,12 @@ class Http1Server(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
+        if self._ahead:
+            self._ahead += data
+            return
+        if len(data) > SLICE and self._receiving is None and self._tunnel is None:
+            self._take_slices(data)
+            return
         if self._tunnel is not None:
             self._tunnel.feed(data)
             return
@@ -256,6 +271,13 @@ class Http1Server(asyncio.Protocol):
             self._next()
         if self._in_head or self._receiving is not None:
             self._watch_progress()
+
+    def _take_slices(self, data: bytes) -> None:
+        for start in range(0, len(data), SLICE):
+            if len(self._pending) >= PIPELINE:
+                self._ahead = data[start:]
+                break
+            self.data_received(data[start : start + SLICE])
 
     def _watch_writes(self, left: int) -> None:
         timeout = self._limits.body_timeout
@@ -344,7 +366,7 @@ class Http1Server(asyncio.Protocol):
             return
         parser = self._parser
         too_large = self._head_too_large()
-        self._partial = 0
+        self._partial = self._unknown = 0
         request = RequestHead(parser.get_method(), self._target, self._fields)
         self._target = b""
         self._fields = []
@@ -374,7 +396,7 @@ class Http1Server(asyncio.Protocol):
     def _head_too_large(self) -> Failure | None:
         """Exact, but only counted where the bytes read could be too many."""
         limit = self._limits.header_bytes
-        if self._partial + self._chunk <= limit:
+        if self._partial + self._chunk + self._unknown <= limit:
             return None
         size = sum(len(name) + len(value) + 4 for name, value in self._fields)
         if size <= limit:
@@ -497,9 +519,17 @@ class Http1Server(asyncio.Protocol):
             if not self._partial:
                 self._timer.set(now + limits.head_timeout)
             # Of a mixed read it is not known how much is head; the reads after it are counted.
-            self._partial += 1 if self._mixed else self._chunk
+            if self._mixed:
+                self._partial += 1
+                self._unknown = self._chunk
+            else:
+                self._partial += self._chunk
             long_target = len(self._target) > limits.target_bytes
-            over = long_target or self._partial > limits.header_bytes + limits.target_bytes
+            over = (
+                long_target
+                or self._partial > limits.header_bytes + limits.target_bytes
+                or len(self._fields) > limits.header_count
+            )
             fault = Fault.TARGET_TOO_LONG if long_target else Fault.HEADERS_TOO_LARGE
         if over:
             self._refuse(Failure.of(fault, "the request is larger than is taken", close=True))
@@ -513,8 +543,22 @@ class Http1Server(asyncio.Protocol):
 
     def _resume_reading(self) -> None:
         if self._reading_paused and not self.transport.is_closing():
+            if self._ahead:
+                self._loop.call_soon(self._read_ahead)
+                return
             self._reading_paused = False
             self.transport.resume_reading()
+
+    def _read_ahead(self) -> None:
+        """Go on with what was read before; with the socket, when that is all parsed."""
+        data, self._ahead = self._ahead, b""
+        if data:
+            self.data_received(data)
+        receiving = self._receiving
+        if len(self._pending) < PIPELINE and not (
+            receiving is not None and receiving.stream is not None and receiving.stream.paused
+        ):
+            self._resume_reading()
 
     # -- serving --------------------------------------------------------------------------------
 
@@ -620,6 +664,9 @@ class Http1Server(asyncio.Protocol):
 
     def _after_declined_upgrade(self, early: bytes) -> None:
         self._parser = httptools.HttpRequestParser(self)
+        if len(early) > SLICE:
+            early, self._ahead = early[:SLICE], early[SLICE:]
+            self._pause_reading()
         if early:
             self._chunk = len(early)
             self._mixed = False
