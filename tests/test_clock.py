@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hms_addons.clock import SYSTEM_CLOCK, Clock, SystemClock
+from hms_addons.clock import SYSTEM_CLOCK, Clock, SystemClock, within
 from tests.fakes.clock import FakeClock
 
 
@@ -105,4 +105,37 @@ async def test_fake_sleeper_that_is_cancelled_leaves_no_timer() -> None:
     sleeper.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sleeper
+    assert clock.pending == 0
+
+
+async def test_a_block_has_so_much_time_and_no_more() -> None:
+    clock = FakeClock()
+
+    async def wait() -> None:
+        async with within(clock, 5):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.ensure_future(wait())
+    await clock.advance(4.9)
+    assert not waiting.done()
+    await clock.advance(0.2)
+    with pytest.raises(TimeoutError):
+        await waiting
+    async with within(clock, 5):
+        await asyncio.sleep(0)
+    assert clock.pending == 0
+
+
+async def test_a_cancelled_block_is_no_timeout() -> None:
+    clock = FakeClock()
+
+    async def wait() -> None:
+        async with within(clock, 5):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.ensure_future(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert clock.pending == 0

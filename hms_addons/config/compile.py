@@ -122,7 +122,6 @@ class _Compiler:
         if self._report.failed:
             return None
         document = scope(self._document.data or {}, self._service)
-        secrets = self._secrets()
         return Snapshot(
             version=digest(document, self._service),
             source=source,
@@ -130,8 +129,7 @@ class _Compiler:
             trust_domain=config.trust_domain,
             listeners=tuple(listeners),
             clusters=clusters,
-            secrets=secrets,
-            provided=self._provided(listeners, clusters) - secrets.keys(),
+            secrets=self._secrets(),
             governance=_governance(config.governance),
             rbac=self._rbac(config.rbac),
             headers=_headers(config.headers),
@@ -274,11 +272,12 @@ class _Compiler:
             return model.secret
         config = self._config
         asked = {c.tls_context.sds for c in config.clusters if c.tls_context is not None}
+        if self._control:
+            provided = asked - config.secrets.keys()
+            return provided.pop() if len(provided) == 1 else OWN_CERTIFICATE
         names = sorted(config.secrets) or sorted(asked)
         if len(names) == 1:
             return names[0]
-        if self._control:
-            return OWN_CERTIFICATE
         which = f"name one of them with `secret:` ({listing(names)})" if names else "add `secrets:`"
         message = f"tls: {model.tls} needs a certificate to show; {which}"
         self._report.error((*path, "tls"), message)
@@ -338,15 +337,6 @@ class _Compiler:
             )
             for name, model in self._config.secrets.items()
         }
-
-    def _provided(
-        self, listeners: Sequence[Listener], clusters: Mapping[str, Cluster]
-    ) -> frozenset[str]:
-        """The secrets that are asked for, if a control plane is there to provide them."""
-        if not self._control:
-            return frozenset()
-        shown = {listener.secret for listener in listeners if listener.secret is not None}
-        return frozenset(shown | {c.tls.secret for c in clusters.values() if c.tls is not None})
 
     def _rbac(self, model: RbacModel) -> Rbac:
         providers = []

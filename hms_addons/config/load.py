@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.config.compile import compile_config
 from hms_addons.config.lint import lint
-from hms_addons.config.merge import merge
+from hms_addons.config.merge import merge, without_listeners
 from hms_addons.config.problems import ConfigProblems, Report
 from hms_addons.config.scope import scope
 from hms_addons.config.validate import validate
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hms_addons.config.problems import Problem
     from hms_addons.config.snapshot import Snapshot
+    from hms_addons.config.standard_listeners import Finish
     from hms_addons.config.yaml_marks import Document
 
 
@@ -45,7 +46,7 @@ def load(
     service: str | None = None,
     extra: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
-    finish: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    finish: Callable[[Mapping[str, Any]], Finish] | None = None,
     control: bool = False,
 ) -> Loaded:
     """Make a snapshot of one or several files' contents. Never raises for what is in them.
@@ -56,8 +57,8 @@ def load(
         service: the service this sidecar stands beside, if the command line says so.
         extra: a configuration whose listeners are added where `contents` has none on their port.
         base: what a control plane has sent, as plain data; `contents` go over it.
-        finish: given what has come of all that for this service, says what the command line has to
-            add: a configuration that is merged over it.
+        finish: given what has come of all that for this service, says what the command line adds
+            to it and leaves out.
         control: a control plane provides the certificates that nothing here does. Without a
             `service` it is a whole mesh's configuration that is looked at, as an operator pushes
             it: each sidecar will know which service it stands beside.
@@ -70,8 +71,9 @@ def load(
         if extra is not None:
             document = merge([document, _missing_listeners(document, extra, service)])
         if finish is not None:
-            added = finish(scope(document.data, _own_service(document, service)))
-            document = merge([document, unmarked(added, _COMMAND_LINE)])
+            last = finish(scope(document.data, _own_service(document, service)))
+            document = merge([document, unmarked(last.added, _COMMAND_LINE)])
+            document = without_listeners(document, last.dropped)
     except ConfigProblems as error:
         return Loaded(None, error.problems)
     report = Report(document.marks.place_of)

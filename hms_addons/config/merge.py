@@ -19,7 +19,7 @@ from hms_addons.config.problems import ConfigProblems, Place, Problem, Severity,
 from hms_addons.config.yaml_marks import Document, Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from hms_addons.config.problems import Path
 
@@ -48,6 +48,20 @@ def merge(documents: Sequence[Document]) -> Document:
         if document.data is not None:
             merged = _merge_mapping(merged, document, ())
     return merged
+
+
+def without_listeners(document: Document, names: Collection[str]) -> Document:
+    """`document` less the listeners of these names."""
+    if not names:
+        return document
+    items, old = document.data["listeners"], document.marks.children["listeners"]
+    kept = [index for index, item in enumerate(items) if _name(item) not in names]
+    fresh = Marks(old.place)
+    fresh.children = {at: old.children[index] for at, index in enumerate(kept)}
+    marks = Marks(document.marks.place)
+    marks.keys = document.marks.keys
+    marks.children = {**document.marks.children, "listeners": fresh}
+    return Document({**document.data, "listeners": [items[index] for index in kept]}, marks)
 
 
 def _check(document: Document) -> list[Problem]:

@@ -292,8 +292,6 @@ class Snapshot:
     listeners: tuple[Listener, ...] = ()
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
-    provided: frozenset[str] = frozenset()
-    """Names under which the control plane's certificate of this sidecar is asked for."""
     governance: Governance | None = None
     rbac: Rbac = Rbac()
     headers: HeaderNames = HeaderNames()

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.load import load
+from hms_addons.config.standard_listeners import Finish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,7 @@ def test_a_control_plane_provides_the_certificates_that_are_asked_for() -> None:
     loaded = load([], base=PUSHED, control=True)
     assert loaded.snapshot is not None
     assert not loaded.problems
-    assert loaded.snapshot.provided == {"mesh_certs"}
+    assert not loaded.snapshot.secrets
     assert loaded.snapshot.listeners[0].secret == "mesh_certs"
 
 
@@ -93,7 +94,7 @@ secrets: {mine: {certificate: c.pem, key: k.pem, bundle: b.pem}}
 """
     snapshot = load([("local.yaml", overlay)], base=PUSHED, control=True).snapshot
     assert snapshot is not None
-    assert snapshot.provided == {"mesh_certs"}
+    assert snapshot.listeners[0].secret == "mesh_certs"
     assert list(snapshot.secrets) == ["mine"]
 
 
@@ -114,14 +115,14 @@ def test_a_fault_in_what_a_control_plane_has_sent_says_so() -> None:
 def test_the_command_line_has_the_last_word() -> None:
     seen = []
 
-    def finish(document: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(document: Mapping[str, Any]) -> Finish:
         seen.append([item["name"] for item in document["listeners"]])
-        return {"listeners": [{"name": "in", "port": 5}]}
+        return Finish({"listeners": [{"name": "in", "port": 5}]}, frozenset({"out"}))
 
-    others = {"name": "other", "port": 2, "services": ["y"]}
-    base = {**PUSHED, "listeners": [*PUSHED["listeners"], others]}
+    others = [{"name": "other", "port": 2, "services": ["y"]}, {"name": "out", "port": 3}]
+    base = {**PUSHED, "listeners": [*others, *PUSHED["listeners"]]}
     snapshot = load([], base=base, finish=finish, control=True).snapshot
-    assert seen == [["in"]], "it sees what is this service's"
+    assert seen == [["out", "in"]], "it sees what is this service's"
     assert snapshot is not None
     assert [listener.port for listener in snapshot.listeners] == [5]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hms_addons.config.merge import merge
+from hms_addons.config.merge import merge, without_listeners
 from hms_addons.config.problems import ConfigProblems, Place
 from hms_addons.config.yaml_marks import load_yaml
 
@@ -123,3 +123,13 @@ def test_a_name_twice_in_one_file_is_refused_everywhere_at_once() -> None:
 def test_odd_shapes_are_left_to_validation() -> None:
     data = merged("clusters: {a: 1}\nrbac: 5", "clusters: [3, {name: 5}]\nrbac: {policies: 1}").data
     assert data == {"clusters": [3, {"name": 5}], "rbac": {"policies": 1}}
+
+
+def test_listeners_can_be_left_out_and_the_others_keep_their_places() -> None:
+    document = merged("listeners: [{name: a}, {name: b}]\n", "listeners: [{name: c}]")
+    assert without_listeners(document, ()) is document
+    rest = without_listeners(document, {"a"})
+    assert [item["name"] for item in rest.data["listeners"]] == ["b", "c"]
+    assert rest.marks.place_of(("listeners", 0, "name")) == Place("1.yaml", 1, 31)
+    assert rest.marks.place_of(("listeners", 1, "name")).file == "2.yaml"
+    assert len(document.data["listeners"]) == 3

@@ -1,0 +1,69 @@
+"""What a control plane hands out to a service's sidecars: one version of its configuration."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.control_client.failures import ControlAnswerError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MOST_BYTES: Final = 15 * 1024 * 1024
+"""Of a snapshot."""
+_DIGEST = re.compile(r"[0-9a-f]{1,64}")
+_LARGEST = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class PushedSnapshot:
+    """One version of a service's configuration, checked for shape and for whom it is."""
+
+    version: int
+    """Grows with every change."""
+    digest: str
+    """Of the content, by the control plane."""
+    document: Mapping[str, Any]
+    """A configuration in the ordinary language, as plain data; not yet validated."""
+
+    @property
+    def name(self) -> str:
+        """As an ETag and in messages: `17.ab12…`."""
+        return f"{self.version}.{self.digest}"
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any], service: str, where: str) -> PushedSnapshot:
+        """Take it from a JSON object.
+
+        Raises:
+            ControlAnswerError: it is none, or another service's.
+        """
+        version, digest, document = data.get("version"), data.get("digest"), data.get("document")
+        if (
+            not isinstance(version, int)
+            or isinstance(version, bool)
+            or not 0 <= version < _LARGEST
+            or not isinstance(digest, str)
+            or not _DIGEST.fullmatch(digest)
+            or not isinstance(document, dict)
+        ):
+            message = f"{where} has sent a snapshot without a proper version, digest and document"
+            raise ControlAnswerError(message)
+        if data.get("service") != service or document.get("service", service) != service:
+            message = f"{where} has sent a snapshot that is not {service}'s: it is not taken"
+            raise ControlAnswerError(message)
+        return cls(version, digest, document)
+
+    def to_json(self, service: str) -> bytes:
+        """The same as bytes that `read` takes, for the state folder."""
+        return json.dumps(
+            {
+                "version": self.version,
+                "digest": self.digest,
+                "service": service,
+                "document": self.document,
+            }
+        ).encode()
