@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from hms_addons.clock import within
 from hms_addons.identity.identity_holder import SecretError
 from hms_addons.identity.svid import iso_time
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from hms_addons.clock import Clock
     from hms_addons.identity.identity_holder import Identity, IdentityHolder, SecretMaterial
@@ -146,7 +147,7 @@ class Rotator:
         holder: IdentityHolder,
         clock: Clock,
         rng: random.Random,
-        keep: Callable[[SecretMaterial], Coroutine[Any, Any, object]] | None = None,
+        keep: Callable[[SecretMaterial], Awaitable[object]] | None = None,
     ) -> None:
         self._source = source
         self._holder = holder
@@ -173,7 +174,9 @@ class Rotator:
             self._hurry = False
             limit = self._pace().fetch_limit
             try:
-                material = await self._within(limit, self._source.fetch())
+                # A source that never answers must not end renewal for good.
+                async with within(self._clock, limit):
+                    material = await self._source.fetch()
             except TimeoutError as error:
                 message = f"no answer within {limit:g}s"
                 raise SecretError(message) from error
@@ -233,37 +236,12 @@ class Rotator:
                 timer.cancel()
                 self._wake = None
 
-    async def _within[T](self, limit: float, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns; a source that never answers must not end renewal for good.
-
-        Raises:
-            TimeoutError: it took longer than `limit` seconds.
-        """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in one
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            task.cancel()
-
-        timer = self._clock.call_later(limit, expire)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            # Somebody else's cancellation goes on, also when it comes at the same time.
-            if not expired or task.uncancel():
-                raise
-            raise TimeoutError from None
-        finally:
-            timer.cancel()
-
     async def _kept(self, material: SecretMaterial) -> None:
         """Hand it to `keep`; should that fail, the SVID is in use all the same."""
         assert self._keep is not None  # noqa: S101 - the caller has looked
         try:
-            await self._within(FETCH_LIMIT, self._keep(material))
+            async with within(self._clock, FETCH_LIMIT):
+                await self._keep(material)
         except Exception as error:  # noqa: BLE001 - whatever it is, the identity serves
             logger.warning("secret %s: could not be kept: %r", self._holder.name, error)
 
