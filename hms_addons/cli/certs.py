@@ -36,7 +36,8 @@ def _print_result(result: InitResult | IssueResult) -> None:
 def certs_init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the new CA.")],
     trust_domain: Annotated[
-        str, typer.Option("--trust-domain", help="The mesh's trust domain.")
+        str,
+        typer.Option("--trust-domain", envvar="HMS_TRUST_DOMAIN", help="The mesh's trust domain."),
     ] = "mpsa.mil",
     *,
     as_json: Json = False,
@@ -63,9 +64,14 @@ def certs_init(
 @certs.command("issue")
 def certs_issue(
     service: Annotated[str, typer.Argument(metavar="SERVICE", help="As auth-svc.")],
-    ca: Annotated[Path, typer.Option("--ca", help="Folder of the CA.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for certificate, key and bundle.")],
-    lifetime: Annotated[str, typer.Option("--lifetime", help="As 24h or 90m.")] = "24h",
+    ca: Annotated[Path, typer.Option("--ca", envvar="HMS_CA", help="Folder of the CA.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", envvar="HMS_OUT", help="Folder for certificate, key and bundle."),
+    ],
+    lifetime: Annotated[
+        str, typer.Option("--lifetime", envvar="HMS_LIFETIME", help="As 24h or 90m.")
+    ] = "24h",
     *,
     as_json: Json = False,
 ) -> None:

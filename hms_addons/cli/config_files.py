@@ -20,13 +20,18 @@ def check(
     files: Files,
     service: Annotated[
         str | None,
-        typer.Option("--service", help="The service whose sidecar will have it, if it matters."),
+        typer.Option(
+            "--service",
+            envvar="HMS_SERVICE",
+            help="The service whose sidecar will have it, if it matters.",
+        ),
     ] = None,
     *,
     control: Annotated[
         bool,
         typer.Option(
             "--control",
+            envvar="HMS_CHECK_CONTROL",
             help="Check it as a control plane does: for a whole mesh, or with --service for one "
             "service's sidecars; certificates and endpoints come from there.",
         ),
@@ -56,7 +61,8 @@ def explain(
         str, typer.Argument(metavar="REQUEST", help="As 'GET http://auth-svc.svc/verify-id'.")
     ],
     header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", help="A header, as 'Name: value'.")
+        list[str] | None,
+        typer.Option("--header", "-H", envvar="HMS_HEADER", help="A header, as 'Name: value'."),
     ] = None,
     *,
     as_json: Json = False,

@@ -12,7 +12,7 @@ import typer
 FAILED: Final = 1
 USAGE: Final = 2
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", envvar="HMS_JSON", help="Print JSON, for scripts.")]
 
 
 def paths(names: list[str]) -> list[Path]:

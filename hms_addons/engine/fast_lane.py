@@ -18,6 +18,7 @@ from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.hygiene import Hygiene
 from hms_addons.engine.intake import take_over
+from hms_addons.engine.log_limit import LogLimit
 from hms_addons.engine.peer import watch_expiry
 from hms_addons.engine.tunnel import run_tunnel
 from hms_addons.errors import ExchangeFailed, Failure, Fault
@@ -93,6 +94,7 @@ class FastLane:
         self._tasks = tasks
         self._identify = identify
         self._placeholder = placeholder
+        self._log = LogLimit(logger, clock)
 
     def __repr__(self) -> str:
         return (
@@ -140,7 +142,7 @@ class FastLane:
     def refused(self, connection: Http1Server, failure: Failure) -> None:
         """See `Lane`."""
         self.refusals += 1
-        logger.info(
+        self._log.info(
             "%s:%d: %d %s: %s",
             *connection.peername,
             failure.status,

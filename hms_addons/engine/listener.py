@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from hms_addons.engine.acceptor import Acceptor
 from hms_addons.engine.http1_server import Http1Server
+from hms_addons.engine.log_limit import LogLimit
 from hms_addons.listening import listen
 from hms_addons.tls_connection import TlsConnection
 
@@ -43,6 +44,7 @@ class PortListener:
         """What connections accepted from now on are secured with; None: plain."""
         self._lane = lane
         self._clock = clock
+        self._log = LogLimit(logger, clock)
         self._acceptor: Acceptor | None = None
         # Connections in their handshake, oldest first.
         self._shaking: dict[TlsConnection, None] = {}
@@ -83,7 +85,7 @@ class PortListener:
         def refused(error: Exception) -> None:
             self._shaking.pop(secured, None)
             host, port = (secured.get_extra_info("peername") or ("", 0))[:2]
-            logger.info(
+            self._log.info(
                 "listener %s: a TLS handshake failed: %s:%d: %s", self.name, host, port, error
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from hms_addons.errors import reason_phrase
@@ -64,8 +65,13 @@ def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool)
     return b"".join(parts)
 
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""What neither a reason phrase nor a field may hold (RFC 9112 section 4, RFC 9110 section 5.5): line
+breaks, and escapes that a terminal would obey. llhttp lets them pass in an upstream's reason."""
+
+
 def _one_line(text: bytes) -> bytes:
-    return text.replace(b"\r", b" ").replace(b"\n", b" ")
+    return _CONTROL.sub(b" ", text)
 
 
 def write_last_chunks(body: bytes, trailers: Fields) -> bytes:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from hms_addons.cli import app
 from hms_addons.cli.output import FAILED, USAGE, fail, paths, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pytest
 
 
@@ -34,3 +37,24 @@ def test_json_is_for_scripts_and_keeps_every_letter(capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert json.loads(out) == {"name": "Müller"}
     assert "Müller" in out
+
+
+def every_command(group: Any, path: str = "hms") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def test_every_option_has_its_environment_variable() -> None:
+    """But the one that must not be left on: it would make a new token at each start."""
+    without = [
+        f"{path} {option.opts[0]}"
+        for path, command in every_command(typer.main.get_command(app))
+        for option in command.params
+        if option.param_type_name == "option"
+        and option.opts[0] not in {"--help", "-h"}
+        and not str(option.envvar or "").startswith("HMS_")
+    ]
+    assert without == ["hms control --reset-admin-token"]

@@ -34,6 +34,12 @@ def test_the_upstreams_own_reason_is_kept() -> None:
     assert lines(Answer(599, b"", ()), request())[0] == b"HTTP/1.1 599 "
 
 
+def test_a_reason_gives_a_terminal_no_orders() -> None:
+    """llhttp lets an upstream's escapes pass."""
+    answer = Answer(200, b"\x1b[31mred\x07\tand \xff", ())
+    assert lines(answer, request())[0] == b"HTTP/1.1 200  [31mred \tand \xff"
+
+
 def test_connection_fields() -> None:
     answer = Answer(200, b"OK", ())
     assert b"Connection: close" in lines(answer, request(), keep_alive=False)
