@@ -12,6 +12,7 @@ from hms_addons.config.compile import compile_config
 from hms_addons.config.lint import lint
 from hms_addons.config.merge import merge, without_listeners
 from hms_addons.config.problems import ConfigProblems, Report
+from hms_addons.config.pushed import check_pushed
 from hms_addons.config.scope import scope
 from hms_addons.config.validate import validate
 from hms_addons.config.yaml_marks import load_yaml, unmarked
@@ -80,6 +81,8 @@ def load(
     config = validate(document, report, control=control)
     if config is None:
         return Loaded(None, report.sorted())
+    if control and service is None and base is None:
+        check_pushed(config, report)
     name = source or ", ".join(name for name, _ in contents)
     snapshot = compile_config(
         config, document, report, source=name, service=service, control=control

@@ -9,5 +9,8 @@ It may import `config` and `identity`, never the data plane. The nouns, and how 
 - `server` is the port: TLS with a certificate that is renewed in place, bounded connections.
 - `auth` tells who calls and holds the table of who may do what; `api` is what can be done.
 - `enrolment` and `tokens` say who gets which SVID, `ca` signs it (also offline, as `hms certs`).
-- `store` keeps all of it.
+- `store` keeps all of it; `mirror` holds it in memory, `leased` what lives only while it is repeated.
+- `configs` takes pushed configurations, `followed_files` those of `--config`; `registry` knows the
+  instances; `snapshots` makes of both, by `completion`, what each service's sidecars are sent.
+- `fleet` knows what each sidecar has, and what is wrong with it.
 """

@@ -91,7 +91,7 @@ class FaultyStore:
     async def revoke(self, lease: str) -> None:
         await self.store.revoke(lease)
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Event]:
+    def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[Event, ...]]:
         return self.store.watch(prefix, after)
 
     async def advance(self, revision: int) -> None:

@@ -67,7 +67,7 @@ class History:
         self._closed = True
         self._wake()
 
-    async def follow(self, prefix: str, after: int) -> AsyncIterator[Event]:
+    async def follow(self, prefix: str, after: int) -> AsyncIterator[tuple[Event, ...]]:
         """See `Store.watch`."""
         if after > self.revision or after < self._floor:
             raise CompactedError(self.revision)
@@ -80,10 +80,16 @@ class History:
             if position - self._dropped == len(self._events):
                 await self._news.wait()
                 continue
-            event = self._events[position - self._dropped]
-            position += 1
-            if event.key.startswith(prefix):
-                yield event
+            batch = self._batch(position - self._dropped)
+            position += len(batch)
+            wanted = tuple(event for event in batch if event.key.startswith(prefix))
+            if wanted:
+                yield wanted
+
+    def _batch(self, index: int) -> list[Event]:
+        """The events of one revision, the first of which is at `index`."""
+        end = bisect_right(self._events, self._events[index].revision, lo=index, key=_revision)
+        return self._events[index:end]
 
     def _wake(self) -> None:
         # Each waiter holds the event that it waits for; the next ones wait for a new one.

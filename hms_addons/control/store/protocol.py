@@ -179,14 +179,15 @@ class Store(Protocol):
     async def revoke(self, lease: str) -> None:
         """End a lease and its keys now; nothing happens when it is over already."""
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Event]:
+    def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[Event, ...]]:
         """Every change of keys that begin with `prefix`, after the revision `after`, in order.
 
-        Each comes once; those of one batch by key, one directly after the other. It waits for further ones
-        until it is closed or cancelled. To resume, give the revision of the last event of which the
-        *next* event was seen, or list again: `after` skips the whole batch of that revision.
+        Yields batches: the events of one revision, by key, at least one. So a reader never sees half
+        of what was written at once, and may go on after the revision of any batch. It waits
+        for further ones until it is closed or cancelled.
 
-        A reader that is too slow does not make the store keep more for it: it gets a `CompactedError`.
+        A reader that is too slow does not make the store keep more for it: it gets a
+        `CompactedError`.
 
         Raises:
             CompactedError: the changes after `after` are no longer all known, or `after` is above

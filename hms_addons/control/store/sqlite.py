@@ -146,7 +146,7 @@ class SqliteStore:
             # Shielded: it has begun, and whether it succeeds matters also when nobody waits.
             await asyncio.shield(self._end({lease: ttl}))
 
-    def watch(self, prefix: str, after: int) -> AsyncIterator[Event]:
+    def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[Event, ...]]:
         """See `Store.watch`."""
         return self._history.follow(prefix, after)
 

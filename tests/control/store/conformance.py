@@ -40,13 +40,19 @@ class World(Protocol):
         """Open it; what `max_events` means is the store's, but that few are kept is not."""
 
 
-async def take(watch: AsyncIterator[Event], count: int) -> list[Event]:
-    """The next `count` events; fails when they do not come."""
+async def take(watch: AsyncIterator[tuple[Event, ...]], count: int) -> list[Event]:
+    """The events of the next batches, `count` in all; fails when they do not come."""
+    events: list[Event] = []
     async with asyncio.timeout(10):
-        return [await anext(watch) for _ in range(count)]
+        while len(events) < count:
+            batch = await anext(watch)
+            assert len({event.revision for event in batch}) == 1
+            events += batch
+    assert len(events) == count
+    return events
 
 
-async def nothing_more(store: Store, watch: AsyncIterator[Event]) -> None:
+async def nothing_more(store: Store, watch: AsyncIterator[tuple[Event, ...]]) -> None:
     """Fail if anything but what is written now comes next."""
     revision = await store.put("marks/end", b"")
     assert await take(watch, 1) == [Event("marks/end", b"", revision)]

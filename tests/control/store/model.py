@@ -37,7 +37,7 @@ EXPECTED = st.sampled_from(["any", "right", "absent", "wrong"])
 class Watching:
     """One reader, and what it must still see."""
 
-    def __init__(self, events: AsyncIterator[Event], prefix: str, after: int) -> None:
+    def __init__(self, events: AsyncIterator[tuple[Event, ...]], prefix: str, after: int) -> None:
         self.events = events
         self.prefix = prefix
         self.after = after

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
+async def taken(watch: AsyncIterator[tuple[Event, ...]], count: int) -> list[Event]:
+    return [event for _ in range(count) for event in await anext(watch)]
+
+
 def fill(history: History, first: int, last: int, size: int = 0) -> None:
     for revision in range(first, last + 1):
         history.add([Event("k", b"x" * size, revision)])
 
 
-async def revisions(watch: AsyncIterator[Event], count: int) -> list[int]:
-    return [(await anext(watch)).revision for _ in range(count)]
+async def revisions(watch: AsyncIterator[tuple[Event, ...]], count: int) -> list[int]:
+    return [event.revision for event in await taken(watch, count)]
 
 
 async def test_it_remembers_from_its_start_on() -> None:
@@ -52,11 +56,21 @@ async def test_the_latest_batch_is_kept_whatever_its_size() -> None:
     history = History(0, max_events=10, max_bytes=1000)
     fill(history, 1, 5)
     history.add([Event(f"k{n}", b"x" * 100, 6) for n in range(50)])
-    assert await revisions(history.follow("", 5), 50) == [6] * 50
+    assert await revisions(history.follow("", 5), 1) == [6] * 50
     fill(history, 7, 7)
     assert await revisions(history.follow("", 6), 1) == [7]
     with pytest.raises(CompactedError):
         await anext(history.follow("", 5))
+
+
+async def test_a_reader_gets_whole_batches_of_what_it_wants() -> None:
+    history = History(0)
+    history.add([Event("a", b"", 1), Event("b/1", b"", 1), Event("b/2", None, 1)])
+    history.add([Event("a", b"", 2)])
+    history.add([Event("b/3", b"", 3)])
+    watch = history.follow("b/", 0)
+    assert await anext(watch) == (Event("b/1", b"", 1), Event("b/2", None, 1))
+    assert await anext(watch) == (Event("b/3", b"", 3),)
 
 
 async def test_closed_it_ends_the_watches() -> None:
@@ -96,7 +110,7 @@ def test_a_reader_gets_everything_or_is_told(
                 if len(seen) == len(wanted) or (seen and seen[-1] == batch[-1]):
                     break
                 try:
-                    seen.append(await anext(watch))
+                    seen.extend(await anext(watch))
                 except CompactedError:
                     assert seen == wanted[: len(seen)]
                     assert len(history._events) >= min(bound, len(batch)) * 0.5

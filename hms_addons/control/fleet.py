@@ -1,0 +1,277 @@
+"""Which sidecars there are, what each has, and what is wrong with it.
+
+A sidecar reports on every change and every ten seconds; a report lives for `TTL`. Whoever falls silent
+without a goodbye is *gone*, and remembered for a while, so that it does not vanish unnoticed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.control.leased import LeasedKeys
+from hms_addons.errors import MeshError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hms_addons.clock import Clock
+    from hms_addons.control.configs import ConfigService
+    from hms_addons.control.mirror import Mirror
+    from hms_addons.control.snapshots import ServiceSnapshot, Snapshots
+    from hms_addons.control.store.protocol import Event, Store
+
+logger = logging.getLogger(__name__)
+
+PREFIX: Final = "sidecars/"
+TTL: Final = 30.0
+"""Seconds that a report lives: three of those that come every ten."""
+REMEMBERED: Final = 3600.0
+"""Seconds for which a sidecar that is gone is shown."""
+MAX_GONE: Final = 1000
+MAX_VERSION: Final = 2**53
+"""Far beyond what counting reaches; what is above was not handed out by us."""
+NEAR_EXPIRY: Final = 0.25
+"""Share of its life below which a certificate should long have been renewed (at half of it)."""
+
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+
+
+class FleetError(MeshError):
+    """A report cannot be taken; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecar:
+    """One sidecar's last report."""
+
+    report: dict[str, Any]
+    seen: float
+    """Seconds since the epoch."""
+
+
+class Fleet:
+    """The sidecars.
+
+    Args:
+        store: where their reports are kept.
+        mirror: of that store; not yet started.
+        snapshots: what they should have.
+        configs: the configuration in force.
+        clock: time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        snapshots: Snapshots,
+        configs: ConfigService,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._keys = LeasedKeys(store)
+        self._mirror = mirror
+        self._snapshots = snapshots
+        self._configs = configs
+        self._clock = clock
+        self._sidecars: dict[str, _Sidecar] = {}
+        self._gone: OrderedDict[str, _Sidecar] = OrderedDict()
+        self._ahead = False
+        configs.seen = lambda: self.highest
+        mirror.read(PREFIX, self._apply)
+
+    def __repr__(self) -> str:
+        return f"<Fleet {len(self._sidecars)} sidecars, {len(self._gone)} gone>"
+
+    @property
+    def highest(self) -> int:
+        """The highest version that a sidecar has; 0 when there is none."""
+        return max((s.report["version"] for s in self._sidecars.values()), default=0)
+
+    async def report(self, id_: str, service: str, report: Mapping[str, Any]) -> None:
+        """Take a sidecar's report; the same as before only says that it is there.
+
+        Args:
+            id_: the sidecar's.
+            service: the one it has proved to be of.
+            report: as the API takes it.
+
+        Raises:
+            FleetError: another service's sidecar has that id, or it reports what cannot be.
+            StoreError: it could not be written.
+        """
+        if not _ID.fullmatch(id_):
+            raise FleetError(f"{id_!r} cannot be an id: use letters, digits, '.', '_' and '-'")
+        if not 0 <= report["version"] <= MAX_VERSION:
+            raise FleetError(f"{report['version']} is no version that was handed out")
+        known = self._sidecars.get(id_)
+        if known is not None and known.report["service"] != service:
+            raise FleetError(f"the id {id_} is that of a sidecar of another service; take another")
+        kept = dict(report) | {"service": service}
+        kept["certificate"] = self._certificate(kept.get("certificate"), known)
+        value = json.dumps(kept, sort_keys=True).encode()
+        revision = await self._keys.put(f"{PREFIX}{id_}", value, TTL)
+        if revision is not None:
+            await self._mirror.reach(revision)
+        if id_ in self._sidecars:
+            self._sidecars[id_] = _Sidecar(self._sidecars[id_].report, self._clock.wall())
+
+    async def leave(self, id_: str, service: str) -> None:
+        """An orderly goodbye: the sidecar is neither there nor gone.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        known = self._sidecars.get(id_) or self._gone.get(id_)
+        if known is None or known.report["service"] != service:
+            return
+        self._sidecars.pop(id_, None)
+        self._gone.pop(id_, None)
+        revision = await self._keys.delete(f"{PREFIX}{id_}")
+        if revision is not None:
+            await self._mirror.reach(revision)
+
+    def status(self) -> dict[str, Any]:
+        """Every sidecar, and all that is wrong, as JSON-ready types."""
+        current = self._configs.current
+        now = self._clock.wall()
+        self._forget(now)
+        rows = [self._row(id_, sidecar, now) for id_, sidecar in self._sidecars.items()]
+        rows += [_gone_row(id_, sidecar) for id_, sidecar in self._gone.items()]
+        return {
+            "config_version": 0 if current is None else current.version,
+            "problems": list(self._problems()),
+            "sidecars": sorted(rows, key=lambda row: (row["service"], row["id"])),
+        }
+
+    def _problems(self) -> Iterator[str]:
+        if self.highest > self._store.revision:
+            yield (
+                f"sidecars have version {self.highest}, but this control plane is only at "
+                f"{self._store.revision}: was a backup restored? They keep what they have until a "
+                "configuration is pushed"
+            )
+        if self._configs.trouble is not None:
+            yield f"{self._configs.follows} is refused: {self._configs.trouble}"
+
+    def _row(self, id_: str, sidecar: _Sidecar, now: float) -> dict[str, Any]:
+        report = sidecar.report
+        wanted = self._snapshots.get(report["service"])
+        state = _state(report, wanted)
+        return _shown(id_, sidecar) | {
+            "state": state,
+            "wanted": wanted.version,
+            "problems": list(_problems_of(report, state, wanted.version, now)),
+        }
+
+    def _certificate(
+        self, certificate: Mapping[str, Any] | None, known: _Sidecar | None
+    ) -> dict[str, Any] | None:
+        """The certificate, and how long it had left when it was first reported."""
+        if certificate is None:
+            return None
+        before = None if known is None else known.report.get("certificate")
+        if before is not None and before["serial"] == certificate["serial"]:
+            left = before["left"]
+        else:
+            left = max(0.0, certificate["not_after"] - self._clock.wall())
+        return dict(certificate) | {"left": left}
+
+    def _apply(self, events: Sequence[Event]) -> None:
+        now = self._clock.wall()
+        for event in events:
+            id_ = event.key.removeprefix(PREFIX)
+            if event.value is not None:
+                self._sidecars[id_] = _Sidecar(json.loads(event.value), now)
+                self._gone.pop(id_, None)
+                continue
+            self._keys.forget(event.key)
+            known = self._sidecars.pop(id_, None)
+            if known is not None:
+                self._gone[id_] = known
+                if len(self._gone) > MAX_GONE:
+                    self._gone.popitem(last=False)
+        self._look_ahead(events)
+
+    def _look_ahead(self, events: Sequence[Event]) -> None:
+        """Say once that sidecars have seen more than this store."""
+        revision = self._store.revision
+        if self._ahead:
+            self._ahead = self.highest > revision
+            return
+        reported = (self._sidecars.get(event.key.removeprefix(PREFIX)) for event in events)
+        self._ahead = any(s is not None and s.report["version"] > revision for s in reported)
+        if self._ahead:
+            logger.warning("%s", next(self._problems()))
+
+    def _forget(self, now: float) -> None:
+        while self._gone:
+            id_, sidecar = next(iter(self._gone.items()))
+            if now - sidecar.seen < REMEMBERED:
+                return
+            del self._gone[id_]
+
+
+def _state(report: Mapping[str, Any], wanted: ServiceSnapshot) -> str:
+    if report["state"] == "nack":
+        return "refused"
+    if report["version"] and report.get("digest") == wanted.digest:
+        return "in sync"  # the version may be from before a restart of ours
+    return "ahead" if report["version"] > wanted.version else "behind"
+
+
+def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float) -> Iterator[str]:
+    version = report["version"]
+    if state == "refused":
+        yield f"refuses version {version}: {report.get('reason') or 'without a reason'}"
+    elif state == "behind":
+        yield f"has version {version}, not {wanted}"
+    elif state == "ahead":
+        yield f"has version {version}, which is later than this control plane's {wanted}"
+    certificate = report.get("certificate")
+    if certificate is not None:
+        left = certificate["not_after"] - now
+        if left <= 0:
+            yield f"its certificate expired {-left:.0f} s ago: look for renewal errors in its log"
+        elif left < certificate["left"] * NEAR_EXPIRY:
+            yield f"its certificate expires in {left:.0f} s and has not been renewed"
+    if not report.get("ready", True):
+        yield "is not ready"
+    endpoints = report.get("endpoints")
+    if endpoints is not None and endpoints["total"] and not endpoints["usable"]:
+        yield "can use none of its endpoints"
+    for name in report.get("breakers_open") or ():
+        yield f"the breaker of {name} is open"
+
+
+def _shown(id_: str, sidecar: _Sidecar) -> dict[str, Any]:
+    report = sidecar.report
+    certificate = report.get("certificate")
+    return {
+        "id": id_,
+        "service": report["service"],
+        "version": report["version"],
+        "reason": report.get("reason") or "",
+        "ready": bool(report.get("ready", True)),
+        "address": report.get("address") or "",
+        "certificate": certificate and {key: certificate[key] for key in ("not_after", "serial")},
+        "endpoints": report.get("endpoints"),
+        "breakers_open": list(report.get("breakers_open") or ()),
+        "hms_version": report.get("hms_version") or "",
+        "seen": sidecar.seen,
+    }
+
+
+def _gone_row(id_: str, sidecar: _Sidecar) -> dict[str, Any]:
+    message = "is gone: it has not reported, and did not say goodbye"
+    return _shown(id_, sidecar) | {
+        "state": "gone",
+        "wanted": sidecar.report["version"],
+        "ready": False,
+        "problems": [message],
+    }

@@ -1,0 +1,272 @@
+"""What each service's sidecars are sent, made once a change, and who waits for it.
+
+```
+ store ──▶ Mirror ──▶ ConfigService, Registry
+                │
+                └──▶ Snapshots ──one document a service──▶ everyone who waits for that service
+```
+
+A change is worked out once for what all services share and once for each service that somebody has
+asked for, however many sidecars wait. Changes that come in quick succession are worked out together:
+the first at once, the following at most every `PAUSE`.
+
+A snapshot's version is the store's revision at which its content last changed. So versions grow, also
+over a restart, where they begin with the store's revision: none that was handed out was above that.
+Whether a sidecar has what there is, is decided by the digest alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.control.completion import as_json, joined, own_part, shared_part
+from hms_addons.control.configs import CURRENT, document_of
+from hms_addons.control.registry import PREFIX as SERVICES
+from hms_addons.control.store.protocol import StoreClosedError
+from hms_addons.errors import MeshError
+from hms_addons.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from hms_addons.clock import Clock
+    from hms_addons.control.configs import ConfigService
+    from hms_addons.control.mirror import Mirror
+    from hms_addons.control.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+PAUSE: Final = 0.1
+"""Seconds between two publications, at least."""
+DIGEST_LENGTH: Final = 12
+"""Hex digits."""
+_TURN: Final = 50
+"""Services worked out before others get a turn of the event loop."""
+
+_ETAG: Final = re.compile(r'\s*(?:W/)?"([0-9]{1,20})\.([0-9a-f]{1,64})"\s*')
+MAX_SERVICES: Final = 20_000
+"""Services whose snapshots are kept; past it those that nobody waits for are worked out again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSnapshot:
+    """What the sidecars of one service are sent."""
+
+    version: int
+    digest: str
+    service: str
+    trust_domain: str
+    config_version: int
+    """Of the pushed configuration that it was made from; 0: none was pushed."""
+    own: bytes = field(repr=False)
+    shared: bytes = field(repr=False)
+
+    @property
+    def etag(self) -> str:
+        """For `ETag`, quotes included."""
+        return f'"{self.version}.{self.digest}"'
+
+    @property
+    def body(self) -> bytes:
+        """The JSON that is sent; made anew each time, for it is large and there are many."""
+        head = as_json(
+            {
+                "version": self.version,
+                "digest": self.digest,
+                "service": self.service,
+                "trust_domain": self.trust_domain,
+                "config_version": self.config_version,
+            }
+        )
+        return b'%b,"document":%b}' % (head[:-1], joined(self.own, self.shared))
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One service's snapshot, and who waits for another one."""
+
+    service: str
+    snapshot: ServiceSnapshot | None = None
+    generation: int = -1
+    """The published state that the snapshot was last compared with."""
+    own: bytes = b""
+    own_version: int = -1
+    """The configuration that `own` was made from."""
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    waiters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    """What all snapshots of one moment are made from."""
+
+    generation: int
+    revision: int
+    config_version: int
+    config: dict[str, Any]
+    shared: bytes
+
+
+class Snapshots:
+    """Every service's snapshot.
+
+    Args:
+        mirror: of the store; not yet started.
+        configs: the configuration in force; made before this.
+        registry: the instances; made before this.
+        clock: time between publications.
+        trust_domain: this control plane's.
+
+    Attributes:
+        computed: how many documents have been worked out.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        configs: ConfigService,
+        registry: Registry,
+        clock: Clock,
+        trust_domain: str,
+    ) -> None:
+        self._mirror = mirror
+        self._configs = configs
+        self._registry = registry
+        self._clock = clock
+        self._trust_domain = trust_domain
+        self._slots: dict[str, _Slot] = {}
+        self._published = _Published(0, 0, 0, {}, b"{}")
+        self._hash = hashlib.sha256()
+        self._dirty = asyncio.Event()
+        self._tasks = TaskSet("snapshots")
+        self.computed = 0
+        for prefix in (CURRENT, SERVICES):
+            mirror.read(prefix, lambda _: self._dirty.set())
+
+    def __repr__(self) -> str:
+        waiting = sum(slot.waiters for slot in self._slots.values())
+        now = self._published
+        return f"<Snapshots {len(self._slots)} services, {waiting} waiting, at {now.revision}>"
+
+    async def start(self) -> None:
+        """Work out what there is, and follow what changes; the mirror has been started.
+
+        Raises:
+            StoreError: the configuration in force cannot be read.
+        """
+        await self._publish()
+        self._tasks.start(self._run(), "publish")
+
+    async def close(self) -> None:
+        """Follow no longer. Idempotent."""
+        await self._tasks.close()
+
+    def get(self, service: str) -> ServiceSnapshot:
+        """The snapshot of `service` now."""
+        return self._refresh(self._slot(service))
+
+    async def wait(self, service: str, etag: str | None) -> ServiceSnapshot:
+        """The snapshot of `service`, as soon as there is something to send.
+
+        Args:
+            service: whose.
+            etag: of the one that the caller has; None, or one that is not ours: it has none.
+        """
+        slot = self._slot(service)
+        while not _is_news(snapshot := self._refresh(slot), etag):
+            slot.waiters += 1
+            try:
+                await slot.changed.wait()
+            finally:
+                slot.waiters -= 1
+        return snapshot
+
+    def _slot(self, service: str) -> _Slot:
+        slot = self._slots.get(service)
+        if slot is None:
+            if len(self._slots) >= MAX_SERVICES:
+                self._slots = {name: s for name, s in self._slots.items() if s.waiters}
+            slot = self._slots[service] = _Slot(service)
+        return slot
+
+    def _refresh(self, slot: _Slot) -> ServiceSnapshot:
+        """The slot's snapshot of what is published now; worked out if it is of something older."""
+        now = self._published
+        old = slot.snapshot
+        if old is not None and slot.generation == now.generation:
+            return old
+        slot.generation = now.generation
+        if slot.own_version != now.config_version:
+            slot.own = as_json(own_part(now.config, slot.service, self._trust_domain))
+            slot.own_version = now.config_version
+        self.computed += 1
+        whole = self._hash.copy()
+        whole.update(slot.own)
+        digest = whole.hexdigest()[:DIGEST_LENGTH]
+        floor = self._configs.floor
+        if old is not None and old.digest == digest and old.version >= floor:
+            return old
+        slot.snapshot = ServiceSnapshot(
+            version=max(now.revision, floor),
+            digest=digest,
+            service=slot.service,
+            trust_domain=self._trust_domain,
+            config_version=now.config_version,
+            own=slot.own,
+            shared=now.shared,
+        )
+        slot.changed.set()
+        slot.changed = asyncio.Event()
+        return slot.snapshot
+
+    async def _run(self) -> None:
+        while True:
+            await self._dirty.wait()
+            try:
+                await self._publish()
+            except StoreClosedError:
+                return
+            except MeshError as error:
+                logger.error("the change cannot be handed out yet: %s", error)  # noqa: TRY400 - says all
+                self._dirty.set()
+            await self._clock.sleep(PAUSE)
+
+    async def _publish(self) -> None:
+        self._dirty.clear()
+        config_version, config = await self._config()
+        # From here on nothing awaits: all is of one revision of the store.
+        shared = as_json(shared_part(config, self._registry.services()))
+        self._hash = hashlib.sha256(shared)
+        self._published = _Published(
+            generation=self._published.generation + 1,
+            revision=self._mirror.revision,
+            config_version=config_version,
+            config=config,
+            shared=shared,
+        )
+        for count, slot in enumerate([slot for slot in self._slots.values() if slot.waiters], 1):
+            self._refresh(slot)
+            if count % _TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _config(self) -> tuple[int, dict[str, Any]]:
+        """Number and content of the configuration in force, as plain data."""
+        version, config = self._published.config_version, self._published.config
+        while (current := self._configs.current) is not None and current.version != version:
+            files = (await self._configs.version(current.version)).files
+            config = await asyncio.to_thread(document_of, files)
+            version = current.version
+        return version, config
+
+
+def _is_news(snapshot: ServiceSnapshot, etag: str | None) -> bool:
+    """Whether whoever has `etag` is to be sent `snapshot`."""
+    found = None if etag is None else _ETAG.fullmatch(etag)
+    if found is None:
+        return True
+    # A sidecar that has a later one (this control plane was restored from a backup) keeps that, and
+    # would only ask again at once.
+    return found[2] != snapshot.digest and int(found[1]) <= snapshot.version

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hms_addons.control.fleet import MAX_GONE, MAX_VERSION, REMEMBERED, TTL, FleetError
+from tests.fakes.control_state import Plane, control_plane, published
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MESH = "clusters: [{name: auth-svc, tls_context: {sds: mesh_certs}}]"
+
+
+async def report(plane: Plane, id_: str = "s1", service: str = "claims-svc", **more: Any) -> None:
+    """A report of a sidecar that is well, but for `more`."""
+    wanted = plane.snapshots.get(service)
+    certificate = {"not_after": plane.clock.wall() + 3600.0, "serial": "ab"}
+    told = {
+        "service": service,
+        "version": wanted.version,
+        "digest": wanted.digest,
+        "state": "ack",
+        "reason": "",
+        "certificate": certificate,
+        "bundle_sequence": 1,
+        "address": "10.0.0.7:15006",
+        "ready": True,
+        "endpoints": {"usable": 4, "total": 5},
+        "breakers_open": [],
+        "hms_version": "1",
+    }
+    await plane.fleet.report(id_, service, told | more)
+
+
+def row(plane: Plane) -> dict[str, Any]:
+    (found,) = plane.fleet.status()["sidecars"]
+    assert isinstance(found, dict)
+    return found
+
+
+async def pushed(plane: Plane, text: str = MESH) -> None:
+    await plane.push(text)
+    await published(plane)
+
+
+async def test_a_sidecar_that_is_well(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane)
+    status = plane.fleet.status()
+    assert status["config_version"] == 1
+    assert status["problems"] == []
+    assert row(plane) == {
+        "id": "s1",
+        "service": "claims-svc",
+        "state": "in sync",
+        "version": 1,
+        "wanted": 1,
+        "reason": "",
+        "problems": [],
+        "ready": True,
+        "address": "10.0.0.7:15006",
+        "certificate": {"not_after": plane.clock.wall() + 3600, "serial": "ab"},
+        "endpoints": {"usable": 4, "total": 5},
+        "breakers_open": [],
+        "hms_version": "1",
+        "seen": plane.clock.wall(),
+    }
+    assert repr(plane.fleet) == "<Fleet 1 sidecars, 0 gone>"
+    assert plane.fleet.highest == 1
+
+
+async def test_the_same_report_again_writes_nothing_and_is_seen(plane: Plane) -> None:
+    await pushed(plane)
+    not_after = plane.clock.wall() + 3600
+    for _ in range(5):
+        await report(plane, certificate={"not_after": not_after, "serial": "ab"})
+        assert row(plane)["seen"] == plane.clock.wall()
+        await plane.clock.advance(10)
+    assert plane.store.revision == 2
+
+
+async def test_a_refusal_and_its_reason(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane, state="nack", reason="(control plane):1:1: no such plugin")
+    assert row(plane)["state"] == "refused"
+    assert row(plane)["problems"] == ["refuses version 1: (control plane):1:1: no such plugin"]
+    await report(plane)
+    assert row(plane)["problems"] == []
+
+
+async def test_one_that_has_not_taken_the_newest_yet(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane)
+    await pushed(plane, MESH.replace("auth", "pay"))
+    assert row(plane)["state"] == "behind"
+    assert row(plane)["problems"] == ["has version 1, not 3"]
+    await report(plane)
+    assert row(plane)["state"] == "in sync"
+
+
+async def test_one_that_has_nothing_yet_is_behind(plane: Plane) -> None:
+    await report(plane, version=0, digest="")
+    assert row(plane)["state"] == "behind"
+
+
+async def test_a_restart_alone_puts_nobody_behind(tmp_path: Path, plane: Plane) -> None:
+    path = tmp_path / "other" / "control.db"
+    async with control_plane(path, plane.clock) as first:
+        await pushed(first)
+        await report(first)
+        await first.store.put("elsewhere", b"")
+    await plane.clock.advance(3600)
+    async with control_plane(path, plane.clock) as second:
+        assert (row(second)["state"], row(second)["wanted"]) == ("in sync", 3)
+        await report(second)
+        assert second.fleet.status()["sidecars"][0]["problems"] == []
+
+
+async def test_one_that_has_seen_more_than_this_store(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pushed(plane)
+    for _ in range(3):
+        await report(plane, version=500, digest="ab" * 6)
+        await report(plane, "s2", version=400, digest="ab" * 6)
+    assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"ahead"}
+    (problem,) = plane.fleet.status()["problems"]
+    assert problem.startswith("sidecars have version 500, but this control plane is only at ")
+    assert caplog.text.count("was a backup restored?") == 1
+
+    await pushed(plane, MESH.replace("auth", "pay"))
+    assert plane.fleet.status()["problems"] == []
+    await report(plane)
+    await report(plane, "s2")
+    assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"in sync"}
+
+
+@pytest.mark.parametrize("version", [-1, MAX_VERSION + 1])
+async def test_a_version_that_nobody_handed_out_is_refused(plane: Plane, version: int) -> None:
+    with pytest.raises(FleetError, match="is no version"):
+        await report(plane, version=version)
+    assert plane.fleet.status()["sidecars"] == []
+
+
+async def test_a_certificate_that_ends(plane: Plane) -> None:
+    await pushed(plane)
+    certificate = {"not_after": plane.clock.wall() + 1000, "serial": "ab"}
+    await report(plane, certificate=certificate)
+
+    async def later(seconds: float) -> list[str]:
+        for _ in range(int(seconds / 10)):
+            await plane.clock.advance(10)
+            await report(plane, certificate=certificate)
+        problems = row(plane)["problems"]
+        assert isinstance(problems, list)
+        return problems
+
+    assert await later(740) == []
+    assert await later(20) == ["its certificate expires in 240 s and has not been renewed"]
+    assert await later(250) == [
+        "its certificate expired 10 s ago: look for renewal errors in its log"
+    ]
+    await report(plane, certificate={"not_after": plane.clock.wall() + 1000, "serial": "cd"})
+    assert row(plane)["problems"] == []
+    await report(plane, certificate=None)
+    assert (row(plane)["certificate"], row(plane)["problems"]) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"ready": False}, "is not ready"),
+        ({"endpoints": {"usable": 0, "total": 3}}, "can use none of its endpoints"),
+        ({"breakers_open": ["auth-svc"]}, "the breaker of auth-svc is open"),
+    ],
+)
+async def test_what_else_is_wrong(plane: Plane, wrong: dict[str, Any], problem: str) -> None:
+    await pushed(plane)
+    await report(plane, **wrong)
+    assert row(plane)["problems"] == [problem]
+
+
+async def test_one_that_falls_silent_is_gone_and_forgotten_later(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane)
+    seen = plane.clock.wall()
+    await plane.clock.advance(TTL + 0.1)
+    await plane.mirror.reach(3)
+    assert (row(plane)["state"], row(plane)["seen"]) == ("gone", seen)
+    assert row(plane)["problems"] == ["is gone: it has not reported, and did not say goodbye"]
+    assert not row(plane)["ready"]
+    assert plane.fleet.highest == 0
+    await plane.clock.advance(REMEMBERED)
+    assert plane.fleet.status()["sidecars"] == []
+
+
+async def test_one_that_comes_back_is_not_gone(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane)
+    await plane.clock.advance(TTL + 0.1)
+    await plane.mirror.reach(3)
+    await report(plane)
+    assert row(plane)["state"] == "in sync"
+
+
+async def test_one_that_says_goodbye_is_not_gone(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane)
+    await plane.fleet.leave("s1", "another-svc")
+    assert len(plane.fleet.status()["sidecars"]) == 1
+    await plane.fleet.leave("s1", "claims-svc")
+    await plane.fleet.leave("s1", "claims-svc")
+    assert plane.fleet.status()["sidecars"] == []
+    assert await plane.store.list("sidecars/") == []
+
+
+async def test_an_id_belongs_to_one_service(plane: Plane) -> None:
+    await report(plane)
+    with pytest.raises(FleetError, match="another service"):
+        await report(plane, service="auth-svc")
+    with pytest.raises(FleetError, match="cannot be an id"):
+        await report(plane, id_="a/b")
+    assert row(plane)["service"] == "claims-svc"
+
+
+async def test_those_that_are_gone_are_remembered_within_bounds(plane: Plane) -> None:
+    for n in range(MAX_GONE + 50):
+        await report(plane, f"s{n}", version=0)
+    await plane.clock.advance(TTL + 0.1)
+    await plane.mirror.reach(MAX_GONE + 51)
+    assert len(plane.fleet.status()["sidecars"]) == MAX_GONE
+
+
+@pytest.mark.parametrize("step", [-120, 120])
+async def test_a_clock_that_is_set_makes_nobody_gone(plane: Plane, step: float) -> None:
+    await report(plane)
+    plane.clock.step(step)
+    await plane.clock.advance(TTL - 1)
+    assert row(plane)["state"] != "gone"

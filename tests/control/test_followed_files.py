@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from hms_addons.config.source import POLL_INTERVAL, SETTLE_TIME
+from hms_addons.control.configs import FollowsFilesError
+from hms_addons.control.followed_files import FollowedFiles
+from tests.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fakes.control_state import Plane
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The files' own, which only they wait on."""
+    return FakeClock()
+
+
+async def look(clock: FakeClock) -> None:
+    """Let it look, and push what it finds."""
+    await clock.advance(POLL_INTERVAL)
+    await clock.advance(SETTLE_TIME)
+    async with asyncio.timeout(10):
+        while not clock.pending:  # it waits again once it is done
+            await asyncio.to_thread(int)  # where its files are read
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "mesh"
+    folder.mkdir()
+    (folder / "20-more.yaml").write_text("clusters: [{name: a, endpoints: ['h:2']}]")
+    (folder / "10-base.yaml").write_text("clusters: [{name: a, endpoints: ['h:1']}, {name: b}]")
+    (folder / "README.md").write_text("not: [yaml")
+    return folder
+
+
+async def test_a_folder_is_merged_in_the_order_of_names(
+    plane: Plane, clock: FakeClock, folder: Path
+) -> None:
+    files = FollowedFiles(plane.configs, folder, clock)
+    await files.start()
+    content = await plane.configs.version(1)
+    assert [name.rpartition("/")[2] for name, _ in content.files] == [
+        "10-base.yaml",
+        "20-more.yaml",
+    ]
+    assert (content.about.author, content.about.source) == ("files", str(folder))
+    with pytest.raises(FollowsFilesError):
+        await plane.push("clusters: []")
+    await files.close()
+    assert repr(files) == f"<FollowedFiles {folder}>"
+
+
+async def test_a_change_is_a_new_version_and_no_change_is_none(
+    plane: Plane, clock: FakeClock, folder: Path
+) -> None:
+    files = FollowedFiles(plane.configs, folder, clock)
+    await files.start()
+    await look(clock)
+    assert len(plane.configs.versions()) == 1
+    (folder / "30-new.yaml").write_text("clusters: [{name: c}]")
+    await look(clock)
+    assert len(plane.configs.versions()) == 2
+    (folder / "30-new.yaml").unlink()
+    await look(clock)
+    assert len(plane.configs.versions()) == 3
+    await files.close()
+
+
+async def test_what_is_bad_is_told_once_and_the_last_good_version_stays(
+    plane: Plane, clock: FakeClock, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = FollowedFiles(plane.configs, folder, clock)
+    await files.start()
+    (folder / "20-more.yaml").write_text("clusters: 5")
+    await look(clock)
+    await look(clock)
+    assert caplog.text.count("20-more.yaml:1:11: clusters: expected a list") == 1
+    assert len(plane.configs.versions()) == 1
+    (problem,) = plane.fleet.status()["problems"]
+    assert "20-more.yaml:1:11" in problem
+
+    (folder / "20-more.yaml").write_text("clusters: []")
+    await look(clock)
+    assert len(plane.configs.versions()) == 2
+    assert plane.fleet.status()["problems"] == []
+    await files.close()
+
+
+async def test_one_file_will_do_and_may_come_later(
+    plane: Plane, clock: FakeClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "mesh.yaml"
+    files = FollowedFiles(plane.configs, path, clock)
+    await files.start()
+    assert "mesh.yaml" in str(plane.configs.trouble)
+    path.write_text("clusters: [{name: a}]")
+    await look(clock)
+    assert plane.configs.trouble is None
+    assert len(plane.configs.versions()) == 1
+    await files.close()
+
+
+async def test_an_empty_folder_wipes_nothing(plane: Plane, clock: FakeClock, folder: Path) -> None:
+    files = FollowedFiles(plane.configs, folder, clock)
+    await files.start()
+    for name in ("10-base.yaml", "20-more.yaml"):
+        (folder / name).unlink()
+    await look(clock)
+    assert "holds no .yaml file" in str(plane.configs.trouble)
+    assert len(plane.configs.versions()) == 1
+    await files.close()
