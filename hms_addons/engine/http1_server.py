@@ -729,9 +729,12 @@ class Http1Server(asyncio.Protocol):
             self.close()
 
     def retire(self) -> None:
-        """Its peer is not to be trusted any more: as `drain`; a tunnel, which has no end, is cut."""
+        """Its peer is not to be trusted any more: as `drain`; a tunnel, which has no end, is cut.
+
+        So is a request that would become one.
+        """
         self.drain()
-        if self._tunnel is not None:
+        if self._tunnel is not None or self._early is not None:
             self.abort()
 
     def _timed_out(self) -> None:

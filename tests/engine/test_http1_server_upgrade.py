@@ -306,3 +306,39 @@ async def test_over_tls_the_end_of_one_side_is_the_end() -> None:
     assert wire.transport.is_closing()
     assert await wire.gone()
     assert bytes(lane.received) == b"hello"
+
+
+@pytest.mark.parametrize("taken_up", [True, False])
+async def test_a_peer_that_is_not_trusted_any_more_keeps_no_tunnel(taken_up: bool) -> None:
+    """Nor gets one: unlike a request, it would have no end to wait for."""
+    lane = Upgrading()
+    wire = Wire(lane)
+    await wire.send(WEBSOCKET)
+    if taken_up:
+        lane.gate.set()
+        await settle()
+    wire.connection.retire()
+    assert wire.transport.aborted
+    assert await wire.gone()
+    assert lane.tunnels == int(taken_up)
+
+
+async def test_a_peer_that_is_not_trusted_any_more_gets_its_answer() -> None:
+    gate = asyncio.Event()
+
+    async def slow(connection: Http1Server, request: RequestHead) -> Answer:
+        await gate.wait()
+        return await echo(connection, request)
+
+    wire = Wire(FakeLane(slow))
+    await wire.send(NEXT + NEXT)
+    wire.connection.retire()
+    gate.set()
+    await settle()
+    (answer,) = wire.responses()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    await wire.clock.advance(3)
+    assert await wire.gone()
+    idle = Wire()
+    idle.connection.retire()
+    assert await idle.gone()
