@@ -100,9 +100,11 @@ class Mirror:
                     await self._read_all()
         except StoreClosedError as error:
             self._fail(error)
-        except StoreError as error:
-            logger.error("the store cannot be followed any more: %s", error)  # noqa: TRY400 - says all
-            self._fail(error)
+        except Exception as error:
+            # A fault in a reader must not leave those who wait for it waiting for ever.
+            logger.exception("the store cannot be followed any more; restart the control plane")
+            message = f"the store cannot be followed any more ({error}); restart the control plane"
+            self._fail(StoreError(message))
 
     async def _read_all(self) -> None:
         """Apply the difference between what is known and what there is."""

@@ -72,9 +72,6 @@ class Registry:
     Args:
         store: where they are kept.
         mirror: of that store; not yet started.
-
-    Attributes:
-        generation: grows with each change.
     """
 
     def __init__(self, store: Store, mirror: Mirror) -> None:
@@ -84,7 +81,6 @@ class Registry:
         """By service, then by id."""
         self._names: dict[str, str] = {}
         """By the name in lower case: hosts do not tell `Foo` from `foo`."""
-        self.generation = 0
         mirror.read(PREFIX, self._apply)
 
     def __repr__(self) -> str:
@@ -151,7 +147,6 @@ class Registry:
             raise InstanceError(f"weight: must be at least 0, not {instance.weight}")
 
     def _apply(self, events: Sequence[Event]) -> None:
-        self.generation += 1
         for event in events:
             service, _, id_ = event.key.removeprefix(PREFIX).partition("/")
             if event.value is not None:

@@ -28,7 +28,6 @@ from hms_addons.control.completion import as_json, joined, own_part, shared_part
 from hms_addons.control.configs import CURRENT, document_of
 from hms_addons.control.registry import PREFIX as SERVICES
 from hms_addons.control.store.protocol import StoreClosedError
-from hms_addons.errors import MeshError
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -229,8 +228,9 @@ class Snapshots:
                 await self._publish()
             except StoreClosedError:
                 return
-            except MeshError as error:
-                logger.error("the change cannot be handed out yet: %s", error)  # noqa: TRY400 - says all
+            except Exception:
+                # Whatever it was, what is handed out stays, and the next change may be better.
+                logger.exception("the change cannot be handed out yet; trying again")
                 self._dirty.set()
             await self._clock.sleep(PAUSE)
 

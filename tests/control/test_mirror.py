@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hms_addons.control.mirror import Mirror
-from hms_addons.control.store.protocol import Event, StoreClosedError, Write
+from hms_addons.control.store.protocol import Event, StoreClosedError, StoreError, Write
 from hms_addons.control.store.sqlite import SqliteStore
 from tests.fakes.clock import FakeClock
 
@@ -104,3 +104,19 @@ async def test_waiting_ends_with_the_mirror(store: SqliteStore) -> None:
     await mirror.close()
     with pytest.raises(StoreClosedError):
         await waiting
+
+
+async def test_a_fault_in_a_reader_leaves_nobody_waiting(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = Mirror(store)
+
+    def fail(events: Sequence[Event]) -> None:
+        raise KeyError("a field of a newer version")
+
+    mirror.read("a/", fail)
+    await mirror.start()
+    with pytest.raises(StoreError, match="restart the control plane"):
+        await mirror.reach(await store.put("a/1", b""))
+    assert "a field of a newer version" in caplog.text
+    await mirror.close()

@@ -8,6 +8,8 @@ import pytest
 
 from hms_addons.config.load import load
 from hms_addons.control.registry import Instance
+from hms_addons.control.snapshots import PAUSE
+from hms_addons.control.store.protocol import Write
 from tests.fakes.control_state import Plane, control_plane, published
 
 if TYPE_CHECKING:
@@ -209,3 +211,30 @@ async def test_services_that_nobody_waits_for_are_kept_within_bounds(
     assert len(plane.snapshots._slots) <= 11
     await plane.registry.register(instance())
     await soon(waiting)
+
+
+async def test_what_cannot_be_handed_out_is_tried_again(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = asyncio.ensure_future(plane.snapshots.wait("x", plane.snapshots.get("x").etag))
+    await plane.clock.advance(PAUSE)
+    good = await plane.configs.version((await plane.push(MESH, dry_run=False)).version)
+    await soon(waiting)
+    last = plane.snapshots.get("x")
+    await plane.store.write(
+        [Write(f"config/versions/{good.about.version + 1}", b"no JSON")],
+    )
+    entry = await plane.store.get("config/current")
+    assert entry is not None
+    versions = json.loads(entry.value)
+    damaged = [*versions, versions[-1] | {"version": 2}]
+    await plane.mirror.reach(await plane.store.put(entry.key, json.dumps(damaged).encode()))
+    for _ in range(3):
+        await plane.clock.advance(PAUSE)
+        await plane.store.get("a")
+    assert "cannot be handed out yet" in caplog.text
+    assert plane.snapshots.get("x") == last
+
+    await plane.push(MESH.replace("auth", "pay"))
+    await published(plane)
+    assert plane.snapshots.get("x").config_version == 3
