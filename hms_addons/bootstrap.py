@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
+    from hms_addons.addons.config_sync import ConfigSync
+
 DEFAULT_ADMIN = "127.0.0.1:15000"
 
 
@@ -36,9 +38,18 @@ def parse_admin(value: str) -> tuple[str, int] | None:
 
 
 def build_plugins(
-    admin: tuple[str, int] | None, rng: Random, disabled: Sequence[str] = ()
+    admin: tuple[str, int] | None,
+    rng: Random,
+    disabled: Sequence[str] = (),
+    config_sync: ConfigSync | None = None,
 ) -> PluginManager:
     """The plugins of a sidecar, registered in the order in which their hooks run.
+
+    Args:
+        admin: address of the admin port; None for none.
+        rng: for load balancing.
+        disabled: installed plugins to leave out.
+        config_sync: what follows the control plane, where there is one.
 
     Raises:
         PluginError: an installed plugin cannot be loaded.
@@ -51,5 +62,7 @@ def build_plugins(
     plugins.register(Resilience(), "resilience")
     if admin is not None:
         plugins.register(Admin(*admin), "admin")
+    if config_sync is not None:
+        plugins.register(config_sync, "config_sync")
     plugins.load_entry_points(disabled)
     return plugins

@@ -64,6 +64,19 @@ class Mesh(Protocol):
     def status(self) -> dict[str, Any]:
         """Version, readiness and the last refused change, as JSON-ready types."""
 
+    def add_status(self, name: str, show: Callable[[], Any]) -> None:
+        """Have `status()` tell under `name` what `show()` returns: JSON-ready types, no secrets."""
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        """Put a configuration in force, as a whole or not at all.
+
+        Raises:
+            MeshError: it cannot be used; the old one goes on, and `status()` tells why.
+        """
+
+    def refuse(self, reason: str) -> None:
+        """Tell of a configuration that could not even be made into a snapshot."""
+
     def clusters(self) -> list[dict[str, Any]]:
         """Live state of every cluster and endpoint, as JSON-ready types."""
 
@@ -126,6 +139,21 @@ class MeshSpecs:
         """Start background work; called once, after the first snapshot. May be async.
 
         No request comes before every plugin's is done. An exception ends the start of the sidecar.
+        """
+
+    @hookspec
+    def hms_ready(self) -> Any:
+        """Announce it: the sidecar takes requests from now on. Called once; may be async.
+
+        An exception is logged.
+        """
+
+    @hookspec
+    def hms_drain(self) -> Any:
+        """Say farewell: the sidecar is about to leave, and still takes requests. May be async.
+
+        Called once when a drain begins, after readiness went off and before ports close, which
+        waits for it, but no longer than 10 seconds. An exception is logged.
         """
 
     @hookspec

@@ -8,6 +8,15 @@ are served by the native lane, with the same chain. Options, each by `--set`:
     hms_service=claims-svc              the service this sidecar stands beside
     hms_admin=127.0.0.1:15000           the admin port; `off` for none
     hms_disable=stamp                   installed plugins to leave out, by name
+
+With a control plane, as `hms sidecar --control …` (the files then go over what it says):
+
+    hms_control=https://127.0.0.1:15010 its address, or several with commas
+    hms_ca_pin=sha256:…                 fingerprint of its CA, for the first contact
+    hms_token_file=token                a join token, for the first contact; or hms_token
+    hms_state=folder                    what the sidecar keeps; default .hms/<service>
+    hms_app hms_inbound hms_outbound    addresses of the standard listeners, or `off`
+    hms_advertise hms_version hms_weight hms_zone       what the registry is told of this instance
 """
 
 from __future__ import annotations
@@ -32,6 +41,8 @@ from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode  # noqa: E402
 from hms_addons.bootstrap import build_plugins, parse_admin  # noqa: E402
 from hms_addons.clock import SYSTEM_CLOCK  # noqa: E402
 from hms_addons.config.source import FileSource  # noqa: E402
+from hms_addons.config.standard_listeners import StandardListeners  # noqa: E402
+from hms_addons.control_client.presence import Traits  # noqa: E402
 from hms_addons.engine.mode import (  # noqa: E402
     MeshInstance,
     MeshMode,
@@ -50,8 +61,24 @@ if TYPE_CHECKING:
     from mitmproxy.addonmanager import Loader
 
     from hms_addons.config.snapshot import Listener, Snapshot
+    from hms_addons.joining import Joining
 
 logger = logging.getLogger("hms_addons.mesh")
+
+_CONTROL_OPTIONS = {
+    "hms_control": "Address of the mesh's control plane, comma-separated if there are several.",
+    "hms_ca_pin": "Fingerprint of the control plane's CA, sha256:…, for the first contact.",
+    "hms_token": "A join token, for the first contact; better hms_token_file.",
+    "hms_token_file": "A file that holds the join token.",
+    "hms_state": "Folder for the certificate and the last good configuration.",
+    "hms_app": "The app's address, or 'off'.",
+    "hms_inbound": "Where peers call, as host:port, or 'off'.",
+    "hms_outbound": "Where the app calls, as host:port, or 'off'.",
+    "hms_advertise": "Where peers reach this sidecar, if it cannot be found out.",
+    "hms_version": "The app's version, as v2.",
+    "hms_weight": "This instance's share, relative to the others'.",
+    "hms_zone": "Where this instance is.",
+}
 
 DEFAULT_CONFIG = "configs/routes.yaml"
 
@@ -67,6 +94,7 @@ class Mesh:
     def __init__(self) -> None:
         self._sidecar: Sidecar | None = None
         self._native: NativeLane | None = None
+        self._joining: Joining | None = None
         self._tasks = TaskSet("mesh")
         self._task: asyncio.Task[None] | None = None
         self._unfollow: Callable[[], None] = lambda: None
@@ -81,6 +109,8 @@ class Mesh:
             "hms_admin", str, "127.0.0.1:15000", "Address of the mesh's admin port, or 'off'."
         )
         loader.add_option("hms_disable", str, "", "Mesh plugins to leave out, comma-separated.")
+        for name, about in _CONTROL_OPTIONS.items():
+            loader.add_option(name, str, "", about)
         for library in ("httpx", "httpcore"):
             # mitmproxy sets the root logger to debug; these would tell of every byte.
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -127,21 +157,27 @@ class Mesh:
 
     async def _start(self) -> None:
         self._stock_modes = _stock_modes()
-        source = FileSource(
-            _config_files(),
-            SYSTEM_CLOCK,
-            service=ctx.options.hms_service or None,
-            extra=self._reverse_listeners(),
-        )
-        snapshot = source.load()
-        events = make_flow_events()
+        _refuse_unknown_options()
         rng = Random()  # noqa: S311 - load balancing, not cryptography
+        source, snapshot = None, None
+        joining = self._joining = _make_joining(rng, self._reverse_listeners())
+        if joining is None:
+            source = FileSource(
+                _config_files(),
+                SYSTEM_CLOCK,
+                service=ctx.options.hms_service or None,
+                extra=self._reverse_listeners(),
+            )
+            snapshot = source.load()
+        events = make_flow_events()
         plugins = build_plugins(
-            parse_admin(ctx.options.hms_admin), rng, _split(ctx.options.hms_disable)
+            parse_admin(ctx.options.hms_admin),
+            rng,
+            _split(ctx.options.hms_disable),
+            joining.plugin if joining is not None else None,
         )
         for addons in plugins.collect("hms_mitmproxy_addons"):
             ctx.master.addons.add(*addons)
-        _refuse_unknown_options()
         sidecar = self._sidecar = Sidecar(
             plugins,
             rng=rng,
@@ -149,6 +185,7 @@ class Mesh:
             elsewhere=frozenset(port for port, _ in self._stock_ports()),
             mode=_mode_of,
             on_drained=ctx.master.shutdown,
+            provided=joining.holder if joining is not None else None,
         )
         self._native = NativeLane(
             ctx.master.addons,
@@ -162,15 +199,19 @@ class Mesh:
         self._unfollow = follow_addons(ctx.master.addons, events, self._native)
         ctx.master.addons.add(self._native)
         MeshInstance.find = staticmethod(sidecar.port_of)
-        await sidecar.start(snapshot)
+        if joining is not None:
+            await joining.start(sidecar)
+        elif snapshot is not None:
+            await sidecar.start(snapshot)
         self._show_modes()
-        await source.watch(self._changed, sidecar.refuse)
+        sidecar.on_applied = self._show_modes
+        if source is not None:
+            await source.watch(self._changed, sidecar.refuse)
 
     async def _changed(self, snapshot: Snapshot) -> None:
         """A new version of the files: apply it, or say why not and go on with the old one."""
         if self._sidecar is not None:
             await self._sidecar.apply(snapshot)
-            self._show_modes()
 
     def _modes(self) -> list[str]:
         """mitmproxy's list of modes as it should be: the stock ones asked for, the open listeners."""
@@ -223,11 +264,46 @@ class Mesh:
         if self._sidecar is not None:
             await self._sidecar.stop(grace)
             self._sidecar = None
+        if self._joining is not None:
+            await self._joining.close()
+            self._joining = None
+
+
+def _make_joining(rng: Random, extra: dict[str, Any]) -> Joining | None:
+    """What ties the sidecar to a control plane, if `hms_control` names one.
+
+    Raises:
+        MeshError: an option is wrong.
+    """
+    options = ctx.options
+    if not options.hms_control:
+        return None
+    from hms_addons.joining import ControlOptions, Joining  # noqa: PLC0415 - see SidecarProcess
+
+    weight = options.hms_weight or "1"
+    if not weight.isascii() or not weight.isdigit() or not int(weight):
+        message = f"hms_weight={weight}: give a whole number, 1 or more"
+        raise MeshError(message)
+    control = ControlOptions(
+        urls=_split(options.hms_control),
+        service=options.hms_service,
+        token=options.hms_token or None,
+        token_file=Path(options.hms_token_file).expanduser() if options.hms_token_file else None,
+        ca_pin=options.hms_ca_pin,
+        state=Path(options.hms_state).expanduser() if options.hms_state else None,
+        listeners=StandardListeners(
+            options.hms_app or None, options.hms_inbound or None, options.hms_outbound or None
+        ),
+        advertise=options.hms_advertise or None,
+        traits=Traits(options.hms_version, int(weight), options.hms_zone),
+    )
+    files = [Path(name).expanduser() for name in _split(options.hms_config)]
+    return Joining(control, SYSTEM_CLOCK, rng, files=files, extra=extra or None)
 
 
 def _why_not(sidecar: Sidecar) -> Failure | None:
     """Why the native lane takes no requests; mitmproxy opens its ports before the mesh is ready."""
-    if sidecar.ready:
+    if sidecar.serving:
         return None
     if sidecar.draining:
         return Failure.of(Fault.DRAINING, "this sidecar is leaving; use another", close=True)

@@ -192,6 +192,16 @@ compiles its hooks and takes plain ones only"
                 message = f"plugin '{hook.plugin}' failed to start: {str(error) or repr(error)}"
                 raise PluginError(message) from error
 
+    async def announce(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Tell every plugin, in order, that the sidecar takes requests; failures are logged."""
+        for hook in self.hooks("hms_ready"):
+            await _told(hook, clock, "hear that the sidecar is ready")
+
+    async def farewell(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        """Tell every plugin, last first, that the sidecar begins to leave; failures are logged."""
+        for hook in reversed(self.hooks("hms_drain")):
+            await _told(hook, clock, "say farewell")
+
     async def shutdown(self, clock: Clock = SYSTEM_CLOCK) -> None:
         """Stop every plugin, last first.
 
@@ -199,19 +209,23 @@ compiles its hooks and takes plain ones only"
         stopped. Those whose start was not reached, because an earlier one failed, are left alone.
         """
         for hook in reversed(self.hooks("hms_shutdown")):
-            if hook.plugin in self._not_started:
-                continue
-            try:
-                result = hook.call()
-                if inspect.isawaitable(result):
-                    await HookLimit(clock).wait(result, SHUTDOWN_LIMIT)
-            except (Exception, asyncio.CancelledError) as error:
-                pass_cancellation(error)
-                logger.exception("plugin %s failed to shut down", hook.plugin)
+            if hook.plugin not in self._not_started:
+                await _told(hook, clock, "shut down")
 
     def collect(self, hook_name: str) -> list[Any]:
         """What every implementation of a start-time hook returns, in order."""
         return [result for hook in self.hooks(hook_name) if (result := hook.call()) is not None]
+
+
+async def _told(hook: Hook, clock: Clock, what: str) -> None:
+    """Call a hook that may not keep the others from hearing of it, however it fares."""
+    try:
+        result = hook.call()
+        if inspect.isawaitable(result):
+            await HookLimit(clock).wait(result, SHUTDOWN_LIMIT)
+    except (Exception, asyncio.CancelledError) as error:
+        pass_cancellation(error)
+        logger.exception("plugin %s failed to %s", hook.plugin, what)
 
 
 def _adapt(

@@ -87,6 +87,9 @@ class Sidecar:
         self.rejected: dict[str, Any] | None = None
         """The last change that was refused: `reason` and `at`; None once one is accepted."""
         self.draining = False
+        self.on_applied: Callable[[], object] = lambda: None
+        """Called after each change of the configuration."""
+        self._status: dict[str, Callable[[], Any]] = {}
         self._rng = rng or random.Random()  # noqa: S311 - load balancing, not cryptography
         self._mode = mode
         self._on_drained = on_drained
@@ -137,9 +140,13 @@ class Sidecar:
         if not self.draining:  # a plugin may have asked for that
             self._ports.accept()
             self._started = True
+            await self.plugins.announce(self.clock)
 
     async def stop(self, grace: float = 0.0) -> None:
         """End everything: let requests finish for `grace` seconds, then let go of all. Idempotent."""
+        if grace and not self.draining:
+            self.draining = True
+            await self.plugins.farewell(self.clock)
         self.draining = True
         lanes = self._ports.close()
         cut = await drain([lane.connections for lane in lanes], self.clock, grace)
@@ -164,6 +171,7 @@ class Sidecar:
             self._tasks.start(self._drain(), "drain")
 
     async def _drain(self) -> None:
+        await self.plugins.farewell(self.clock)
         logger.info("draining: no new requests are taken; %g s for those in flight", DRAIN_GRACE)
         lanes = self._ports.close()
         cut = await drain([lane.connections for lane in lanes], self.clock, DRAIN_GRACE)
@@ -184,6 +192,7 @@ class Sidecar:
             self.refuse(str(error))
             raise
         self.rejected = None
+        self.on_applied()
 
     def refuse(self, reason: str) -> None:
         """A change could not be used: say so in the log, on `/config` and in `status()`."""
@@ -280,6 +289,7 @@ class Sidecar:
             "source": snapshot.source if snapshot else None,
             "service": snapshot.service if snapshot else None,
             "rejected": self.rejected,
+            **{name: show() for name, show in self._status.items()},
             "listeners": self._ports.describe(),
             "plugins": [
                 {"name": name, "source": self.plugins.sources[name]} for name in self.plugins.names
@@ -289,6 +299,15 @@ class Sidecar:
                 for (plugin, hook), count in self.chain.errors.items()
             ],
         }
+
+    def add_status(self, name: str, show: Callable[[], Any]) -> None:
+        """See `hookspecs.Mesh`."""
+        self._status[name] = show
+
+    @property
+    def serving(self) -> bool:
+        """Requests are taken, also in the first moments of a drain."""
+        return self._started and self._ports.accepting
 
     def clusters(self) -> list[dict[str, Any]]:
         """See `hookspecs.Mesh`."""

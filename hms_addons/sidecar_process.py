@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Snapshot
+    from hms_addons.joining import ControlOptions, Joining
     from hms_addons.plugins import PluginManager
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class SidecarProcess:
     Args:
         files: configuration files, merged in order.
         service: the service it stands beside, over what the files say.
+        control: the control plane, if there is one; `files` then go over what it says.
         admin: address of the admin port, None for none.
         disabled: installed plugins to leave out.
         command: the app to run, or empty.
@@ -62,12 +64,16 @@ class SidecarProcess:
         files: Sequence[Path],
         *,
         service: str | None = None,
+        control: ControlOptions | None = None,
         admin: tuple[str, int] | None = None,
         disabled: Sequence[str] = (),
         command: Sequence[str] = (),
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._source = FileSource(files, clock, service=service)
+        self._files = files
+        self._control = control
+        self._clock = clock
         self._rng = Random()  # noqa: S311 - load balancing, not cryptography
         self._admin = admin
         self._disabled = disabled
@@ -79,16 +85,38 @@ class SidecarProcess:
 
     async def run(self) -> int:
         """Serve until stopped. Returns the exit code: the app's, else 0."""
-        snapshot = self._source.load()
-        plugins = build_plugins(self._admin, self._rng, self._disabled)
+        if self._control is None:
+            return await self._run_from(self._source.load(), None)
+        # Here, so that a sidecar of files need not load what talks to a control plane.
+        from hms_addons.joining import Joining  # noqa: PLC0415 - see above
+
+        joining = Joining(self._control, self._clock, self._rng, files=self._files)
+        try:
+            return await self._run_from(None, joining)
+        finally:
+            await joining.close()
+
+    async def _run_from(self, snapshot: Snapshot | None, joining: Joining | None) -> int:
+        """Serve by files' `snapshot`, or by the control plane."""
+        sync = joining.plugin if joining is not None else None
+        plugins = build_plugins(self._admin, self._rng, self._disabled, sync)
         events = _flow_events(plugins)
         sidecar = self._sidecar = Sidecar(
-            plugins, rng=self._rng, events=events, on_drained=self._stopping.set
+            plugins,
+            rng=self._rng,
+            events=events,
+            on_drained=self._stopping.set,
+            provided=joining.holder if joining is not None else None,
         )
         try:
-            await sidecar.start(snapshot)
-            self._tasks.start(self._watch(sidecar), "config watcher")
-            self._handle_signals()
+            if joining is not None:
+                self._handle_signals()
+                if not await self._joined(joining, sidecar):
+                    return 0
+            elif snapshot is not None:
+                await sidecar.start(snapshot)
+                self._tasks.start(self._watch(sidecar), "config watcher")
+                self._handle_signals()
             _settle_memory()
             for name, lane in sidecar.lanes.items():
                 logger.info("ready: %s on %s", name, sidecar.port_of(name))
@@ -97,6 +125,21 @@ class SidecarProcess:
         finally:
             await self._tasks.close()
             await sidecar.stop()
+
+    async def _joined(self, joining: Joining, sidecar: Sidecar) -> bool:
+        """Start by the control plane, however long it takes; False if told to stop meanwhile."""
+        stopping = self._tasks.start(self._stopping.wait(), "stop early")
+        starting = self._tasks.start(_started(joining, sidecar), "start")
+        await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not starting.done():
+            logger.info("told to stop before the start")
+            starting.cancel()
+            await asyncio.wait({starting})
+            return False
+        if (error := await starting) is not None:
+            raise error
+        return True
 
     async def _watch(self, sidecar: Sidecar) -> None:
         await self._source.watch(self._changed, sidecar.refuse)
@@ -141,7 +184,7 @@ class SidecarProcess:
             loop.add_signal_handler(number, self._signal_app, number)
 
     def _stop(self, number: signal.Signals) -> None:
-        if self._sidecar is None or self._sidecar.draining:
+        if self._sidecar is None or self._sidecar.draining or not self._sidecar.serving:
             self._signal_app(number)
             self._stopping.set()
             return
@@ -151,6 +194,15 @@ class SidecarProcess:
     def _signal_app(self, number: signal.Signals) -> None:
         if self._app is not None and self._app.returncode is None:
             self._app.send_signal(number)
+
+
+async def _started(joining: Joining, sidecar: Sidecar) -> MeshError | None:
+    """Start it; what is wrong is told by whoever waits, not by the task."""
+    try:
+        await joining.start(sidecar)
+    except MeshError as error:
+        return error
+    return None
 
 
 def _flow_events(plugins: PluginManager) -> FlowEvents:

@@ -10,7 +10,18 @@ from tests.fakes.cli import help_of, hms
     [
         ("", ["check", "explain", "sidecar", "certs"]),
         ("control", ["--data", "--listen", "HMS_LISTEN", "--svid-lifetime", "Example", "SIGTERM"]),
-        ("sidecar", ["--config", "HMS_CONFIG", "--admin", "SIGTERM drains", "Example"]),
+        (
+            "sidecar",
+            [
+                "--control",
+                "HMS_TOKEN",
+                "--config",
+                "HMS_CONFIG",
+                "--admin",
+                "SIGTERM drains",
+                "Example",
+            ],
+        ),
         ("check", ["FILE", "--json", "Exit code 0"]),
         ("explain", ["FILE", "REQUEST", "--header", "Exit code 0"]),
         ("certs", ["init", "issue"]),

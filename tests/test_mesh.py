@@ -46,6 +46,7 @@ async def test_every_option_has_its_default_and_its_help(loaded: Loaded) -> None
         "hms_service": "",
         "hms_admin": DEFAULT_ADMIN,
         "hms_disable": "",
+        **dict.fromkeys(mesh._CONTROL_OPTIONS, ""),
     }
     assert all(loaded.options._options[name].help for name in names)
     assert all(name in (mesh.__doc__ or "") for name in names)
@@ -165,12 +166,12 @@ print(hms_addons.errors.__file__)
 
 
 @pytest.mark.parametrize(
-    ("ready", "draining", "flag"),
-    [(True, False, None), (False, False, "UH"), (False, True, "DRAIN")],
+    ("serving", "draining", "flag"),
+    [(True, False, None), (True, True, None), (False, False, "UH"), (False, True, "DRAIN")],
 )
 def test_the_native_lane_waits_for_the_plugins_and_ends_with_the_drain(
-    ready: bool, draining: bool, flag: str | None
+    serving: bool, draining: bool, flag: str | None
 ) -> None:
-    sidecar: Any = types.SimpleNamespace(ready=ready, draining=draining)
+    sidecar: Any = types.SimpleNamespace(serving=serving, draining=draining)
     failure = mesh._why_not(sidecar)
     assert (failure.flag if failure else None) == flag

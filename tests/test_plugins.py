@@ -46,6 +46,18 @@ class Recorder:
             raise self.refuses
 
     @hookimpl
+    async def hms_ready(self) -> None:
+        self.log.append((self.name, "ready"))
+        if self.refuses is not None:
+            raise self.refuses
+
+    @hookimpl
+    def hms_drain(self) -> None:
+        self.log.append((self.name, "drain"))
+        if self.refuses is not None:
+            raise self.refuses
+
+    @hookimpl
     def hms_shutdown(self) -> None:
         self.log.append((self.name, "shutdown"))
         if self.refuses is not None:
@@ -105,6 +117,33 @@ async def test_hms_startup_that_fails_ends_the_start_and_names_the_plugin() -> N
     with pytest.raises(PluginError, match="plugin 'two' failed to start: no database"):
         await log.plugins.startup(None)  # type: ignore[arg-type]
     assert log.calls == [("one", "startup"), ("two", "startup")]
+
+
+async def test_hms_ready_runs_in_order_and_past_failures(caplog: pytest.LogCaptureFixture) -> None:
+    log = Log(ValueError("stuck"))
+    await log.plugins.announce()
+    assert log.calls == [("one", "ready"), ("two", "ready"), ("three", "ready")]
+    assert "plugin two failed to hear that the sidecar is ready" in caplog.text
+
+
+async def test_hms_drain_runs_last_first_and_past_failures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Log(ValueError("stuck"))
+    await log.plugins.farewell()
+    assert log.calls == [("three", "drain"), ("two", "drain"), ("one", "drain")]
+    assert "plugin two failed to say farewell" in caplog.text
+
+
+async def test_hms_drain_that_hangs_does_not_keep_the_sidecar() -> None:
+    clock = FakeClock()
+    plugins = with_hook("hms_drain", lambda: asyncio.Event().wait())
+    leaving = asyncio.ensure_future(plugins.farewell(clock))
+    await clock.advance(9.9)
+    assert not leaving.done()
+    await clock.advance(0.2)
+    await leaving
+    assert clock.pending == 0
 
 
 async def test_hms_shutdown_runs_last_first_and_past_failures(

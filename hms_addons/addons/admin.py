@@ -218,12 +218,29 @@ def _config(mesh: Mesh, request: AdminRequest) -> _Page:
     if snapshot is None:
         return _Page(data, "# no configuration yet")
     lines = [f"# version {snapshot.version}, from {snapshot.source}"]
+    lines.extend(_control_lines(data.get("control")))
     rejected = data.get("rejected")
     if rejected:
         lines.append(f"# a later change was refused at {rejected['at']}, and this one goes on:")
         lines.extend(f"#   {line}" for line in str(rejected["reason"]).splitlines())
     lines.append(yaml.safe_dump(data["document"], sort_keys=False, allow_unicode=True))
     return _Page(data, "\n".join(lines))
+
+
+def _control_lines(control: dict[str, Any] | None) -> list[str]:
+    """Whether the sidecar is in step with its control plane, if it has one."""
+    if control is None:
+        return []
+    lines = []
+    if control["in_sync"]:
+        lines.append(f"# in sync with {control['address']}")
+    if control["problem"]:
+        lines.append(f"# out of touch with {control['address']}: {control['problem']}")
+    if control["refused"]:
+        lines.append(
+            f"# version {control['refused']['version']} of {control['address']} is refused"
+        )
+    return lines
 
 
 def _clusters(mesh: Mesh, request: AdminRequest) -> _Page:

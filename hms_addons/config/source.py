@@ -39,6 +39,73 @@ SETTLE_TIME: Final = 0.1
 type _Stats = tuple[tuple[int, int, int] | None, ...]
 
 
+class WatchedFiles:
+    """Some files, read together and again when one of them changes.
+
+    Args:
+        paths: the files; there may be none.
+        clock: tells when to look again.
+    """
+
+    def __init__(self, paths: Sequence[Path], clock: Clock = SYSTEM_CLOCK) -> None:
+        self.paths = tuple(paths)
+        self._clock = clock
+        self._digest = b""
+        """Of the content last read, good or bad."""
+        self._stats: _Stats = ()
+
+    def __repr__(self) -> str:
+        return f"<WatchedFiles {', '.join(map(str, self.paths))}>"
+
+    def read(self) -> list[tuple[str, bytes]]:
+        """Name and content of each file, now.
+
+        Raises:
+            ConfigProblems: one of them cannot be read.
+        """
+        self._stats = self._look()
+        return self._read()
+
+    def forget(self) -> None:
+        """What was read last was in vain: the same content counts as new when it is touched."""
+        self._digest = b""
+
+    async def change(self) -> list[tuple[str, bytes]]:
+        """Wait until the files hold something else than what was read last, and read it.
+
+        Raises:
+            ConfigProblems: they cannot be read any more; raised once for each state of affairs.
+        """
+        while True:
+            await self._clock.sleep(POLL_INTERVAL)
+            stats = self._look()
+            if stats == self._stats:
+                continue
+            await self._clock.sleep(SETTLE_TIME)
+            if self._look() != stats:
+                continue  # still being written: look again later
+            self._stats = stats
+            before = self._digest
+            try:
+                contents = self._read()
+            except ConfigProblems:
+                if self._digest == before:
+                    continue  # reported already
+                raise
+            if self._digest != before:
+                return contents
+
+    def _look(self) -> _Stats:
+        return tuple(map(_stat, self.paths))
+
+    def _read(self) -> list[tuple[str, bytes]]:
+        contents, problems = read_files(self.paths)
+        self._digest = _digest(contents, problems)
+        if problems:
+            raise ConfigProblems(problems)
+        return contents
+
+
 class FileSource:
     """One or several configuration files, the later over the earlier.
 
@@ -57,13 +124,9 @@ class FileSource:
         service: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        self._paths = tuple(paths)
-        self._clock = clock
+        self._files = WatchedFiles(paths, clock)
         self._extra = extra
         self._service = service
-        self._digest = b""
-        """Of the content last loaded, good or bad."""
-        self._stats: _Stats = ()
 
     def __repr__(self) -> str:
         return f"<FileSource {self.name}>"
@@ -71,7 +134,7 @@ class FileSource:
     @property
     def name(self) -> str:
         """The files, for people."""
-        return ", ".join(map(str, self._paths))
+        return ", ".join(map(str, self._files.paths))
 
     def load(self) -> Snapshot:
         """Read the files now. Warnings are logged.
@@ -79,18 +142,7 @@ class FileSource:
         Raises:
             ConfigProblems: they cannot be read or used; holds every problem.
         """
-        self._stats = self._look()
-        return self._made(self._read())
-
-    def _look(self) -> _Stats:
-        return tuple(map(_stat, self._paths))
-
-    def _read(self) -> list[tuple[str, bytes]]:
-        contents, problems = read_files(self._paths)
-        self._digest = _digest(contents, problems)
-        if problems:
-            raise ConfigProblems(problems)
-        return contents
+        return self._made(self._files.read())
 
     def _made(self, contents: list[tuple[str, bytes]]) -> Snapshot:
         loaded: Loaded = load(contents, service=self._service, extra=self._extra)
@@ -114,38 +166,17 @@ class FileSource:
             on_refused: called once for each bad content, with all its errors, one a line.
         """
         while True:
-            await self._clock.sleep(POLL_INTERVAL)
-            stats = self._look()
-            if stats == self._stats:
-                continue
-            await self._clock.sleep(SETTLE_TIME)
-            if self._look() != stats:
-                continue  # still being written: look again later
-            self._stats = stats
             try:
-                snapshot = await self._reload()
+                contents = await self._files.change()
+                # Thousands of routes take a second to compile; requests must not wait for that.
+                snapshot = await asyncio.to_thread(self._made, contents)
             except ConfigProblems as error:
                 on_refused(str(error))
                 continue
-            if snapshot is not None:
-                try:
-                    await on_snapshot(snapshot)
-                except MeshError:
-                    self._digest = b""
-
-    async def _reload(self) -> Snapshot | None:
-        """A snapshot of what the files hold now, or None if that is what was loaded last."""
-        before = self._digest
-        try:
-            contents = self._read()
-        except ConfigProblems:
-            if self._digest == before:
-                return None  # reported already
-            raise
-        if self._digest == before:
-            return None
-        # Thousands of routes take a second to compile; requests must not wait for that.
-        return await asyncio.to_thread(self._made, contents)
+            try:
+                await on_snapshot(snapshot)
+            except MeshError:
+                self._files.forget()
 
 
 def load_files(paths: Sequence[Path], *, service: str | None = None) -> Snapshot:

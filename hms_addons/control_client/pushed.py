@@ -35,13 +35,14 @@ class PushedSnapshot:
         return f"{self.version}.{self.digest}"
 
     @classmethod
-    def read(cls, data: Mapping[str, Any], service: str, where: str) -> PushedSnapshot:
-        """Take it from a JSON object.
+    def read(cls, data: Any, service: str, where: str) -> PushedSnapshot:
+        """Take it from what JSON says.
 
         Raises:
             ControlAnswerError: it is none, or another service's.
         """
-        version, digest, document = data.get("version"), data.get("digest"), data.get("document")
+        found = data if isinstance(data, dict) else {}
+        version, digest, document = map(found.get, ("version", "digest", "document"))
         if (
             not isinstance(version, int)
             or isinstance(version, bool)
@@ -52,7 +53,7 @@ class PushedSnapshot:
         ):
             message = f"{where} has sent a snapshot without a proper version, digest and document"
             raise ControlAnswerError(message)
-        if data.get("service") != service or document.get("service", service) != service:
+        if found.get("service") != service or document.get("service", service) != service:
             message = f"{where} has sent a snapshot that is not {service}'s: it is not taken"
             raise ControlAnswerError(message)
         return cls(version, digest, document)

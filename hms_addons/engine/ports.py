@@ -196,6 +196,11 @@ class Ports:
         for port in self.running.values():
             port.port.accept()
 
+    @property
+    def accepting(self) -> bool:
+        """Requests are taken."""
+        return self._accepting
+
     def close(self) -> list[FastLane]:
         """Stop accepting. Returns every lane that may still have connections."""
         self._accepting = False

@@ -54,6 +54,7 @@ class FakeMesh:
         self.drains = 0
         self.bound = "127.0.0.1"
         self.rejected: dict[str, str] | None = None
+        self.control: dict[str, Any] | None = None
         self.errors: list[dict[str, Any]] = []
         self.certificate_list: list[dict[str, Any]] = [
             {"secret": "mesh_certs", "spiffe_id": "spiffe://mpsa.mil/svc/a", "problem": None}
@@ -64,9 +65,19 @@ class FakeMesh:
         return {
             "version": self.snapshot.version if self.snapshot else None,
             "rejected": self.rejected,
+            **({} if self.control is None else {"control": self.control}),
             "plugins": [{"name": "mtls", "source": "built-in"}],
             "plugin_errors": self.errors,
         }
+
+    def add_status(self, name: str, show: Callable[[], Any]) -> None:
+        raise NotImplementedError
+
+    async def apply(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+
+    def refuse(self, reason: str) -> None:
+        self.rejected = {"reason": reason, "at": "now"}
 
     def clusters(self) -> list[dict[str, Any]]:
         return CLUSTERS
@@ -230,6 +241,19 @@ async def test_config_shows_the_last_refused_change(bench: Bench) -> None:
     assert "a later change was refused at 2027-01-15" in text
     assert "#   1.yaml:4:5: worse\n" in text
     assert yaml.safe_load(text) == yaml.safe_load(CONFIG), "still YAML"
+
+
+async def test_config_tells_of_the_control_plane(bench: Bench) -> None:
+    control = {"address": "https://c:1", "in_sync": True, "problem": None, "refused": None}
+    bench.mesh.control = control
+    _, text = await bench.ask("/config")
+    assert "# in sync with https://c:1\n" in text
+    control.update(in_sync=False, problem="nobody there", refused={"version": 7, "reason": "bad"})
+    _, text = await bench.ask("/config")
+    assert "# out of touch with https://c:1: nobody there\n" in text
+    assert "# version 7 of https://c:1 is refused\n" in text
+    assert yaml.safe_load(text) == yaml.safe_load(CONFIG), "still YAML"
+    assert (await bench.data("/config"))["control"] == control
 
 
 async def test_config_before_there_is_one(bench: Bench) -> None:

@@ -58,10 +58,9 @@ class FakeControlPlane:
         self.reports: list[dict[str, Any]] = []
         self.instances: dict[str, dict[str, Any]] = {}
         self.answers: dict[str, bytes] = {}
-        self._port = port
         self._changed = asyncio.Event()
         self._seen = asyncio.Event()
-        self._server = RawServer(self._serve)
+        self._server = RawServer(self._serve, port=port)
 
     async def __aenter__(self) -> Self:
         own = self.authority.issue(SpiffeId(self.authority.trust_domain, self.name), 3600)
@@ -93,6 +92,10 @@ class FakeControlPlane:
         self.digest = f"{hash(json.dumps(document, sort_keys=True)) & 0xFFFFFFFFFFFF:012x}"
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def reported(self, **values: Any) -> bool:
+        """Whether the last report says so."""
+        return bool(self.reports) and values.items() <= self.reports[-1].items()
 
     def count(self, method: str, path: str) -> int:
         """Requests so far whose path begins so."""

@@ -19,18 +19,20 @@ class RawServer:
     `async with RawServer(handler) as server: … server.port`
     """
 
-    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, handler: Handler, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._handler = handler
         self.tls = tls
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._writers: list[asyncio.StreamWriter] = []
-        self.port = 0
+        self.port = port
         self.accepted = 0
         self.errors: list[Exception] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self.tls)
+        self._server = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self.tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -1,0 +1,95 @@
+"""What a sidecar tells its control plane of itself: every ten seconds, and at each change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from hms_addons.clock import within
+from hms_addons.control_client.backoff import Backoff
+from hms_addons.control_client.failures import ControlError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from random import Random
+
+    from hms_addons.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+INTERVAL: Final = 10.0
+SHORTEST: Final = 0.1
+"""Seconds between two reports, however fast things change: the last change is always told."""
+JITTER: Final = 0.1
+
+
+class Listener(Protocol):
+    """Who is told: `control_client.ControlClient`."""
+
+    async def report(self, sidecar: str, body: Mapping[str, Any]) -> int | None:
+        """Returns the sequence of the trust bundle in force."""
+
+
+class Reports:
+    """Sends reports while `run` runs.
+
+    Args:
+        listener: the control plane.
+        sidecar: this sidecar's ID.
+        body: what there is to tell now, JSON-ready.
+        answered: awaited with the bundle's sequence after each report.
+        clock, rng: time and jitter.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        sidecar: str,
+        body: Callable[[], Mapping[str, Any]],
+        answered: Callable[[int | None], Awaitable[object]],
+        clock: Clock,
+        rng: Random,
+    ) -> None:
+        self._listener = listener
+        self._sidecar = sidecar
+        self._body = body
+        self._answered = answered
+        self._clock = clock
+        self._rng = rng
+        self._backoff = Backoff(rng)
+        self._changed = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Reports {self._sidecar} {self._backoff!r}>"
+
+    def changed(self) -> None:
+        """There is something new to tell."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.send()
+            except ControlError as error:
+                # The configuration's own long poll tells a person; twice would be noise.
+                logger.debug("could not report: %s", error)
+                await self._clock.sleep(min(INTERVAL, self._backoff.next()))
+                continue
+            self._backoff.reset()
+            await self._clock.sleep(SHORTEST)
+            try:
+                async with within(self._clock, INTERVAL * self._rng.uniform(1 - JITTER, 1)):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def send(self) -> None:
+        """Report once.
+
+        Raises:
+            ControlError: it was not heard.
+        """
+        await self._answered(await self._listener.report(self._sidecar, self._body()))

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hms_addons.control_client.failures import ControlAwayError
+from hms_addons.control_client.reports import INTERVAL, Reports
+from hms_addons.tasks import TaskSet
+from tests.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+
+class Bench:
+    """Reports to itself."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.heard: list[Any] = []
+        self.answers: list[int | None] = []
+        self.state = 0
+        self.away = False
+        self.reports = Reports(
+            self, "s", lambda: {"state": self.state}, self.answered, self.clock, Random(0)
+        )
+        self.tasks = TaskSet("test")
+
+    async def report(self, sidecar: str, body: Mapping[str, Any]) -> int | None:
+        assert sidecar == "s"
+        if self.away:
+            raise ControlAwayError("gone")
+        self.heard.append(body["state"])
+        return 7
+
+    async def answered(self, sequence: int | None) -> None:
+        self.answers.append(sequence)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    made.tasks.start(made.reports.run(), "reports")
+    await made.clock.advance(0)
+    yield made
+    await made.tasks.close()
+    assert made.clock.pending == 0
+
+
+async def test_every_ten_seconds(bench: Bench) -> None:
+    assert (bench.heard, bench.answers) == ([0], [7])
+    for _ in range(60):
+        await bench.clock.advance(INTERVAL / 10)
+    assert len(bench.heard) in {6, 7}
+
+
+async def test_a_change_is_told_at_once_and_many_together(bench: Bench) -> None:
+    await bench.clock.advance(0.2)
+    for bench.state in range(1, 6):
+        bench.reports.changed()
+    await bench.clock.advance(0)
+    assert bench.heard == [0, 5]
+    bench.state = 6
+    bench.reports.changed()
+    await bench.clock.advance(0.05)
+    assert bench.heard == [0, 5], "not faster than ten a second"
+    await bench.clock.advance(0.1)
+    assert bench.heard == [0, 5, 6]
+
+
+async def test_it_goes_on_when_the_control_plane_is_back(bench: Bench) -> None:
+    bench.away = True
+    bench.reports.changed()
+    for _ in range(30):
+        await bench.clock.advance(1)
+    assert bench.heard == [0]
+    bench.away = False
+    for _ in range(11):
+        await bench.clock.advance(1)
+    assert len(bench.heard) >= 2
