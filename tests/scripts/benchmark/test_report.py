@@ -23,6 +23,8 @@ def test_the_bars_are_those_of_the_issue() -> None:
         "routes_5000_vs_1": (0.9, 1.0, True),
         "growth_down_mib": (32, None, False),
         "growth_up_mib": (32, None, False),
+        "control_last_s": (5, 1, False),
+        "control_rss_mb": (200, 150, False),
     }
 
 
