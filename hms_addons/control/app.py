@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
-from hms_addons.control.api import health, openapi, problems, trust
+from hms_addons.control.api import config, health, openapi, problems, services, sidecars, trust
 from hms_addons.control.api.frame import RATES, Frame
 from hms_addons.control.rate_limit import RateLimiter
 
@@ -22,7 +22,13 @@ _ABOUT: Final = (
     "Configuration, registry and certificates of an HMS-SVC mesh. Errors are problem details "
     "(RFC 9457). Operators show the admin token, sidecars their SVID, new sidecars a join token."
 )
-_ROUTERS: Final = (trust.router, health.router)
+_ROUTERS: Final = (
+    trust.router,
+    sidecars.router,
+    config.router,
+    services.router,
+    health.router,
+)
 
 
 def build_api(plane: ControlPlane) -> FastAPI:

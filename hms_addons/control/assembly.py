@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Final
 
 from hms_addons.control.auth import AdminTokens, Authenticator
 from hms_addons.control.ca.mesh_authority import MeshAuthority
+from hms_addons.control.configs import ConfigService
 from hms_addons.control.enrolment import Enrolment
+from hms_addons.control.fleet import Fleet
+from hms_addons.control.followed_files import FollowedFiles
 from hms_addons.control.metrics import ControlMetrics
+from hms_addons.control.mirror import Mirror
 from hms_addons.control.plane import ControlPlane
+from hms_addons.control.registry import Registry
+from hms_addons.control.snapshots import Snapshots
 from hms_addons.control.store.sqlite import SqliteStore
 from hms_addons.control.tokens import JoinTokens
 
@@ -64,11 +70,13 @@ async def assembled(
         stack.push_async_callback(store.close)
         authority = MeshAuthority(store, clock, settings.trust_domain, settings.svid_lifetime)
         await authority.load_or_create()
-        admins = AdminTokens(store, clock)
-        tokens = JoinTokens(store, clock)
-        metrics = ControlMetrics()
-        metrics.observe("hms_control_store_revision", "Of the last write.", lambda: store.revision)
-        yield ControlPlane(
+        admins, tokens = AdminTokens(store, clock), JoinTokens(store, clock)
+        mirror = Mirror(store)
+        configs = ConfigService(store, mirror, clock, settings.trust_domain)
+        registry = Registry(store, mirror)
+        snapshots = Snapshots(mirror, configs, registry, clock, settings.trust_domain)
+        fleet = Fleet(store, mirror, snapshots, configs, clock)
+        plane = ControlPlane(
             clock=clock,
             store=store,
             admins=admins,
@@ -76,6 +84,37 @@ async def assembled(
             authority=authority,
             tokens=tokens,
             enrolment=Enrolment(authority, tokens),
-            metrics=metrics,
+            configs=configs,
+            registry=registry,
+            snapshots=snapshots,
+            fleet=fleet,
+            metrics=ControlMetrics(),
             stopping=stopping,
         )
+        _observe(plane)
+        stack.push_async_callback(mirror.close)
+        await mirror.start()
+        if settings.config is not None:
+            followed = FollowedFiles(configs, settings.config, clock)
+            stack.push_async_callback(followed.close)
+            await followed.start()
+        stack.push_async_callback(snapshots.close)
+        await snapshots.start()
+        yield plane
+
+
+def _observe(plane: ControlPlane) -> None:
+    """What is read when somebody asks for the metrics."""
+    metrics, configs = plane.metrics, plane.configs
+
+    def version() -> float:
+        return configs.current.version if configs.current else 0
+
+    def sidecars() -> float:
+        return len(plane.fleet.status()["sidecars"])
+
+    metrics.observe(
+        "hms_control_store_revision", "Of the last write.", lambda: plane.store.revision
+    )
+    metrics.observe("hms_control_config_version", "In force; 0: nothing was pushed.", version)
+    metrics.observe("hms_control_sidecars", "That report, or are gone.", sidecars)

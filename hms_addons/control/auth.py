@@ -105,6 +105,7 @@ PERMISSIONS: Final[dict[str, Permission]] = {
     "rotate_root": _ADMIN,
     "get_snapshot": _OWN,
     "report_sidecar": Permission(frozenset({Kind.SIDECAR}), own_service=True),
+    "remove_sidecar": _OWN,
     "list_sidecars": _ADMIN,
     "get_config": _ADMIN,
     "put_config": _ADMIN,

@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from hms_addons.clock import Clock
     from hms_addons.control.auth import AdminTokens, Authenticator
     from hms_addons.control.ca.mesh_authority import MeshAuthority
+    from hms_addons.control.configs import ConfigService
     from hms_addons.control.enrolment import Enrolment
+    from hms_addons.control.fleet import Fleet
     from hms_addons.control.metrics import ControlMetrics
+    from hms_addons.control.registry import Registry
+    from hms_addons.control.snapshots import Snapshots
     from hms_addons.control.store.protocol import Store
     from hms_addons.control.tokens import JoinTokens
 
@@ -28,6 +32,10 @@ class ControlPlane:
     authority: MeshAuthority
     tokens: JoinTokens
     enrolment: Enrolment
+    configs: ConfigService
+    registry: Registry
+    snapshots: Snapshots
+    fleet: Fleet
     metrics: ControlMetrics
     stopping: asyncio.Event = field(repr=False)
     """Set when the process ends: whoever waits is answered."""

@@ -150,8 +150,8 @@ class ControlProcess:
             self._server.force_exit = True
             return
         logger.info("%s: stopping", number.name)
-        self._stopping.set()
         self._server.stop()
+        self._stopping.set()
 
     # -- what is said ---------------------------------------------------------------------------
 

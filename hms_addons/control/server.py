@@ -120,6 +120,11 @@ class ControlServer(uvicorn.Server):
     def stop(self) -> None:
         """Accept no more, answer what is in flight, and end."""
         self.should_exit = True
+        # Now, not at uvicorn's next tick: what is answered from here on says that it is the last.
+        for server in self.servers if self.started else ():
+            server.close()
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""

@@ -8,5 +8,6 @@ The nouns, and how a request flows between them:
 - `guard` asks `control.auth.PERMISSIONS`; a route that has no place there cannot be made.
 - `problems` makes every error problem details, in which nothing is quoted that a client sent.
 - `models` is what comes in and goes out; `openapi` writes the document of it, and a page.
-- The routes: `trust` (bundle, SVIDs, join tokens, CA) and `health`. `waiting` is how a long poll waits.
+- The routes: `trust` (bundle, SVIDs, join tokens, CA), `sidecars` (snapshots, reports, the fleet),
+  `config`, `services`, `health`. `waiting` is how a long poll waits.
 """

@@ -185,6 +185,33 @@ class ReportAnswer(BaseModel):
     )
 
 
+class SidecarStatus(BaseModel):
+    """One sidecar, as it last reported."""
+
+    id: str
+    service: str
+    state: Literal["in sync", "behind", "ahead", "refused", "gone"]
+    version: int
+    wanted: int
+    reason: str
+    problems: list[str] = Field(description="All that is wrong with it.")
+    ready: bool
+    address: str
+    certificate: CertificateReport | None
+    endpoints: EndpointsReport | None
+    breakers_open: list[str]
+    hms_version: str
+    seen: EpochSeconds
+
+
+class FleetStatus(BaseModel):
+    """The fleet."""
+
+    config_version: int = Field(description="In force; 0: nothing was pushed.")
+    problems: list[str] = Field(description="What is wrong, beside the sidecars' own problems.")
+    sidecars: list[SidecarStatus]
+
+
 # -- configuration -----------------------------------------------------------------------------
 
 
@@ -216,8 +243,9 @@ class ConfigVersion(BaseModel):
     version: int
     created: EpochSeconds
     author: str
-    source: str
-    size: int
+    source: str = Field(description="The files' names, or what else it came from.")
+    size: int = Field(description="Bytes of all files.")
+    digest: str
 
 
 class ConfigVersions(BaseModel):
@@ -233,6 +261,8 @@ class ConfigContent(BaseModel):
     created: EpochSeconds
     author: str
     source: str
+    size: int
+    digest: str
     files: list[ConfigFile]
 
 

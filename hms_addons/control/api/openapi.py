@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi.openapi.utils import get_openapi
 
-from hms_addons.control.api.problems import PROBLEM_JSON, ConfigProblemModel, ProblemModel
+from hms_addons.control.api.models import ConfigFiles
+from hms_addons.control.api.problems import PROBLEM_JSON, ProblemModel
 from hms_addons.control.auth import PERMISSIONS, Kind
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)  # FastAPI's own, which quote the input
-    template = "#/components/schemas/{model}"
-    problem = ProblemModel.model_json_schema(ref_template=template)
-    problem.pop("$defs")
-    schemas["ProblemModel"] = problem
-    schemas["ConfigProblemModel"] = ConfigProblemModel.model_json_schema(ref_template=template)
+    for model in (ProblemModel, ConfigFiles):  # named by hand, so unknown to FastAPI
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name, inner in schema.pop("$defs").items():
+            schemas.setdefault(name, inner)
+        schemas[model.__name__] = schema
     components["securitySchemes"] = dict(_SCHEMES.values())
     for _, _, operation in _operations(made):
         _complete(operation)
