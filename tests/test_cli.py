@@ -10,6 +10,14 @@ from tests.fakes.cli import help_of, hms
     [
         ("", ["check", "explain", "sidecar", "certs"]),
         ("control", ["--data", "--listen", "HMS_LISTEN", "--svid-lifetime", "Example", "SIGTERM"]),
+        ("status", ["--watch", "--json", "HMS_CA_PIN", "Example", "Exit code 0"]),
+        ("services", ["HMS_ADMIN_TOKEN", "Example"]),
+        ("config", ["push", "diff", "history", "rollback", "show", "Example"]),
+        ("config push", ["FILE", "--dry-run", "--made-from", "Example", "Exit code 0"]),
+        ("config diff", ["FROM TO", "Example"]),
+        ("config history", ["Example"]),
+        ("config rollback", ["N", "Example"]),
+        ("config show", ["Example"]),
         (
             "sidecar",
             [

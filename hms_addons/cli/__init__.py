@@ -1,7 +1,8 @@
 """The `hms` command: wiring only. Each command calls one function and prints what it returns.
 
 A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
-`control`. `output` is how they all fail and print.
+`control`, `fleet` (`status`, `services`), `config`. `output` is how they all fail and print,
+`operator` what those share that ask a control plane.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import typer
 
 from hms_addons.cli.certs import certs
+from hms_addons.cli.config import config
 from hms_addons.cli.config_files import check, explain
 from hms_addons.cli.control import control
+from hms_addons.cli.fleet import services, status
 from hms_addons.cli.sidecar import sidecar
 
 app = typer.Typer(
@@ -27,6 +30,9 @@ app.command(context_settings={"allow_interspersed_args": False})(sidecar)
 app.command()(check)
 app.command()(explain)
 app.command()(control)
+app.command()(status)
+app.command()(services)
+app.add_typer(config, name="config")
 app.add_typer(certs, name="certs")
 
 

@@ -1,0 +1,150 @@
+"""`hms config`: the configuration that a control plane hands out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hms_addons.cli.operator import AdminToken, CaPin, Control, connect, outcome_of, show
+from hms_addons.cli.output import USAGE, Json, fail, paths
+
+config = typer.Typer(
+    help="The configuration that the control plane hands out to the sidecars.\n\n"
+    "Example: `hms config push routes.yaml`, then `hms status`.",
+    no_args_is_help=True,
+)
+
+Files = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE…", help="Configuration files, merged in order."),
+]
+
+
+@config.command()
+def push(
+    files: Files,
+    made_from: Annotated[
+        int | None,
+        typer.Option(
+            "--made-from",
+            envvar="HMS_MADE_FROM",
+            min=0,
+            metavar="N",
+            help="The version that the files were made from: refused if another is in force.",
+        ),
+    ] = None,
+    control: Control = None,
+    admin_token: AdminToken = None,
+    ca_pin: CaPin = None,
+    *,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", envvar="HMS_DRY_RUN", help="Only check, as `hms check` would there."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Push files as the new configuration; every sidecar has it within a second.
+
+    Example: `hms config push routes.yaml canary.yaml`
+
+    What is wrong is said with file, line and column, as `hms check` says it, and then nothing has
+    changed. If somebody else pushes in the same moment, one of you is told; `--made-from` says so
+    also when it was earlier. Exit code 0: in force; 1: refused.
+    """
+    from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
+
+    client = connect(control, admin_token, ca_pin)
+    found = outcome_of(
+        client,
+        lambda asked: commands.push(asked, paths(files), dry_run=dry_run, made_from=made_from),
+    )
+    show(found, as_json=as_json)
+
+
+@config.command()
+def diff(
+    what: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE…|FROM TO", help="Files, or the numbers of two versions."),
+    ],
+    control: Control = None,
+    admin_token: AdminToken = None,
+    ca_pin: CaPin = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Show what pushing files would change, or what lies between two versions.
+
+    Example: `hms config diff routes.yaml` or `hms config diff 3 5`
+    """
+    from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
+
+    numbers = [int(word) for word in what if word.isascii() and word.isdigit()]
+    if numbers and (len(numbers) != len(what) or len(numbers) != 2):  # noqa: PLR2004 - from, to
+        raise fail("diff: give files, or two versions", USAGE)
+    client = connect(control, admin_token, ca_pin)
+    if numbers:
+        found = outcome_of(client, lambda asked: commands.diff_versions(asked, *numbers))
+    else:
+        found = outcome_of(client, lambda asked: commands.diff_files(asked, paths(what)))
+    show(found, as_json=as_json)
+
+
+@config.command()
+def history(
+    control: Control = None,
+    admin_token: AdminToken = None,
+    ca_pin: CaPin = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """List the versions that are kept, the newest first.
+
+    Example: `hms config history`
+    """
+    from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
+
+    show(outcome_of(connect(control, admin_token, ca_pin), commands.history), as_json=as_json)
+
+
+@config.command()
+def rollback(
+    version: Annotated[int, typer.Argument(metavar="N", min=1, help="The version to go back to.")],
+    control: Control = None,
+    admin_token: AdminToken = None,
+    ca_pin: CaPin = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Make an old version the newest: nothing is lost, and the number grows.
+
+    Example: `hms config rollback 3`
+    """
+    from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
+
+    client = connect(control, admin_token, ca_pin)
+    show(outcome_of(client, lambda asked: commands.rollback(asked, version)), as_json=as_json)
+
+
+@config.command("show")
+def show_config(
+    version: Annotated[
+        int | None, typer.Argument(metavar="[N]", min=1, help="A version; else what is in force.")
+    ] = None,
+    control: Control = None,
+    admin_token: AdminToken = None,
+    ca_pin: CaPin = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Print the configuration as it was pushed.
+
+    Example: `hms config show 3 > routes.yaml`
+    """
+    from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
+
+    client = connect(control, admin_token, ca_pin)
+    show(outcome_of(client, lambda asked: commands.show(asked, version)), as_json=as_json)

@@ -1,0 +1,239 @@
+"""`hms config`: push files, and look at what has been pushed."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+from hms_addons.config.problems import Problem, Severity
+from hms_addons.config.source import read_files
+from hms_addons.identity.svid import iso_time
+from hms_addons.operator_client.client import OperatorError, RefusedError
+from hms_addons.operator_client.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from hms_addons.operator_client.client import OperatorClient
+
+MAX_BYTES = 4 * 1024 * 1024
+"""What the control plane takes."""
+_JSON_OVERHEAD = 1.02
+
+_PRECONDITION_FAILED = 412
+_UNPROCESSABLE = 422
+
+
+async def push(
+    client: OperatorClient, paths: Sequence[Path], *, dry_run: bool, made_from: int | None
+) -> Outcome:
+    """Push some files as the configuration, the later over the earlier.
+
+    Args:
+        client: asks.
+        paths: the files.
+        dry_run: only check them.
+        made_from: the version they were made from. If another is in force, somebody else has
+            pushed, and nothing is changed. None takes the one that is in force now.
+
+    Raises:
+        OperatorError: it could not be done, for another reason than what is in the files.
+    """
+    files = _read(paths)
+    if isinstance(files, Outcome):
+        return files
+    version = await _version_in_force(client) if made_from is None else made_from
+    try:
+        answer = await client.ask(
+            "PUT",
+            "/v1/config",
+            params={"dry_run": "1"} if dry_run else {},
+            json={"files": files},
+            headers={"If-Match": f'"{version}"'},
+        )
+    except RefusedError as error:
+        if error.status == _UNPROCESSABLE and "problems" in error.document:
+            return _refused(error)
+        if error.status == _PRECONDITION_FAILED:
+            raise await _overtaken(client, version, error) from error
+        raise
+    return _pushed(answer.json(), version)
+
+
+def _read(paths: Sequence[Path]) -> list[dict[str, str]] | Outcome:
+    contents, problems = read_files(paths)
+    files = []
+    for name, content in contents:
+        try:
+            files.append({"name": name, "content": content.decode("utf-8")})
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            message = f"not readable as UTF-8 text: {error.reason}"
+            problems.append(Problem(Severity.ERROR, name, line, 1, "", message))
+    if problems:
+        return _told([problem.to_json() for problem in problems])
+    size = sum(len(content) for _, content in contents)
+    if size * _JSON_OVERHEAD > MAX_BYTES:
+        message = f"{size} bytes of configuration; the control plane takes {MAX_BYTES}"
+        raise OperatorError(message)
+    return files
+
+
+async def _version_in_force(client: OperatorClient) -> int:
+    return (await client.ask("GET", "/v1/config/versions")).version or 0
+
+
+def _refused(error: RefusedError) -> Outcome:
+    problems = error.document["problems"]
+    return _told(problems if isinstance(problems, list) else [])
+
+
+def _told(problems: Iterable[Mapping[str, Any]]) -> Outcome:
+    """A configuration is refused, said as `hms check` says it."""
+    found = [_problem(problem) for problem in problems]
+    errors = sum(problem.severity is Severity.ERROR for problem in found)
+    warnings = len(found) - errors
+    counts = [f"{errors} error{'' if errors == 1 else 's'}"]
+    if warnings:
+        counts.append(f"{warnings} warning{'' if warnings == 1 else 's'}")
+    lines = [*map(str, found), f"refused: {', '.join(counts)}; nothing has changed"]
+    document = {"ok": False, "problems": [problem.to_json() for problem in found]}
+    return Outcome("\n".join(lines), document, ok=False)
+
+
+def _problem(said: Mapping[str, Any]) -> Problem:
+    severity = Severity.WARNING if said.get("severity") == "warning" else Severity.ERROR
+    suggestion = said.get("suggestion")
+    return Problem(
+        severity,
+        str(said.get("file", "")),
+        int(said.get("line") or 1),
+        int(said.get("column") or 1),
+        str(said.get("path", "")),
+        str(said.get("message", "")),
+        None if suggestion is None else str(suggestion),
+    )
+
+
+def _pushed(result: Mapping[str, Any], before: int) -> Outcome:
+    lines = [str(_problem(problem)) for problem in result["problems"]]
+    version = result["version"]
+    if not result["changed"]:
+        lines.append(f"ok: nothing has changed; version {version} says the same already")
+    elif result["dry_run"]:
+        lines.append(f"ok: nothing was done; it would become version {version}")
+    else:
+        lines.append(f"ok: version {version} is in force, after {before or 'none'}")
+    return Outcome("\n".join(lines), {"ok": True, **result})
+
+
+async def _overtaken(client: OperatorClient, version: int, error: RefusedError) -> OperatorError:
+    """Somebody else has pushed: who, when, and how to go on."""
+    versions = (await client.ask("GET", "/v1/config/versions")).json()["versions"]
+    newest = versions[0] if versions else None
+    if newest is None:
+        return error
+    return OperatorError(
+        f"somebody else has pushed: version {newest['version']} is in force ({newest['source']}, "
+        f"{iso_time(newest['created'])}), and yours was made from {version}; nothing has changed. "
+        f"See what is new with `hms config diff {version} {newest['version']}`, take it into your "
+        f"files, and push again with --made-from {newest['version']}"
+    )
+
+
+async def history(client: OperatorClient) -> Outcome:
+    """The versions that are kept.
+
+    Raises:
+        OperatorError: they cannot be had.
+    """
+    document = (await client.ask("GET", "/v1/config/versions")).json()
+    lines = [
+        f"{item['version']:>5}  {iso_time(item['created'])}  {item['size']:>8} bytes  "
+        f"{item['author']}  {item['source']}"
+        for item in document["versions"]
+    ]
+    text = "\n".join(lines) or "nothing has been pushed yet: `hms config push FILE…`"
+    return Outcome(text, document)
+
+
+async def rollback(client: OperatorClient, version: int) -> Outcome:
+    """Make an old version the newest.
+
+    Raises:
+        OperatorError: there is none such, or it is not valid any more.
+    """
+    before = await _version_in_force(client)
+    try:
+        answer = await client.ask(
+            "POST",
+            f"/v1/config/versions/{version}/rollback",
+            headers={"If-Match": f'"{before}"'},
+        )
+    except RefusedError as error:
+        if error.status == _UNPROCESSABLE and "problems" in error.document:
+            return _refused(error)
+        if error.status == _PRECONDITION_FAILED:
+            raise await _overtaken(client, before, error) from error
+        raise
+    result = answer.json()
+    if not result["changed"]:
+        text = f"ok: nothing has changed; version {result['version']} says the same as {version}"
+        return Outcome(text, result)
+    text = f"ok: version {result['version']} is in force, and says what version {version} said"
+    return Outcome(text, result)
+
+
+async def show(client: OperatorClient, version: int | None) -> Outcome:
+    """A version's files, or those in force.
+
+    Raises:
+        OperatorError: there is none such.
+    """
+    path = "/v1/config" if version is None else f"/v1/config/versions/{version}"
+    document = (await client.ask("GET", path)).json()
+    return Outcome(_as_text(document["files"]), document)
+
+
+async def diff_versions(client: OperatorClient, old: int, new: int) -> Outcome:
+    """What lies between two versions.
+
+    Raises:
+        OperatorError: there is no such version.
+    """
+    document = (
+        await client.ask("GET", "/v1/config/diff", params={"from": str(old), "to": str(new)})
+    ).json()
+    return Outcome(document["diff"] or f"versions {old} and {new} say the same", document)
+
+
+async def diff_files(client: OperatorClient, paths: Sequence[Path]) -> Outcome:
+    """What pushing some files would change.
+
+    Raises:
+        OperatorError: what is in force cannot be had.
+    """
+    files = _read(paths)
+    if isinstance(files, Outcome):
+        return files
+    try:
+        pushed = (await client.ask("GET", "/v1/config")).json()
+        old, name = _as_text(pushed["files"]), f"version {pushed['version']}"
+    except RefusedError as error:
+        if error.status != 404:  # noqa: PLR2004 - nothing has been pushed
+            raise
+        old, name = "", "nothing"
+    new = _as_text(files)
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), name, ", ".join(map(str, paths)), lineterm=""
+    )
+    text = "\n".join(lines)
+    return Outcome(text or f"{name} says the same", {"diff": text})
+
+
+def _as_text(files: Sequence[Mapping[str, str]]) -> str:
+    """Some files as one text; with their names, if there are several."""
+    if len(files) == 1:
+        return files[0]["content"]
+    return "\n".join(f"# -- {file['name']}\n{file['content']}" for file in files)
