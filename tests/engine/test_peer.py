@@ -20,6 +20,7 @@ from hms_addons.identity.tls_context import client_context
 from tests.fakes import pki
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_listener
+from tests.fakes.handshake import shake
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,25 +28,6 @@ if TYPE_CHECKING:
     from hms_addons.engine.connection_context import ConnectionContext
 
 IDENTITY = Identity.of(SecretMaterial(pki.svid("auth-svc"), pki.bundle()), 1)
-
-
-def shake(client: ssl.SSLContext, server: ssl.SSLContext) -> ssl.SSLObject:
-    """The server's end of a finished handshake."""
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(to_client, to_server, server_side=False),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    waiting = list(ends)
-    for _ in range(10):
-        for end in tuple(waiting):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            waiting.remove(end)
-    assert not waiting
-    return ends[1]
 
 
 def anonymous() -> ssl.SSLContext:
@@ -67,7 +49,7 @@ def identified(
     """The context of a connection over TLS by `client`, or of a plain one (None)."""
     require = tls is TlsMode.STRICT if permissive is None else not permissive
     server = IDENTITY.server_context(require_peer=require)
-    ssl_object = shake(client, server) if client else None
+    ssl_object = shake(client, server).server if client else None
     connection: Any = types.SimpleNamespace(
         transport=types.SimpleNamespace(get_extra_info={"ssl_object": ssl_object}.get),
         peername=("192.0.2.7", 40000),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +18,7 @@ from hms_addons.identity.tls_context import (
     verify_peer,
 )
 from tests.fakes import pki
+from tests.fakes.handshake import shake
 
 if TYPE_CHECKING:
     from hms_addons.identity.trust_bundle import TrustBundle
@@ -25,31 +26,6 @@ if TYPE_CHECKING:
 TD = pki.TRUST_DOMAIN
 AUTH = SpiffeId.for_service(TD, "auth-svc")
 CLAIMS = SpiffeId.for_service(TD, "claims-svc")
-
-
-class Handshake(NamedTuple):
-    client: ssl.SSLObject
-    server: ssl.SSLObject
-
-
-def shake(client: ssl.SSLContext, server: ssl.SSLContext) -> Handshake:
-    """Handshake in memory; raises what the side that refuses raises."""
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = Handshake(
-        client.wrap_bio(to_client, to_server, server_side=False),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    )
-    waiting = list(ends)
-    for _ in range(20):
-        for end in tuple(waiting):
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            waiting.remove(end)
-        if not waiting:
-            return ends
-    pytest.fail("the handshake does not end")
 
 
 def client_of(service: str = "claims-svc", trusts: TrustBundle | None = None) -> ssl.SSLContext:

@@ -7,32 +7,27 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from tests.integration.basics import Closing, Fields, Headed, parse_fields
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
 
 TIMEOUT = 15.0
 
 
 @dataclass
-class Response:
+class Response(Headed):
     """An answer; interim (1xx) ones that came before it are in `interim`."""
 
     status: int
     reason: str
-    fields: list[tuple[str, str]]
+    fields: Fields
     body: bytes = b""
-    trailers: list[tuple[str, str]] = field(default_factory=list)
+    trailers: Fields = field(default_factory=list)
     interim: list[Response] = field(default_factory=list)
     version: str = "HTTP/1.1"
-
-    def header(self, name: str) -> str | None:
-        """The value of a header; fails if it came twice."""
-        values = [value for key, value in self.fields if key.lower() == name.lower()]
-        assert len(values) < 2, f"{name} came {len(values)} times: {values}"
-        return values[0] if values else None
 
     @property
     def json(self) -> Any:
@@ -50,7 +45,7 @@ class Response:
         return (self.header("connection") or "").lower() == "close"
 
 
-class Connection:
+class Connection(Closing):
     """A connection to 127.0.0.1, over TLS if a context is given."""
 
     def __init__(
@@ -64,19 +59,8 @@ class Connection:
             raise
         self._buffer = b""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Close it. Idempotent."""
+        """Close it."""
         self.sock.close()
 
     def send(self, data: bytes) -> None:
@@ -127,10 +111,10 @@ class Connection:
 
     def head(self) -> Response:
         """A response's head, interim or final."""
-        line, *rest = self.read_until(b"\r\n\r\n")[:-4].split(b"\r\n")
+        line, _, rest = self.read_until(b"\r\n\r\n").partition(b"\r\n")
         version, code, reason = (line.decode("latin-1") + " ").split(" ", 2)
         assert version.startswith("HTTP/1."), f"not an answer: {line!r}"
-        return Response(int(code), reason.strip(), _fields(rest), version=version)
+        return Response(int(code), reason.strip(), parse_fields(rest), version=version)
 
     def response(self, method: str = "GET") -> Response:
         """A whole response by the rules of RFC 9112 section 6.3.
@@ -151,7 +135,7 @@ class Connection:
             while piece := self.chunk():
                 found.body += piece
             while (line := self.read_until(b"\r\n")) != b"\r\n":
-                found.trailers += _fields([line[:-2]])
+                found.trailers += parse_fields(line)
         elif (length := found.header("content-length")) is not None:
             found.body = self.read_exactly(int(length))
         else:
@@ -188,11 +172,6 @@ class Connection:
             return self.rest() == b""
         except ConnectionError:
             return True
-
-
-def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
-    pairs = [line.split(b":", 1) for line in lines if line]
-    return [(name.decode("latin-1"), value.strip().decode("latin-1")) for name, value in pairs]
 
 
 def fetch(port: int, method: str, target: str, *fields: str, **options: Any) -> Response:

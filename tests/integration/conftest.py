@@ -15,22 +15,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import pki
+from tests.integration.basics import free_port
 from tests.integration.clients import Connection, Response, fetch
 from tests.integration.processes import (
     STARTED,
     Program,
-    free_port,
     hms_sidecar,
     mitmdump_mesh,
     mitmdump_reverse,
 )
-from tests.integration.servers import Unreachable, Upstream, refusing, says
+from tests.integration.servers import Unreachable, Upstream, governance, refusing
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-POLICY_VERSION = "1.3.4"
 JWT_ENV = {"HMS_TEST_SECRET": pki.jwt_key("HS256").secret}
 
 
@@ -68,10 +67,8 @@ class Backends:
 @pytest.fixture(scope="session")
 def backends() -> Iterator[Backends]:
     closed, hole = refusing(), Unreachable()
-    answer = b'{"version": "%b"}' % POLICY_VERSION.encode()
-    policy = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
-    with closed, Upstream() as app, Upstream() as second, Upstream(policy) as governance:
-        yield Backends(app, second, governance, closed.getsockname()[1], hole.port)
+    with closed, Upstream() as app, Upstream() as second, Upstream(governance) as policies:
+        yield Backends(app, second, policies, closed.getsockname()[1], hole.port)
         assert not app.errors
         assert not second.errors
     hole.close()

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from hms_addons.bootstrap import build_plugins
 from hms_addons.sidecar import Sidecar
 from tests.fakes.configs import snapshot_of
-from tests.integration.processes import eventually
+from tests.integration.basics import Closing, until
 from tests.integration.servers import LoopThread
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from hms_addons.upstream.circuit_breaker import CircuitBreaker
     from hms_addons.upstream.cluster import Cluster
 
 
-class InProcess:
+class InProcess(Closing):
     """A running sidecar.
 
     Args:
@@ -31,17 +29,6 @@ class InProcess:
         self._thread = LoopThread()
         self.sidecar: Sidecar = self._thread.run(self._start(text, seed))
         self._tasks_at_rest = self._tasks()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     async def _start(self, text: str, seed: int) -> Sidecar:
         rng = random.Random(seed)
@@ -119,7 +106,7 @@ class InProcess:
     def wait_quiet(self, timeout: float = 10.0) -> None:
         """Wait until nothing is in use any more; says what is, if that does not come."""
         try:
-            eventually(lambda: not self.left_over(), "nothing in use", timeout)
+            until(lambda: not self.left_over(), "nothing in use", timeout)
         except AssertionError as error:
             raise AssertionError("\n".join(self.left_over()) or str(error)) from None
 

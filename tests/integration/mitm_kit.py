@@ -1,7 +1,7 @@
 """Real mitmproxy programs with the mesh in them, for tests: processes, an app behind, a web client.
 
-`App` is the service behind the mesh (and HMS-GOV); `MeshFiles` writes configurations; `Program` runs
-`mitmdump`, `mitmweb` or `hms` and reads its log; `Web` speaks mitmweb's own HTTP API.
+`App` is the service behind the mesh (and HMS-GOV); `MeshFiles` writes configurations; `mitm` starts
+`mitmdump` or `mitmweb`; `Web` speaks mitmweb's own HTTP API; `Desk` is all of it around a mitmweb.
 """
 
 from __future__ import annotations
@@ -10,179 +10,52 @@ import contextlib
 import http.client
 import io
 import json
-import signal
-import socket
-import subprocess
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import requests
 import yaml
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
 
-from scripts.demonstration.ports import FreePorts
 from tests.fakes import pki
+from tests.integration.basics import MESH, PATIENCE, Closing, free_port, until
+from tests.integration.processes import Program
+from tests.integration.servers import Upstream, cut, governance, says
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
 
-ROOT = Path(__file__).resolve().parents[2]
-MESH = ROOT / "hms_addons" / "mesh.py"
+    from tests.integration.servers import Received
+
 PASSWORD = "open sesame"
-POLICY_VERSION = "1.3.4"
-PATIENCE = 20.0
-"""Seconds that anything here may take on a busy machine."""
-
-_ports = FreePorts()
-free_port = _ports.take
-
-
-def until[T](ask: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """What `ask` says once it says something true; asks every 20 ms."""
-    pause = threading.Event()
-    deadline = time.monotonic() + patience
-    while True:
-        if found := ask():
-            return found
-        assert time.monotonic() < deadline, f"in {patience:g} s there was no {what}"
-        pause.wait(0.02)
-
+VERIFY = "/verify-id?host=auth-svc.svc&id=7"
 
 # --- the app --------------------------------------------------------------------------------------
 
 
-class Seen(NamedTuple):
-    """One request as the app got it; header names in lower case."""
+class App(Upstream):
+    """The service behind the mesh, which is also HMS-GOV: `/policy-header` is its.
 
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class App:
-    """An HTTP/1.1 server that answers with what it was asked, as JSON, and keeps it in `seen`.
-
-    `/policy-header` is HMS-GOV's. `/slow` waits for `release`. `/cut` promises more than it sends.
-    `/big` streams a mebibyte and a half. `/chunks` sends three pieces, chunked.
+    It echoes. `/plain/cut` promises more than it sends, `/plain/big` says a mebibyte and a half.
     """
 
-    def __init__(self, name: str = "app") -> None:
-        self.name = name
-        self.seen: list[Seen] = []
-        self.release = threading.Event()
-        self._connections: list[socket.socket] = []
-        app = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
-
-            def serve(self) -> None:
-                app._serve(self)
-
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
-            setattr(Handler, f"do_{method}", Handler.serve)
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def process_request(self, request: Any, client_address: Any) -> None:
-                app._connections.append(request)
-                super().process_request(request, client_address)
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that left is no matter."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        for connection in self._connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+    def __init__(self) -> None:
+        super().__init__()
+        self.on("/policy-header", governance)
+        promise = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+        self.on("/plain/cut", cut(promise % 3_000_000 + b"x" * 1000))
+        self.on("/plain/big", says(promise % (3 << 19) + b"big " * (3 << 17)))
 
     @property
-    def last(self) -> Seen:
+    def seen(self) -> list[Received]:
+        """The requests that were for the service."""
+        return [request for request in self.requests if request.path != "/policy-header"]
+
+    @property
+    def last(self) -> Received:
         return self.seen[-1]
-
-    def _serve(self, request: BaseHTTPRequestHandler) -> None:
-        body = _read_body(request)
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        path = request.path.split("?")[0]
-        if path == "/policy-header":
-            self._answer(request, {"version": POLICY_VERSION})
-            return
-        self.seen.append(Seen(request.command, request.path, headers, body))
-        if path.endswith("/slow"):
-            self.release.wait(PATIENCE)
-        if path.endswith("/cut"):
-            request.send_response(200)
-            request.send_header("Content-Length", "3000000")
-            request.end_headers()
-            request.wfile.write(b"x" * 1000)
-            request.close_connection = True
-        elif path.endswith("/big"):
-            request.send_response(200)
-            request.send_header("Content-Length", str(3 << 19))
-            request.end_headers()
-            request.wfile.write(b"big " * (3 << 17))
-        elif path.endswith("/chunks"):
-            request.send_response(200)
-            request.send_header("Transfer-Encoding", "chunked")
-            request.end_headers()
-            request.wfile.write(b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n")
-        else:
-            answer = {
-                "app": self.name,
-                "method": request.command,
-                "path": request.path,
-                "headers": headers,
-                "body": body.decode("latin-1"),
-            }
-            self._answer(request, answer)
-
-    @staticmethod
-    def _answer(request: BaseHTTPRequestHandler, document: dict[str, Any]) -> None:
-        data = json.dumps(document).encode()
-        request.send_response(200)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(data)))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(data)
-
-
-def _read_body(request: BaseHTTPRequestHandler) -> bytes:
-    if request.headers.get("Transfer-Encoding") != "chunked":
-        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
-    body = b""
-    while size := int(request.rfile.readline(), 16):
-        body += request.rfile.read(size)
-        request.rfile.readline()
-    request.rfile.readline()
-    return body
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -291,66 +164,6 @@ class MeshFiles:
 # --- processes ------------------------------------------------------------------------------------
 
 
-class Program:
-    """A running program; its output goes to a file, which `log` reads."""
-
-    def __init__(self, folder: Path, *command: str | Path, cwd: Path | None = None) -> None:
-        self._path = folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log"
-        self._position = 0
-        with self._path.open("wb") as output:
-            self.process = subprocess.Popen(
-                list(command),
-                cwd=cwd or folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-                raise
-
-    @property
-    def log(self) -> str:
-        return self._path.read_text(encoding="utf-8", errors="replace")
-
-    def says(self, text: str, *, times: int = 1) -> None:
-        """Wait until the log holds `text`, so many times."""
-
-        def said() -> bool:
-            if self.log.count(text) >= times:
-                return True
-            assert self.process.poll() is None, f"it ended and never said {text!r}:\n{self.log}"
-            return False
-
-        try:
-            until(said, repr(text))
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.log}") from None
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal, wait for the end, give the exit code."""
-        self.process.send_signal(number)
-        return self.finish()
-
-    def finish(self) -> int:
-        return self.process.wait(PATIENCE)
-
-
 def mitm(
     program: str,
     folder: Path,
@@ -364,7 +177,7 @@ def mitm(
 
     Args:
         program: the command.
-        folder: for its log and its own settings.
+        folder: where it runs, and for its own settings.
         config: the mesh's configuration files.
         arguments: further ones for the command line.
         scripts: to load after the mesh.
@@ -380,14 +193,14 @@ def mitm(
         command += ["-s", script]
     for option in options:
         command += ["--set", option]
-    running = Program(folder, *command, *arguments)
+    running = Program(*command, *arguments, cwd=folder)
     if ready is not None:
         try:
-            running.says(ready)
+            running.wait_for(ready)
             if files and ready == "configuration ":
-                running.says("HMS mesh listener")
+                running.wait_for("HMS mesh listener")
         except BaseException:
-            running.__exit__(None, None, None)
+            running.close()
             raise
     return running
 
@@ -395,7 +208,7 @@ def mitm(
 # --- mitmweb --------------------------------------------------------------------------------------
 
 
-class Web:
+class Web(Closing):
     """A person at mitmweb, by its own HTTP API."""
 
     def __init__(self, port: int) -> None:
@@ -407,10 +220,7 @@ class Web:
         self._session.cookies["_mitmproxy_xsrf"] = "c0ffee"
         until(self._greet, "mitmweb")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *reason: object) -> None:
+    def close(self) -> None:
         self._session.close()
 
     def _greet(self) -> bool:
@@ -527,3 +337,48 @@ def connection(port: int) -> Iterator[http.client.HTTPConnection]:
         yield client
     finally:
         client.close()
+
+
+class Desk(NamedTuple):
+    """A running mitmweb with both ends of a hop in it, and all that a person needs beside it."""
+
+    app: App
+    files: MeshFiles
+    config: Path
+    program: Program
+    web: Web
+
+    def call(self, method: str = "GET", path: str = VERIFY, **arguments: Any) -> Calling:
+        """A call to the outbound listener, with a token."""
+        headers = {**self.files.token(), **arguments.pop("headers", {})}
+        return Calling(method, self.files.url(path), headers=headers, **arguments)
+
+    def outbound(self) -> dict[str, Any]:
+        """The flow of the caller's side, once it is answered."""
+        return self._answered(self.files.out)
+
+    def inbound(self) -> dict[str, Any]:
+        """The flow of the callee's side, once it is answered."""
+        return self._answered(self.files.peers)
+
+    def _answered(self, port: int) -> dict[str, Any]:
+        return self.web.one(
+            lambda flow: flow["client_conn"]["sockname"][1] == port and "response" in flow,
+            f"answered flow on port {port}",
+        )
+
+
+@contextlib.contextmanager
+def mitmweb_desk(folder: Path) -> Iterator[Desk]:
+    """Start a mitmweb with the mesh; nothing in its log may be wrong at the end."""
+    port = free_port()
+    arguments = ("--no-web-open-browser", "--web-port", str(port))
+    with App() as app:
+        files = MeshFiles(folder, app)
+        config = files.write("mesh.yaml", files.both())
+        password = ("--set", f"web_password={PASSWORD}")
+        with mitm("mitmweb", folder, config, *arguments, *password) as program, Web(port) as web:
+            yield Desk(app, files, config, program, web)
+            assert program.stop() == 0
+        assert "Addon error" not in program.output
+        assert "Traceback" not in program.output

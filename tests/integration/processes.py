@@ -11,21 +11,16 @@ What a program has printed is shown when the test that used it fails (see `conft
 from __future__ import annotations
 
 import os
-import random
-import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
+
+from tests.integration.basics import MESH, ROOT, Closing, accepts, until
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Mapping
-    from types import TracebackType
-
-ROOT = Path(__file__).resolve().parents[2]
-MESH = ROOT / "hms_addons" / "mesh.py"
+    from collections.abc import Mapping
 
 START = 40.0
 """Seconds for a program to be ready: mitmproxy alone takes three on a busy machine."""
@@ -34,7 +29,7 @@ STARTED: list[Program] = []
 """Programs whose output a failing test should show."""
 
 
-class Program:
+class Program(Closing):
     """A running process.
 
     Args:
@@ -68,17 +63,6 @@ class Program:
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
         self._reader.start()
         STARTED.append(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end()
 
     def _read(self, lines: IO[str]) -> None:
         with lines:
@@ -128,18 +112,13 @@ class Program:
 
     def wait_listening(self, *ports: int) -> None:
         """Wait until something accepts connections on each of `ports`."""
-        for port in ports:
-            until = time.monotonic() + START
-            while not accepts(port):
-                assert not self.ended, f"{self.name} has ended:\n{self.output}"
-                assert time.monotonic() < until, f"nothing listens on {port}:\n{self.output}"
-                self._pause(0.02)
 
-    def _pause(self, seconds: float) -> None:
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return
+        def taken(port: int) -> bool:
+            assert not self.ended, f"{self.name} has ended:\n{self.output}"
+            return accepts(port)
+
+        for port in ports:
+            until(lambda: taken(port), f"listener on {port}", START)  # noqa: B023 - used at once
 
     # -- its life -------------------------------------------------------------------------------
 
@@ -173,8 +152,8 @@ class Program:
         self._process.terminate()
         return self.wait()
 
-    def end(self) -> None:
-        """See to it that it is gone. Idempotent."""
+    def close(self) -> None:
+        """See to it that it is gone."""
         if not self.ended:
             self._process.terminate()
             try:
@@ -245,46 +224,3 @@ def mitmdump_reverse(
         *("-s", MESH, "--set", f"hms_config={config}", "--set", "hms_admin=off"),
         env=env,
     )
-
-
-# -- ports -------------------------------------------------------------------------------------
-
-_rng = random.Random()
-_given: set[int] = set()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now, below the range that outgoing connections take theirs of."""
-    while True:
-        port = _rng.randrange(18_000, 32_000)
-        if port in _given:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
-        return port
-
-
-def accepts(port: int) -> bool:
-    """Something takes connections on `port`."""
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def eventually(check: Callable[[], object], what: str, timeout: float = 10.0) -> None:
-    """Look until `check()` is true, in a process whose inside cannot be waited for.
-
-    Raises:
-        AssertionError: it is not, after `timeout` seconds.
-    """
-    until = time.monotonic() + timeout
-    nobody = threading.Event()
-    while not check():
-        assert time.monotonic() < until, f"not after {timeout:g} s: {what}"
-        nobody.wait(0.02)

@@ -19,43 +19,36 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from tests.integration.basics import Closing, Fields, Headed, parse_fields
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
 
     type Behaviour = Callable[[Visit], Awaitable[bool | None]]
 
+POLICY_VERSION = "1.3.4"
+
 
 @dataclass
-class Received:
+class Received(Headed):
     """A request as it arrived, `body` as far as it did."""
 
     method: str
     target: str
     version: str
-    fields: list[tuple[str, str]]
+    fields: Fields
     connection: int
     body: bytes = b""
-    trailers: list[tuple[str, str]] = field(default_factory=list)
+    trailers: Fields = field(default_factory=list)
     whole: bool = False
 
     @property
     def path(self) -> str:
         """The target without its query."""
         return self.target.partition("?")[0]
-
-    def all(self, name: str) -> list[str]:
-        """Every value of a header."""
-        return [value for key, value in self.fields if key.lower() == name.lower()]
-
-    def header(self, name: str) -> str | None:
-        """The value of a header; fails if it came twice."""
-        values = self.all(name)
-        assert len(values) < 2, f"{name} came {len(values)} times: {values}"
-        return values[0] if values else None
 
 
 @dataclass
@@ -80,7 +73,7 @@ class Visit:
             while size := int(await self.reader.readuntil(b"\r\n"), 16):
                 yield await self.reader.readexactly(size)
                 assert await self.reader.readexactly(2) == b"\r\n"
-            request.trailers = _fields(await _read_block(self.reader))
+            request.trailers = parse_fields(await _read_block(self.reader))
         else:
             left = int(request.header("content-length") or 0)
             while left:
@@ -125,7 +118,7 @@ class LoopThread:
         self.loop.close()
 
 
-class Upstream:
+class Upstream(Closing):
     """A server on 127.0.0.1, on a loop of its own.
 
     Args:
@@ -156,19 +149,8 @@ class Upstream:
         self._server = self._thread.run(self._start(port))
         self.port: int = self._server.sockets[0].getsockname()[1]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Stop, and cut every connection off. Idempotent."""
+        """Stop, and cut every connection off."""
         if not self._thread.loop.is_closed():
             self._thread.run(self._stop())
             self._thread.close()
@@ -253,7 +235,7 @@ class Upstream:
         block = await _read_block(reader)
         line, _, rest = block.partition(b"\r\n")
         method, target, version = line.decode("latin-1").split(" ")
-        request = Received(method, target, version, _fields(rest), number)
+        request = Received(method, target, version, parse_fields(rest), number)
         self.requests.append(request)
         self.happened()
         script = self._scripts.get(request.path)
@@ -269,11 +251,6 @@ async def _read_block(reader: asyncio.StreamReader) -> bytes:
     while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
         block += line
     return block
-
-
-def _fields(block: bytes) -> list[tuple[str, str]]:
-    pairs = [line.split(b":", 1) for line in block.split(b"\r\n") if line]
-    return [(name.decode("latin-1"), value.strip().decode("latin-1")) for name, value in pairs]
 
 
 # -- behaviours that are right ---------------------------------------------------------------------
@@ -341,6 +318,12 @@ def chunks(*pieces: bytes, trailers: bytes = b"", fields: bytes = b"") -> Behavi
     framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + fields + b"\r\n"
     return says(head + framed + b"0\r\n" + trailers + b"\r\n")
+
+
+async def governance(visit: Visit) -> None:
+    """HMS-GOV: the version of the policy in force."""
+    answer = b'{"version": "%b"}' % POLICY_VERSION.encode()
+    await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
 
 
 # -- behaviours that are not -----------------------------------------------------------------------

@@ -17,11 +17,11 @@ import pytest
 from scripts.demonstration.mesh_files import LISTENER_PORT
 from scripts.demonstration.ports import is_free
 from scripts.demonstration.verify import verify
+from tests.integration.basics import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 CHILD_MARK = "LOST_PACKAGE_TEST"  # Children inherit it; HMS_… the demo hides from them.
 
 SIDECARS = APPS = 7

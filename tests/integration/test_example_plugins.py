@@ -9,8 +9,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
-import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +18,10 @@ import pytest
 import requests
 
 from scripts.demonstration.ports import FreePorts
-from tests.conftest import ROOT
+from tests.integration.basics import ROOT, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 GUIDE = ROOT / "plugins" / "README.md"
 PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
@@ -110,15 +108,6 @@ def written(tmp_path: Path) -> Path:
         (source / name).write_text(content)
     install(source, tmp_path / "target")
     return source
-
-
-def until(ask: Callable[[], bool], what: str) -> None:
-    """Ask every 20 ms until it is so; 30 s are enough on a busy machine."""
-    deadline = time.monotonic() + 30
-    pause = threading.Event()
-    while not ask():
-        assert time.monotonic() < deadline, f"there was no {what}"
-        pause.wait(0.02)
 
 
 @contextmanager

@@ -10,8 +10,7 @@ import pytest
 
 from tests.fakes import pki
 from tests.integration.clients import Connection, fetch
-from tests.integration.conftest import POLICY_VERSION
-from tests.integration.servers import status, when
+from tests.integration.servers import POLICY_VERSION, status, when
 
 if TYPE_CHECKING:
     from tests.integration.clients import Response

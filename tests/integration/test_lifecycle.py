@@ -10,15 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.basics import accepts, free_port, until
 from tests.integration.clients import Connection, fetch
-from tests.integration.processes import (
-    Program,
-    accepts,
-    eventually,
-    free_port,
-    hms_sidecar,
-    mitmdump_mesh,
-)
+from tests.integration.processes import Program, hms_sidecar, mitmdump_mesh
 from tests.integration.servers import Visit, silent, when
 
 if TYPE_CHECKING:
@@ -90,7 +84,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(
         app.wait(lambda: len(app.requests) == 3, "the requests")
         program.signal(signal.SIGTERM)
         assert idle.ended, "idle connections are closed"
-        eventually(lambda: not accepts(port), "no new connections")
+        until(lambda: not accepts(port), "no new connections")
         assert not program.ended
         gates[0].set()
         answer = waiting.response()
@@ -113,7 +107,7 @@ class Three:
         self._open: list[Connection] = []
 
     def __enter__(self) -> tuple[Connection, Connection, Connection]:
-        eventually(lambda: accepts(self._port), f"something on {self._port}", 40)
+        until(lambda: accepts(self._port), f"something on {self._port}", 40)
         self._open = [Connection(self._port) for _ in range(3)]
         first, second, third = self._open
         return first, second, third
@@ -240,7 +234,7 @@ def test_the_app_lives_until_what_needs_it_is_finished(config: ConfigFile, app: 
         app.wait(lambda: app.got(path), "the request")
         program.signal(signal.SIGTERM)
         program.wait_for("draining")
-        eventually(lambda: not accepts(port), "no new connections")
+        until(lambda: not accepts(port), "no new connections")
         assert "SIGTERM: the app" not in program.output
         assert "the app got SIGTERM" not in program.output
         gate.set()
@@ -311,7 +305,7 @@ def test_a_good_change_is_applied_and_a_bad_one_refused(
             assert kept.exchange("GET", "/b/x").status == 200
 
             config.write(plain(port, app.port, "/b"))
-            eventually(lambda: fetch(port, "GET", "/a/x").status == 404, "the new route", RELOAD)
+            until(lambda: fetch(port, "GET", "/a/x").status == 404, "the new route", RELOAD)
             assert kept.exchange("GET", "/a/x").status == 404
             assert kept.exchange("GET", "/b/x").status == 200
 
@@ -332,10 +326,10 @@ def test_a_good_change_is_applied_and_a_bad_one_refused(
                 assert fetch(port, "GET", "/b/x").status == 200
 
             config.write(plain(other, app.port, "/c"))
-            eventually(lambda: accepts(other), "the new port", RELOAD)
+            until(lambda: accepts(other), "the new port", RELOAD)
             assert fetch(other, "GET", "/c/x").status == 200
             assert kept.ended
-            eventually(lambda: not accepts(port), "the end of the old port")
+            until(lambda: not accepts(port), "the end of the old port")
         assert program.stop() == 0
         assert "Traceback" not in program.output
 

@@ -6,77 +6,30 @@ outbound listener and the callee's strict one, with the app behind it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
-from tests.integration.mitm_kit import (
-    PASSWORD,
-    POLICY_VERSION,
-    App,
-    Calling,
-    MeshFiles,
-    Program,
-    Web,
-    free_port,
-    mitm,
-    until,
-)
+from tests.integration.basics import free_port, until
+from tests.integration.mitm_kit import App, Desk, mitmweb_desk
+from tests.integration.servers import POLICY_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-VERIFY = "/verify-id?host=auth-svc.svc&id=7"
 CALLER = "spiffe://mpsa.mil/svc/claims-svc"
-
-
-class Desk(NamedTuple):
-    app: App
-    files: MeshFiles
-    config: Path
-    program: Program
-    web: Web
-
-    def call(self, method: str = "GET", path: str = VERIFY, **arguments: Any) -> Calling:
-        headers = {**self.files.token(), **arguments.pop("headers", {})}
-        return Calling(method, self.files.url(path), headers=headers, **arguments)
-
-    def outbound(self) -> dict[str, Any]:
-        """The flow of the caller's side, once it is answered."""
-        return self._answered(self.files.out)
-
-    def inbound(self) -> dict[str, Any]:
-        """The flow of the callee's side, once it is answered."""
-        return self._answered(self.files.peers)
-
-    def _answered(self, port: int) -> dict[str, Any]:
-        return self.web.one(
-            lambda flow: flow["client_conn"]["sockname"][1] == port and "response" in flow,
-            f"answered flow on port {port}",
-        )
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder = tmp_path_factory.mktemp("web")
-    port = free_port()
-    arguments = ("--no-web-open-browser", "--web-port", str(port))
-    with App() as app:
-        files = MeshFiles(folder, app)
-        config = files.write("mesh.yaml", files.both())
-        password = ("--set", f"web_password={PASSWORD}")
-        with mitm("mitmweb", folder, config, *arguments, *password) as program, Web(port) as web:
-            yield Desk(app, files, config, program, web)
-            assert program.end() == 0
-        assert "Addon error" not in program.log
-        assert "Traceback" not in program.log
+    with mitmweb_desk(tmp_path_factory.mktemp("web")) as desk:
+        yield desk
 
 
 @pytest.fixture
 def desk(running: Desk) -> Iterator[Desk]:
-    running.app.seen.clear()
+    running.app.requests.clear()
     yield running
     running.web.set(intercept="")
     running.web.send("POST", "/flows/resume")
@@ -183,10 +136,10 @@ def test_an_edited_request_is_what_is_forwarded(desk: Desk) -> None:
     desk.web.do(inbound, "resume")
     assert calling.result().status_code == 200
     seen = desk.app.last
-    assert (seen.method, seen.path) == ("POST", "/verify-id/of?id=8")
+    assert (seen.method, seen.target) == ("POST", "/verify-id/of?id=8")
     assert seen.body == b"after, and longer"
-    assert seen.headers["x-note"] == "after"
-    assert seen.headers["content-length"] == "17"
+    assert seen.header("x-note") == "after"
+    assert seen.header("content-length") == "17"
 
 
 def test_a_forged_role_edited_in_does_not_get_through(desk: Desk) -> None:
@@ -202,9 +155,9 @@ def test_a_forged_role_edited_in_does_not_get_through(desk: Desk) -> None:
         desk.web.put(flow, {"request": {"headers": [*flow["request"]["headers"], *forged]}})
         desk.web.do(flow, "resume")
     calling.result()
-    assert desk.app.last.headers["x-caller-role"] == "PROGRAM_MANAGER"
-    assert "x_caller_role" not in desk.app.last.headers
-    assert desk.app.last.headers["x-caller-service"] == CALLER
+    assert desk.app.last.header("x-caller-role") == "PROGRAM_MANAGER"
+    assert desk.app.last.header("x_caller_role") is None
+    assert desk.app.last.header("x-caller-service") == CALLER
 
 
 @pytest.mark.parametrize(
@@ -239,7 +192,7 @@ def test_a_token_edited_in_is_verified(desk: Desk) -> None:
         desk.web.put(flow, {"request": {"headers": [*headers, ["Authorization", token]]}})
         desk.web.do(flow, "resume")
     assert calling.result().status_code == 200
-    assert desk.app.last.headers["x-caller-role"] == "CLERK"
+    assert desk.app.last.header("x-caller-role") == "CLERK"
 
 
 def test_an_edited_response_is_what_the_caller_gets(desk: Desk) -> None:
@@ -320,9 +273,9 @@ def test_a_replay_goes_through_the_mesh_again(desk: Desk) -> None:
     assert flow["response"]["status_code"] == 200
     assert len(desk.app.seen) == 2
     second = desk.app.last
-    assert (second.method, second.path, second.body) == (first.method, first.path, first.body)
+    assert (second.method, second.target, second.body) == (first.method, first.target, first.body)
     for name in ("x-caller-role", "x-caller-service", "x-policy-version", "via", "host"):
-        assert second.headers[name] == first.headers[name], name
+        assert second.header(name) == first.header(name), name
     assert f"endpoint=127.0.0.1:{desk.files.peers} attempts=1" in flow["comment"]
 
 
@@ -331,7 +284,7 @@ def test_a_replay_shows_a_new_answer(desk: Desk) -> None:
     flow = desk.outbound()
     desk.web.put(flow, {"request": {"path": "/plain/other", "method": "PUT"}})
     flow = replayed(desk, flow)
-    assert b'"path": "/plain/other"' in desk.web.content(flow, "response")
+    assert b'"target": "/plain/other"' in desk.web.content(flow, "response")
     assert desk.app.last.method == "PUT"
 
 
@@ -350,7 +303,7 @@ def test_a_replay_of_a_strict_listeners_flow_stands_for_its_caller(desk: Desk) -
     inbound = desk.inbound()
     flow = replayed(desk, inbound)
     assert flow["response"]["status_code"] == 200
-    assert desk.app.last.headers["x-caller-service"] == CALLER
+    assert desk.app.last.header("x-caller-service") == CALLER
     assert len(desk.app.seen) == 2
 
 
@@ -358,11 +311,11 @@ def test_a_replay_follows_an_endpoint_that_has_moved(desk: Desk) -> None:
     desk.call(path="/plain").result()
     flow = desk.outbound()
     document = desk.files.both()
-    with App("moved") as moved:
+    with App() as moved:
         document["clusters"][1]["endpoints"] = [f"127.0.0.1:{moved.port}"]
+        said = len(desk.program.output)
         desk.files.write("mesh.yaml", document)
-        in_force = desk.program.log.count("is in force")
-        desk.program.says("is in force", times=in_force + 1)
+        desk.program.wait_for("is in force", after=said)
         flow = replayed(desk, flow)
         assert len(moved.seen) == 1
         assert f"endpoint=127.0.0.1:{moved.port}" in flow["comment"]
@@ -371,8 +324,9 @@ def test_a_replay_follows_an_endpoint_that_has_moved(desk: Desk) -> None:
     desk.web.do(flow, "replay")
     flow = desk.web.one(lambda f: f.get("response", {}).get("status_code") == 503, "503")
     assert "flag=UF" in flow["comment"]
+    said = len(desk.program.output)
     desk.files.write("mesh.yaml", desk.files.both())
-    desk.program.says("is in force", times=in_force + 2)
+    desk.program.wait_for("is in force", after=said)
 
 
 def test_a_flow_can_be_replayed_many_times(desk: Desk) -> None:
@@ -384,8 +338,8 @@ def test_a_flow_can_be_replayed_many_times(desk: Desk) -> None:
         # mitmproxy replays no flow that is still being replayed, and says so in its log alone.
         until(lambda: not desk.web.command("replay.client.count"), "end of the replay")
         assert desk.web.flow(flow["id"])["response"]["status_code"] == 200
-    assert desk.app.last.headers["via"] == "1.1 hms, 1.1 hms"
-    assert desk.app.last.headers["x-forwarded-for"] == "127.0.0.1, 127.0.0.1"
+    assert desk.app.last.header("via") == "1.1 hms, 1.1 hms"
+    assert desk.app.last.header("x-forwarded-for") == "127.0.0.1, 127.0.0.1"
 
 
 # --- kept -----------------------------------------------------------------------------------------

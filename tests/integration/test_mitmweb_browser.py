@@ -7,26 +7,20 @@ from __future__ import annotations
 
 import base64
 import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import requests
 
-from tests.integration.mitm_kit import (
-    PASSWORD,
-    App,
-    Calling,
-    MeshFiles,
-    Program,
-    Web,
-    free_port,
-    mitm,
-    until,
-)
+from tests.integration.basics import Closing, free_port, until
+from tests.integration.mitm_kit import PASSWORD, Desk, mitmweb_desk
+from tests.integration.processes import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.integration.mitm_kit import Calling
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(120)]
 
@@ -39,16 +33,16 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 """The key of an element's reference (W3C WebDriver, section 11)."""
 
 
-class Browser:
+class Browser(Closing):
     """One Chromium, through chromedriver."""
 
     def __init__(self, folder: Path) -> None:
         port = free_port()
-        self._driver = Program(folder, "chromedriver", f"--port={port}")
+        self._driver = Program("chromedriver", f"--port={port}")
         self._http = requests.Session()
         self._url = f"http://127.0.0.1:{port}"
         try:
-            self._driver.says("started successfully")
+            self._driver.wait_for("started successfully")
             arguments = [*ARGUMENTS, f"--user-data-dir={folder / 'profile'}"]
             capabilities = {
                 "browserName": "chrome",
@@ -58,19 +52,16 @@ class Browser:
             wanted = {"capabilities": {"alwaysMatch": capabilities}}
             self._url += f"/session/{self._ask('POST', '/session', wanted)['sessionId']}"
         except BaseException:
-            self._driver.__exit__(None, None, None)
+            self._driver.close()
             self._http.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *reason: object) -> None:
+    def close(self) -> None:
         try:
             self._ask("DELETE", "")
         finally:
             self._http.close()
-            self._driver.__exit__(None, None, None)
+            self._driver.close()
 
     def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
         response = self._http.request(method, f"{self._url}{path}", json=document)
@@ -118,45 +109,39 @@ class Browser:
 
 
 class Screen(NamedTuple):
-    app: App
-    files: MeshFiles
-    web: Web
+    desk: Desk
     browser: Browser
-    program: Program
     folder: Path
 
 
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     folder = tmp_path_factory.mktemp("screen")
-    port = free_port()
-    arguments = ("--no-web-open-browser", "--web-port", str(port))
-    password = ("--set", f"web_password={PASSWORD}")
-    with App() as app:
-        files = MeshFiles(folder, app)
-        config = files.write("mesh.yaml", files.both())
-        with (
-            mitm("mitmweb", folder, config, *arguments, *password) as program,
-            Web(port) as web,
-            Browser(folder) as browser,
-        ):
-            browser.open(f"{web.url}/?token={PASSWORD.replace(' ', '%20')}")
-            yield Screen(app, files, web, browser, program, folder)
+    with mitmweb_desk(folder) as desk, Browser(folder) as browser:
+        browser.open(f"{desk.web.url}/?token={PASSWORD.replace(' ', '%20')}")
+        yield Screen(desk, browser, folder)
 
 
-def call(screen: Screen, path: str) -> Calling:
-    return Calling("GET", screen.files.url(path), headers=screen.files.token())
+def hold(screen: Screen, name: str) -> Calling:
+    """A call to `/plain/<name>` that is held, its flow opened in the browser."""
+    screen.desk.app.requests.clear()
+    screen.desk.web.set(intercept=f"~q & ~u {name}")
+    calling = screen.desk.call(path=f"/plain/{name}")
+    screen.browser.click(f"http://127.0.0.1:{screen.desk.files.out}/plain/{name}")
+    return calling
 
 
 def test_flows_and_what_the_mesh_did_are_seen(screen: Screen) -> None:
-    browser, out = screen.browser, screen.files.out
-    call(screen, "/verify-id?host=auth-svc.svc").result()
-    call(screen, "/verify-id/no").result()
+    browser, out = screen.browser, screen.desk.files.out
+    screen.desk.call().result()
+    screen.desk.call(path="/verify-id/no").result()
     browser.sees("https://auth-svc.svc/verify-id")
     browser.sees("outbound route=prefix:/verify-id cluster=auth-svc")
     browser.sees("inbound route=default:app")
     browser.sees("flag=RBAC outbound")
-    browser.sees(f"mesh:out@127.0.0.1:{out},mesh:peers@127.0.0.1:{screen.files.peers}", "footer")
+    browser.sees(
+        f"mesh:out@127.0.0.1:{out},mesh:peers@127.0.0.1:{screen.desk.files.peers}", "footer"
+    )
     browser.picture(screen.folder / "flows.png")
 
 
@@ -166,45 +151,38 @@ def test_the_capture_page_lives_with_the_mesh_mode(screen: Screen) -> None:
     browser.sees("Explicit HTTP(S) Proxy")
     checked = "return document.querySelector('input[type=checkbox]').checked"
     assert browser.run(checked) is False
-    screen.web.set(mode=[f"regular@127.0.0.1:{free_port()}"])
+    screen.desk.web.set(mode=[f"regular@127.0.0.1:{free_port()}"])
     until(lambda: browser.run(checked), "tick at the regular proxy")
-    browser.sees(f"mesh:out@127.0.0.1:{screen.files.out}", "footer")
-    screen.web.set(mode=[])
+    browser.sees(f"mesh:out@127.0.0.1:{screen.desk.files.out}", "footer")
+    screen.desk.web.set(mode=[])
     until(lambda: not browser.run(checked), "tick taken away")
     browser.picture(screen.folder / "capture.png")
     browser.click("Flow List")
 
 
 def test_a_held_request_is_resumed_and_replayed_by_its_buttons(screen: Screen) -> None:
-    browser, seen = screen.browser, screen.app.seen
-    seen.clear()
-    screen.web.set(intercept="~q & ~u held")
-    calling = call(screen, "/plain/held")
-    browser.click(f"http://127.0.0.1:{screen.files.out}/plain/held")
+    browser, desk = screen.browser, screen.desk
+    calling = hold(screen, "held")
     browser.click("Resume")
     assert calling.result().status_code == 200
-    assert len(seen) == 1
+    assert len(desk.app.seen) == 1
     browser.click("Replay")
-    until(lambda: len(seen) == 2, "replayed request")
+    until(lambda: len(desk.app.seen) == 2, "replayed request")
     browser.click("Comment", "a")
     browser.sees("outbound route=prefix:/plain cluster=plain")
     browser.click("Connection", "a")
-    browser.sees(f"127.0.0.1:{screen.app.port}")
+    browser.sees(f"127.0.0.1:{screen.desk.app.port}")
     browser.picture(screen.folder / "flow.png")
 
 
 def test_a_held_request_is_aborted_by_its_button(screen: Screen) -> None:
-    browser, seen = screen.browser, screen.app.seen
-    seen.clear()
-    screen.web.set(intercept="~q & ~u doomed")
-    calling = call(screen, "/plain/doomed")
-    browser.click(f"http://127.0.0.1:{screen.files.out}/plain/doomed")
-    browser.click("Abort")
+    calling = hold(screen, "doomed")
+    screen.browser.click("Abort")
     with pytest.raises(requests.ConnectionError):
         calling.result()
-    assert not seen
+    assert not screen.desk.app.seen
 
 
 def test_the_page_has_no_complaints(screen: Screen) -> None:
     assert screen.browser.complaints() == []
-    assert "Traceback" not in screen.program.log
+    assert "Traceback" not in screen.desk.program.output

@@ -10,9 +10,10 @@ import pytest
 
 from hms_addons.control.ca.authority import CertificateAuthority
 from tests.fakes import pki
+from tests.integration.basics import free_port, until
 from tests.integration.clients import Connection, fetch
 from tests.integration.conftest import inbound_config, outbound_config
-from tests.integration.processes import eventually, free_port, hms_sidecar
+from tests.integration.processes import hms_sidecar
 from tests.integration.servers import Upstream, refusing
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Caller:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.program.end()
+        self.program.close()
 
 
 def server(tmp_path: Path, kind: str) -> ssl.SSLContext:
@@ -293,19 +294,19 @@ def test_certificates_are_replaced_while_traffic_flows(backends: Backends, tmp_p
         first.wait_listening(port)
         second.wait_listening(peers)
         with Traffic(port) as traffic:
-            eventually(lambda: traffic.served > 50, "traffic")
+            until(lambda: traffic.served > 50, "traffic")
             for _ in range(2):
                 fresh = pki.svid("auth-svc", lifetime=3600)
                 pki.write_secret(tmp_path, fresh, name="callee")
                 fresh_caller = pki.svid("claims-svc", lifetime=3600)
                 pki.write_secret(tmp_path, fresh_caller, name="caller")
-                eventually(
+                until(
                     lambda want=fresh.serial: serial(peers, tmp_path) == want,  # type: ignore[misc]
                     "the new certificate on the listener",
                     ROTATION,
                 )
                 served = traffic.served
-                eventually(lambda want=served: traffic.served > want + 100, "more traffic")  # type: ignore[misc]
+                until(lambda want=served: traffic.served > want + 100, "more traffic")  # type: ignore[misc]
         assert traffic.failures == []
         # A certificate and a key that do not go together: the old pair serves on, with a word.
         served = traffic.served

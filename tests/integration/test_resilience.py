@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.basics import until
 from tests.integration.clients import Connection, fetch
 from tests.integration.in_process import InProcess
-from tests.integration.processes import eventually
 from tests.integration.servers import (
     Unreachable,
     Upstream,
@@ -91,14 +91,14 @@ def test_an_endpoint_in_trouble_is_ejected_probed_and_taken_back(
         assert len(upstream.requests) == calls, "an open breaker calls nobody"
         endpoint = next(iter(sidecar.cluster("a").endpoints.values()))
         # Half open: one call is let through; it fails, and opens it for longer.
-        eventually(lambda: endpoint.state.value == "half-open", "half open")
+        until(lambda: endpoint.state.value == "half-open", "half open")
         assert fetch(sidecar.port, "GET", "/x").flag != "UH"
         assert len(upstream.requests) == calls + 1
         assert_open(fetch(sidecar.port, "GET", "/x"))
         assert endpoint.ejections == 2
         # And again; now it succeeds.
         upstream.default = echo
-        eventually(lambda: endpoint.state.value == "half-open", "half open again")
+        until(lambda: endpoint.state.value == "half-open", "half open again")
         assert fetch(sidecar.port, "GET", "/x").status == 200
         assert endpoint.state.value == "closed"
         assert fetch(sidecar.port, "GET", "/x").status == 200
@@ -112,7 +112,7 @@ def test_only_one_request_probes(upstream: Upstream) -> None:
         for _ in range(3):
             fetch(sidecar.port, "GET", "/x")
         endpoint = next(iter(sidecar.cluster("a").endpoints.values()))
-        eventually(lambda: endpoint.state.value == "half-open", "half open")
+        until(lambda: endpoint.state.value == "half-open", "half open")
         upstream.requests.clear()
         upstream.default = when(gate)
         with Connection(sidecar.port) as probe:
@@ -132,7 +132,7 @@ def test_a_client_that_leaves_its_probe_lets_the_next_one_try(upstream: Upstream
         for _ in range(3):
             fetch(sidecar.port, "GET", "/x")
         endpoint = next(iter(sidecar.cluster("a").endpoints.values()))
-        eventually(lambda: endpoint.state.value == "half-open", "half open")
+        until(lambda: endpoint.state.value == "half-open", "half open")
         upstream.default = silent
         upstream.requests.clear()
         with Connection(sidecar.port) as probe:
@@ -225,8 +225,8 @@ def test_a_client_that_leaves_while_it_waits_for_a_connection(upstream: Upstream
             upstream.wait(lambda: upstream.requests, "the first request")
             with Connection(sidecar.port) as second:
                 second.request("GET", "/second")
-                eventually(lambda: breaker.pending == 1, "a request that waits")
-            eventually(lambda: breaker.pending == 0, "nobody waits")
+                until(lambda: breaker.pending == 1, "a request that waits")
+            until(lambda: breaker.pending == 0, "nobody waits")
             gate.set()
             assert first.response().status == 200
         assert fetch(sidecar.port, "GET", "/third").status == 200
@@ -241,7 +241,7 @@ def test_a_client_that_leaves_while_the_upstream_is_being_connected() -> None:
             endpoint = next(iter(sidecar.cluster("a").endpoints.values()))
             with Connection(sidecar.port) as connection:
                 connection.request("GET", "/x")
-                eventually(lambda: endpoint.pool.connecting == 1, "a connection attempt")
+                until(lambda: endpoint.pool.connecting == 1, "a connection attempt")
             sidecar.wait_quiet(3)
     finally:
         hole.close()
@@ -254,7 +254,7 @@ def test_a_client_that_leaves_while_a_retry_waits(upstream: Upstream) -> None:
         with Connection(sidecar.port) as connection:
             connection.request("GET", "/x")
             upstream.wait(lambda: upstream.requests, "the first try")
-            eventually(lambda: sidecar.cluster("a").breaker.retries == 1, "a retry that waits")
+            until(lambda: sidecar.cluster("a").breaker.retries == 1, "a retry that waits")
         sidecar.wait_quiet(3)
         assert len(upstream.requests) == 1
 
