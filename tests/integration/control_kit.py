@@ -6,13 +6,14 @@ import json
 import ssl
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from hms_addons.identity.enrolment import IssuedSvid, check_issued, new_request
 from hms_addons.identity.tls_context import client_context
 from hms_addons.identity.trust_bundle import TrustBundle
+from tests.integration.basics import Closing, free_port
 from tests.integration.clients import Connection, Response
-from tests.integration.processes import Program, free_port
+from tests.integration.processes import Program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 YAML = "Content-Type: application/yaml"
 
 
-class Control:
+class Control(Closing):
     """`hms control` as a process.
 
     Args:
@@ -40,11 +41,8 @@ class Control:
         self.program.wait_for("export HMS_CA_PIN")
         self.exports = exports(self.program.output)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.program.end()
+    def close(self) -> None:
+        self.program.close()
 
     @property
     def token(self) -> str:

@@ -16,8 +16,9 @@ from hms_addons.control.ca.authority import CertificateAuthority
 from hms_addons.identity.tls_context import client_context
 from tests.fakes import pki
 from tests.fakes.cli import GOOD
+from tests.integration.basics import until
 from tests.integration.control_kit import YAML, Control, unverified
-from tests.integration.processes import Program, eventually
+from tests.integration.processes import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +121,7 @@ def test_sigterm_answers_fifty_long_polls_at_once(control: Control) -> None:
             connection.request(
                 "GET", "/v1/snapshot?service=auth-svc&wait=30s", f"If-None-Match: {etag}"
             )
-        eventually(
+        until(
             lambda: b"hms_control_watchers 50.0" in control.ask("GET", "/metrics").body,
             "50 watchers",
         )

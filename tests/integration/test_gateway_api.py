@@ -1,0 +1,227 @@
+"""The Gateway API's conformance cases for HTTPRoute, as far as this version has the features.
+
+Our language takes the first match in order, the Gateway API the most specific one: the cases' rules
+are written in that order here, as a controller would. (`../shared/vectors/README.md` has their form.)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.fakes.configs import errors_of
+from tests.integration.clients import Connection
+from tests.integration.in_process import InProcess
+from tests.integration.servers import Upstream, after, echo, reset_at_once, silent, status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.clients import Response
+    from tests.integration.servers import Behaviour
+
+FILE = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "gateway-api-httproute.yaml"
+SUPPORTED = {"timeout", "retry"}
+LEFT_OUT = {
+    "request_headers": 6,
+    "response_headers": 1,
+    "backend_filters": 4,
+    "redirect": 9,
+    "rewrite": 2,
+    "mirror": 2,
+    "mirror_share": 1,
+    "cors": 1,
+    "h2c": 1,
+}
+"""Features that routes do not have yet, and how many of the file's tests need each."""
+MISSING = "httproute-invalid-nonexistent-backendref"
+BACKENDS = ("v1", "v2", "v3")
+
+
+def load() -> list[dict[str, Any]]:
+    tests: list[dict[str, Any]] = yaml.safe_load(FILE.read_text()) if FILE.is_file() else []
+    return tests
+
+
+def supported() -> list[Any]:
+    if not FILE.is_file():
+        return [pytest.param({}, marks=pytest.mark.skip(f"{FILE} is not there"))]
+    return [
+        pytest.param(test, id=test["name"])
+        for test in load()
+        if SUPPORTED.issuperset(test["needs"]) and test["name"] != MISSING
+    ]
+
+
+# -- the Gateway API's rules in our language -------------------------------------------------------
+
+
+def specificity(host: str | None, match: dict[str, Any]) -> tuple[Any, ...]:
+    """Sorts the rule that wins first."""
+    host = host or ""
+    path = match["path"]
+    return (
+        host.startswith("*") or not host,
+        -len(host),
+        path["type"] != "exact",
+        -len(path["value"].rstrip("/")),
+        "method" not in match,
+        -len(match.get("headers", ())),
+        -len(match.get("query", ())),
+    )
+
+
+def written(host: str | None, match: dict[str, Any]) -> dict[str, Any]:
+    """The conditions of one route."""
+    kind = {"exact": "path", "prefix": "prefix", "regex": "regex"}
+    ours: dict[str, Any] = {kind[match["path"]["type"]]: match["path"]["value"]}
+    if host:
+        ours["host"] = host
+    if "method" in match:
+        ours["methods"] = [match["method"]]
+    for where in ("headers", "query"):
+        if where in match:
+            ours[where] = {item["name"]: {item["type"]: item["value"]} for item in match[where]}
+    return ours
+
+
+def action(rule: dict[str, Any]) -> dict[str, Any]:
+    """Where a rule's requests go, and how."""
+    ours: dict[str, Any] = {
+        "clusters": [{"name": b["name"], "weight": b["weight"]} for b in rule["backends"]],
+        "timeout": 0,
+    }
+    retry = rule.get("retry")
+    per_try = rule.get("timeouts", {}).get("backend_request", "0s")
+    if retry or per_try != "0s":
+        ours["retries"] = {"attempts": retry["attempts"] if retry else 0}
+    if per_try != "0s":
+        ours["retries"]["per_try_timeout"] = per_try
+    if retry and "codes" in retry:
+        ours["retries"] |= {"on": ["retriable-status-codes"], "status_codes": retry["codes"]}
+    elif retry:
+        ours["retries"]["on"] = ["connect-failure", "reset"]
+    return ours
+
+
+def config(test: dict[str, Any], ports: dict[str, int]) -> str:
+    rules = [
+        (host, match, rule)
+        for route in test["routes"]
+        for rule in route["rules"]
+        for match in rule["matches"]
+        for host in route.get("effective_hostnames", route.get("hostnames")) or [None]
+    ]
+    rules.sort(key=lambda rule: specificity(rule[0], rule[1]))
+    routes = [
+        {"match": written(host, match), "action": action(rule)} for host, match, rule in rules
+    ]
+    clusters = [
+        {
+            "name": name,
+            "service": "conformance",
+            "endpoints": [f"127.0.0.1:{port}"],
+            "outlier_detection": False,
+        }
+        for name, port in ports.items()
+    ]
+    listener = {"name": "gateway", "port": 0, "routes": routes}
+    return yaml.safe_dump({"listeners": [listener], "clusters": clusters}, sort_keys=False)
+
+
+# -- running them ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[dict[str, Upstream]]:
+    with Upstream() as v1, Upstream() as v2, Upstream() as v3:
+        yield dict(zip(BACKENDS, (v1, v2, v3), strict=True))
+
+
+def prepared(setup: dict[str, Any]) -> list[Behaviour]:
+    """What the backend does with this request, try by try."""
+    if "backend_delay" in setup:
+        return [after(0.7)]
+    code = setup.get("fail_with")
+    fails = reset_at_once if code == "reset" else status(int(code or 500))
+    return [*[fails] * setup.get("fail_first", 0), echo]
+
+
+def send(connection: Connection, request: dict[str, Any]) -> Response:
+    lines = [f"{name}: {value}" for name, value in request.get("headers", {}).items()]
+    return connection.exchange(request["method"], request["path"], *lines, host=request["host"])
+
+
+def check(
+    connection: Connection, case: dict[str, Any], backends: dict[str, Upstream]
+) -> str | None:
+    """One request; the backend that got it."""
+    for backend in backends.values():
+        backend.requests.clear()
+    answer = send(connection, case["request"])
+    expect = case["expect"]
+    allowed = expect["status"] if isinstance(expect["status"], list) else [expect["status"]]
+    assert answer.status in allowed, (case, answer)
+    took = [name for name, backend in backends.items() if backend.requests]
+    if answer.status == 404:
+        assert took == [], case
+        return None
+    assert len(took) == 1, case
+    wanted = expect.get("upstream_request", {})
+    seen = backends[took[0]].requests[-1]
+    assert seen.method == wanted.get("method", seen.method)
+    assert seen.target == wanted.get("path", seen.target)
+    assert seen.header("host") == wanted.get("host", seen.header("host"))
+    for name, value in wanted.get("headers", {}).items():
+        assert seen.header(name) == value
+    assert took[0] == expect.get("backend", took[0]), case
+    return took[0]
+
+
+@pytest.mark.parametrize("test", supported())
+def test_case(test: dict[str, Any], backends: dict[str, Upstream]) -> None:
+    text = config(test, {name: backend.port for name, backend in backends.items()})
+    for case in test["cases"]:
+        setup = case.get("setup", {})
+        timed_out = "backend_delay" in setup and case["expect"]["status"] != 200
+        for backend in backends.values():
+            behaviours = [silent] if timed_out else prepared(setup)
+            backend.on(case["request"]["path"].partition("?")[0], *behaviours)
+        # Its own sidecar: a reset on a kept connection is repeated outside the count of retries.
+        with InProcess(text) as sidecar, Connection(sidecar.port) as connection:
+            repeat = case.get("repeat", {"requests": 1, "rounds": 1})
+            assert any(
+                shares_hold(
+                    case["expect"],
+                    Counter(check(connection, case, backends) for _ in range(repeat["requests"])),
+                )
+                for _ in range(repeat["rounds"])
+            )
+
+
+def shares_hold(expect: dict[str, Any], took: Counter[str | None]) -> bool:
+    """Each backend got its share of the requests, where shares are asked for; none means none."""
+    return all(
+        abs(took[name] / took.total() - share) <= (expect["share_tolerance"] if share else 0)
+        for name, share in expect.get("shares", {}).items()
+    )
+
+
+def test_what_is_left_out_is_what_routes_cannot_do_yet() -> None:
+    tests = load()
+    if not tests:
+        pytest.skip(f"{FILE} is not there")
+    needed = Counter(need for test in tests for need in test["needs"])
+    assert {need: n for need, n in needed.items() if need not in SUPPORTED} == LEFT_OUT
+    assert len(supported()) == 14
+
+
+def test_a_backend_that_is_not_configured_is_refused_before_any_request() -> None:
+    """The Gateway API answers 500; a file that names no cluster of ours never comes into force."""
+    (test,) = [test for test in load() if test["name"] == MISSING] or pytest.skip("no vectors")
+    (error,) = errors_of(config(test, {"v1": 1}))
+    assert "nonexistent" in error
