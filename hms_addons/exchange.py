@@ -6,12 +6,13 @@ phases share; what a plugin wants to remember from one phase to the next goes to
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - a NamedTuple's annotations are looked at where it is compiled
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.errors import ExchangeFailed, Failure, Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from mitmproxy.http import HTTPFlow
 
@@ -46,6 +47,35 @@ class Attempt(NamedTuple):
     """A status code, or the name of what went wrong (`connect-failure`, `reset`, `timeout`)."""
 
 
+class Draft:
+    """A request as plain values, until somebody asks for its flow.
+
+    Attributes:
+        method, target, fields: as in `flow.request.data`.
+        content: the held body; None when it streams.
+        make_flow: makes the flow of an exchange, from what stands here by then.
+        origin: what the request came in as, for `make_flow` alone.
+    """
+
+    __slots__ = ("content", "fields", "make_flow", "method", "origin", "target")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        fields: Fields,
+        content: bytes | None,
+        origin: Any,
+        make_flow: Callable[[Exchange, Draft], HTTPFlow],
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.content = content
+        self.origin = origin
+        self.make_flow = make_flow
+
+
 class Permit:
     """Leave to forward. Made only by the chain, when every authorising plugin has said yes."""
 
@@ -56,7 +86,14 @@ class Exchange:
     """One request on its way through the seven phases.
 
     Attributes:
-        flow: the mitmproxy flow; `flow.request` is what will be sent upstream.
+        flow: the mitmproxy flow; `flow.request` is what will be sent upstream. It is made when it is
+            first asked for, as it costs more than many a request has need of.
+        id: the flow's.
+        method_bytes, target, fields, content: the request as it will be sent: the flow's, or what the
+            flow would have.
+        server: mitmproxy's object for the upstream connection that carries it, where there is one.
+        vouched: the `fields` of which it is known that they hold no line break and no framing. Whoever
+            puts others in their place loses that, and the encoder looks again.
         snapshot, listener: the configuration this request began with; it never changes under it.
         head: the request's fields by lower-cased name, last value of each, as they were when the
             mesh took the request over (after people and scripts had edited it, before the mesh
@@ -84,6 +121,8 @@ class Exchange:
     """
 
     __slots__ = (
+        "_draft",
+        "_flow",
         "answer",
         "attempts",
         "body",
@@ -94,8 +133,8 @@ class Exchange:
         "endpoint",
         "failure",
         "flag",
-        "flow",
         "head",
+        "id",
         "interim",
         "listener",
         "notes",
@@ -106,15 +145,28 @@ class Exchange:
         "query",
         "request_id",
         "route",
+        "server",
         "service",
         "snapshot",
         "started",
+        "vouched",
     )
 
     def __init__(
-        self, flow: HTTPFlow, snapshot: Snapshot, listener: Listener, started: float
+        self,
+        flow: HTTPFlow | None,
+        snapshot: Snapshot,
+        listener: Listener,
+        started: float,
+        draft: Draft | None = None,
+        flow_id: str = "",
     ) -> None:
-        self.flow = flow
+        """`flow`, or a `draft` and the `flow_id` that its flow will have."""
+        self._flow: Any = flow
+        self._draft = draft
+        self.id = flow_id if flow is None else flow.id
+        self.vouched: Fields | None = None
+        self.server: Any = None
         self.snapshot = snapshot
         self.listener = listener
         self.started = started
@@ -141,7 +193,6 @@ class Exchange:
         self.downstream: Any = None
 
     def __repr__(self) -> str:
-        request = self.flow.request
         state = (
             repr(self.failure)
             if self.failure
@@ -152,7 +203,97 @@ class Exchange:
             else "open"
         )
         route = self.route.name if self.route else None
-        return f"<Exchange {request.method} {self.path} route={route} {state}>"
+        return f"<Exchange {self.method} {self.path} route={route} {state}>"
+
+    @property
+    def flow(self) -> HTTPFlow:
+        """The mitmproxy flow, made now if nobody has asked for it before."""
+        flow = self._flow
+        if flow is None:
+            draft = self._draft
+            assert draft is not None  # noqa: S101 - one of the two is there
+            flow = self._flow = draft.make_flow(self, draft)
+        made: HTTPFlow = flow
+        return made
+
+    @property
+    def made_flow(self) -> HTTPFlow | None:
+        """The flow if somebody has asked for it, else None."""
+        made: HTTPFlow | None = self._flow
+        return made
+
+    @property
+    def method_bytes(self) -> bytes:
+        """The request's method, as it will be sent."""
+        flow = self._flow
+        method: bytes = self._plain.method if flow is None else flow.request.data.method
+        return method
+
+    @property
+    def target(self) -> bytes:
+        """The request's target, as it will be sent."""
+        flow = self._flow
+        target: bytes = self._plain.target if flow is None else flow.request.data.path
+        return target
+
+    @target.setter
+    def target(self, target: bytes) -> None:
+        flow = self._flow
+        if flow is None:
+            self._plain.target = target
+        else:
+            flow.request.data.path = target
+
+    @property
+    def fields(self) -> Fields:
+        """The request's header fields, as they will be sent; framing is written anew."""
+        flow = self._flow
+        fields: Fields = self._plain.fields if flow is None else flow.request.data.headers.fields
+        return fields
+
+    @fields.setter
+    def fields(self, fields: Fields) -> None:
+        flow = self._flow
+        if flow is None:
+            self._plain.fields = fields
+        else:
+            flow.request.data.headers.fields = fields
+
+    @property
+    def content(self) -> bytes | None:
+        """The request's held body; None when it streams."""
+        flow = self._flow
+        content: bytes | None = self._plain.content if flow is None else flow.request.data.content
+        return content
+
+    @property
+    def trailers(self) -> Fields:
+        """The trailer section of a held body."""
+        flow = self._flow
+        if flow is None or flow.request.data.trailers is None:
+            return ()
+        trailers: Fields = flow.request.data.trailers.fields
+        return trailers
+
+    @property
+    def _plain(self) -> Draft:
+        draft = self._draft
+        assert draft is not None  # noqa: S101 - there is no flow
+        return draft
+
+    def use_server(self, server: Any) -> None:
+        """It is carried by the upstream connection that mitmproxy knows as `server`."""
+        self.server = server
+        if self._flow is not None:
+            self._flow.server_conn = server
+
+    def add_vouched(self, fields: Fields) -> None:
+        """Add header fields that the caller vouches for: no line break, no NUL, no framing."""
+        before = self.fields
+        after = before + fields
+        self.fields = after
+        if self.vouched is before:
+            self.vouched = after
 
     @property
     def direction(self) -> str:
@@ -162,7 +303,7 @@ class Exchange:
     @property
     def method(self) -> str:
         """The request's method, as sent."""
-        return self.flow.request.data.method.decode("latin-1")
+        return self.method_bytes.decode("latin-1")
 
     def header(self, name: str) -> str | None:
         """The request field `name` as it came in (see `head`), or None."""
@@ -175,8 +316,7 @@ class Exchange:
         Right for the headers the mesh owns, which are removed before any plugin runs; for others
         use `flow.request.headers`.
         """
-        headers = self.flow.request.data.headers
-        headers.fields = (*headers.fields, (name, value))
+        self.fields = (*self.fields, (name, value))
 
     def deny(self, status: int, flag: Flag | str, reason: str) -> None:
         """Refuse this request: nothing is forwarded, the caller gets `status` with `reason`.

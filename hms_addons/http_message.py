@@ -226,9 +226,21 @@ class Answer:
             An answer to HEAD has an empty body and the length that a GET would have had.
         tunnel: set on 101 only.
         local: the mesh made it; no upstream was involved.
+        vouched: the `fields` as the parser has read them, which hold no line break; see
+            `Exchange.vouched`.
     """
 
-    __slots__ = ("body", "fields", "length", "local", "reason", "status", "trailers", "tunnel")
+    __slots__ = (
+        "body",
+        "fields",
+        "length",
+        "local",
+        "reason",
+        "status",
+        "trailers",
+        "tunnel",
+        "vouched",
+    )
 
     def __init__(
         self,
@@ -250,6 +262,7 @@ class Answer:
         self.length = len(body) if length is None and isinstance(body, bytes) else length
         self.tunnel = tunnel
         self.local = local
+        self.vouched: Fields | None = None
 
     def __repr__(self) -> str:
         body = f"{len(self.body)} bytes" if isinstance(self.body, bytes) else repr(self.body)

@@ -11,13 +11,13 @@ the protocol inside.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterable
 
     from hms_addons.clock import Clock, Timer
@@ -30,7 +30,7 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 _READ: Final = 256 * 1024
 
 
-class TlsConnection(asyncio.Transport, asyncio.Protocol):
+class TlsConnection:
     """One TLS connection.
 
     Args:
@@ -67,7 +67,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
     def __init__(
         self,
         context: ssl.SSLContext,
-        inner: Callable[[], asyncio.Protocol],
+        inner: Callable[[], Any],
         clock: Clock,
         *,
         server_side: bool,
@@ -85,7 +85,7 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
         self._handshaken = False
         self._closing = False
         self._error: Exception | None = None
-        self.inner: asyncio.Protocol | None = None
+        self.inner: Any = None
         self.on_handshaken: Callable[[], object] = lambda: None
         """Called when the handshake is done and the protocol inside has been told."""
 
@@ -287,9 +287,9 @@ class TlsConnection(asyncio.Transport, asyncio.Protocol):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """See `asyncio.BaseTransport`."""
-        self.inner = protocol  # type: ignore[assignment] # a stream's protocol
+        self.inner = protocol
 
-    def get_protocol(self) -> asyncio.BaseProtocol:
+    def get_protocol(self) -> Any:
         """See `asyncio.BaseTransport`."""
         assert self.inner is not None  # noqa: S101 - only asked for once it is there
         return self.inner

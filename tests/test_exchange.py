@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from mitmproxy.test.tflow import tflow, tserver_conn
 
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import ExchangeFailed, Fault, Flag
-from hms_addons.exchange import ANONYMOUS, Permit
+from hms_addons.exchange import ANONYMOUS, Draft, Exchange, Permit
 from hms_addons.http_message import Answer
 from tests.fakes.exchange import make_exchange, make_listener, sent
+
+if TYPE_CHECKING:
+    from mitmproxy.http import HTTPFlow
+
+    from hms_addons.http_message import Fields
 
 
 def test_it_begins_unknown_unpermitted_and_unharmed() -> None:
@@ -126,3 +134,89 @@ def test_repr_tells_how_far_it_got() -> None:
     assert "too late" in repr(exchange)
     exchange.route = None
     assert "route=None" in repr(exchange)
+
+
+# -- the flow is made when it is asked for ---------------------------------------------------------
+
+
+def drafted(fields: Fields = ((b"Host", b"a"),)) -> tuple[Exchange, list[Draft]]:
+    """An exchange without a flow, and the drafts of which one was made."""
+    made: list[Draft] = []
+
+    def make_flow(exchange: Exchange, draft: Draft) -> HTTPFlow:
+        made.append(draft)
+        flow = tflow()
+        flow.request.data.method = draft.method
+        flow.request.data.path = draft.target
+        flow.request.data.headers.fields = draft.fields
+        flow.request.data.content = draft.content
+        return flow
+
+    draft = Draft(b"POST", b"/a", fields, b"body", None, make_flow)
+    like = make_exchange()
+    return Exchange(None, like.snapshot, like.listener, 1000.0, draft, "id-1"), made
+
+
+def test_a_request_is_read_and_changed_without_a_flow() -> None:
+    exchange, made = drafted()
+    exchange.target = b"/b"
+    exchange.set_request_header(b"X-A", b"1")
+    assert (exchange.method_bytes, exchange.method) == (b"POST", "POST")
+    assert exchange.target == b"/b"
+    assert exchange.fields == ((b"Host", b"a"), (b"X-A", b"1"))
+    assert (exchange.content, exchange.trailers, exchange.id) == (b"body", (), "id-1")
+    assert exchange.made_flow is None
+    assert not made
+
+
+def test_the_flow_is_made_once_of_what_the_request_is_by_then() -> None:
+    exchange, made = drafted()
+    exchange.target = b"/b"
+    exchange.set_request_header(b"X-A", b"1")
+    flow = exchange.flow
+    assert exchange.flow is flow is exchange.made_flow
+    assert len(made) == 1
+    assert flow.request.path == "/b"
+    assert flow.request.headers["X-A"] == "1"
+    assert flow.request.content == b"body"
+
+
+def test_from_then_on_the_flow_is_what_counts() -> None:
+    exchange, _ = drafted()
+    request = exchange.flow.request
+    request.path = "/edited"
+    request.method = "PUT"
+    request.headers["X-B"] = "2"
+    request.content = b"other"
+    assert (exchange.target, exchange.method_bytes, exchange.content) == (
+        b"/edited",
+        b"PUT",
+        b"other",
+    )
+    assert (b"X-B", b"2") in exchange.fields
+    exchange.target = b"/again"
+    exchange.fields = ((b"Host", b"b"),)
+    assert request.path == "/again"
+    assert request.headers.fields == ((b"Host", b"b"),)
+
+
+def test_vouched_fields_stay_so_until_somebody_else_touches_them() -> None:
+    exchange, _ = drafted()
+    exchange.vouched = exchange.fields
+    exchange.add_vouched(((b"X-Caller-Role", b"R"),))
+    assert exchange.fields is exchange.vouched
+    exchange.set_request_header(b"X-A", b"1")
+    exchange.add_vouched(((b"X-B", b"2"),))
+    assert exchange.fields[-2:] == ((b"X-A", b"1"), (b"X-B", b"2"))
+    assert exchange.fields is not exchange.vouched
+
+
+def test_the_upstream_connection_is_the_flows_whenever_that_is_made() -> None:
+    early, _ = drafted()
+    early_flow = early.flow
+    server = tserver_conn()
+    early.use_server(server)
+    assert early_flow.server_conn is server
+    late, _ = drafted()
+    late.use_server(server)
+    assert late.server is server

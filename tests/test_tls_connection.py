@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -316,8 +316,8 @@ async def test_over_real_sockets_with_the_standard_librarys_own_client() -> None
 
     class Echo(Inner):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, TlsConnection)
-            self.transport = transport
+            self.transport: Any = transport
+            assert isinstance(self.transport, TlsConnection)
 
         def data_received(self, data: bytes) -> None:
             self.transport.write(data)
@@ -326,7 +326,7 @@ async def test_over_real_sockets_with_the_standard_librarys_own_client() -> None
     loop = asyncio.get_running_loop()
     context = server_context()
 
-    def accept() -> TlsConnection:
+    def accept() -> Any:
         return TlsConnection(
             context, Echo, FakeClock(), server_side=True, on_failed=failures.append
         )

@@ -377,8 +377,7 @@ class PolicySource:
             return
         if self._others:
             self.strip(exchange)
-        headers = exchange.flow.request.data.headers
-        headers.fields = (*headers.fields, *answer.fields)
+        exchange.add_vouched(answer.fields)
 
     def strip(self, exchange: Exchange) -> None:
         """Remove what a caller has sent under names that governance uses.

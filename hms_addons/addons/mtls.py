@@ -51,12 +51,10 @@ class Mtls:
         peer = exchange.peer
         if peer is None or exchange.listener.direction is not Direction.INBOUND:
             return
-        headers = exchange.flow.request.data.headers
         named = (exchange.snapshot.headers.service, peer.encode())
         downstream = exchange.downstream
         certificate = None if downstream is None else downstream.xfcc
         if certificate is None:
-            headers.fields = (*headers.fields, named)
+            exchange.add_vouched((named,))
         else:
-            forwarded = (b"X-Forwarded-Client-Cert", certificate)
-            headers.fields = (*headers.fields, named, forwarded)
+            exchange.add_vouched((named, (b"X-Forwarded-Client-Cert", certificate)))

@@ -240,13 +240,12 @@ class Rbac:
         except HeaderValueError as error:
             exchange.fail(Fault.TOKEN_INVALID, f"the caller cannot be named to the app: {error}")
             return
-        headers = exchange.flow.request.data.headers
         if role is not None and subject is not None:
-            headers.fields = (*headers.fields, (state.role, role), (state.subject, subject))
+            exchange.add_vouched(((state.role, role), (state.subject, subject)))
         elif role is not None:
-            headers.fields = (*headers.fields, (state.role, role))
+            exchange.add_vouched(((state.role, role),))
         elif subject is not None:
-            headers.fields = (*headers.fields, (state.subject, subject))
+            exchange.add_vouched(((state.subject, subject),))
 
 
 def principal_of(token: VerifiedToken, rank: Mapping[str, int]) -> Principal:

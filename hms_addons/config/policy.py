@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hms_addons.config.snapshot import Direction, PolicyAction
+from hms_addons.config.snapshot import Direction, Policy, PolicyAction
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from hms_addons.config.snapshot import Listener, Policy, Snapshot
+    from hms_addons.config.snapshot import Listener, Snapshot
 
 _SHOWN: Final = 5
 """Entries of a list that a reason names."""

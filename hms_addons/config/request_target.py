@@ -29,8 +29,11 @@ SERVICE_SUFFIX: Final = ".svc"
 _SHOWN = 80
 """Characters of a bad target that an error quotes."""
 
-_PLAIN = re.compile(r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*)(?:\?([!-\"$-~]*))?")
-"""A target in origin form without escapes; still to be looked at: `//` and `/.`."""
+_PATH_BYTES: Final = (
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/"
+)
+"""What a path without escapes is made of; still to be looked at: `//` and `/.`."""
+_QUERY_BYTES: Final = bytes(code for code in range(0x21, 0x7F) if code != ord("#"))
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _UNSENDABLE = re.compile(r"[^!-~]|#")
@@ -68,16 +71,21 @@ def parse_target(target: bytes, method: bytes | str) -> Target:
     Raises:
         TargetError: the target is refused; the message says why.
     """
+    raw, _, rest = target.partition(b"?")
+    # Nothing is left of a part when all that it may hold is taken out: a third of a regex's time.
+    if (
+        target.startswith(b"/")
+        and not raw.translate(None, _PATH_BYTES)
+        and not rest.translate(None, _QUERY_BYTES)
+    ):
+        path = str(raw, "ascii")
+        if "/." in path or "//" in path:
+            path = normalise_path(path)
+        return Target(path, str(rest, "ascii"), None)
     try:
         text = str(target, "ascii")
     except UnicodeDecodeError:
         raise TargetError(_saying(target, "bytes beyond ASCII must be percent-encoded")) from None
-    plain = _PLAIN.fullmatch(text)
-    if plain is not None:
-        path, query = plain.groups("")
-        if "/." in path or "//" in path:
-            path = normalise_path(path)
-        return Target(path, query, None)
     return _parse_unusual(text, method)
 
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hms_addons.config.route_match import RouteMatch, host_of
+from hms_addons.config.snapshot import Route  # noqa: TC001 - a NamedTuple's annotations are looked at where it is compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-    from hms_addons.config.snapshot import Route
 
 
 class PassedOver(NamedTuple):

@@ -162,7 +162,7 @@ class ControlServer(uvicorn.Server):
                 on_lost=self._lost,
             )
 
-        return TlsConnection(
+        return TlsConnection(  # type: ignore[return-value] # a protocol by its methods
             self._context,
             serve,
             self._clock,

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hms_addons.engine import flow_view
-from hms_addons.engine.flow_builder import build_flow, flow_error, was_killed
+from hms_addons.engine.flow_builder import build_flow, flow_error, new_id, was_killed
 from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.hygiene import Hygiene
@@ -22,7 +22,7 @@ from hms_addons.engine.log_limit import LogLimit
 from hms_addons.engine.peer import watch_expiry
 from hms_addons.engine.tunnel import run_tunnel
 from hms_addons.errors import ExchangeFailed, Failure, Fault
-from hms_addons.exchange import Exchange
+from hms_addons.exchange import Draft, Exchange
 from hms_addons.upstream.outcome import FAULTS, UpstreamError
 
 if TYPE_CHECKING:
@@ -44,12 +44,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Binding(NamedTuple):
+class Binding:
     """What a lane serves by; replaced by one assignment when the snapshot changes."""
 
-    snapshot: Snapshot
-    listener: Listener
-    hygiene: Hygiene
+    __slots__ = ("hygiene", "listener", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, listener: Listener, hygiene: Hygiene) -> None:
+        self.snapshot = snapshot
+        self.listener = listener
+        self.hygiene = hygiene
 
     @classmethod
     def of(cls, snapshot: Snapshot, listener: Listener) -> Binding:
@@ -156,10 +159,15 @@ class FastLane:
         """See `Lane`: serve one request, whatever happens."""
         binding = self.binding
         context: ConnectionContext = connection.context
-        flow = self._build_flow(context, request)
-        exchange = Exchange(flow, binding.snapshot, binding.listener, self._clock.monotonic())
+        fields = tuple(request.fields)
+        draft = Draft(
+            request.method, request.target, fields, request.body, request, self._make_flow
+        )
+        exchange = Exchange(
+            None, binding.snapshot, binding.listener, self._clock.monotonic(), draft, new_id()
+        )
         exchange.downstream = context
-        exchange.request_id = flow.id
+        exchange.request_id = exchange.id
         exchange.body = request.stream
         if request.minor:
             exchange.interim = connection.send_interim
@@ -168,8 +176,15 @@ class FastLane:
             watched = self._events.watched
             if (not watched and context.announced is None) or await self._before(request, exchange):
                 # Indexed again where somebody may have edited them.
-                head = index_fields(flow.request.data.headers.fields) if watched else request.head
-                take_over(exchange, head, context, binding.hygiene, request.upgrade)
+                head = index_fields(exchange.fields) if watched else request.head
+                take_over(
+                    exchange,
+                    head,
+                    context,
+                    binding.hygiene,
+                    request.upgrade,
+                    parsed=not watched and not request.trailers,
+                )
                 if exchange.failure is None:
                     await self.chain.decide(exchange)
                 if exchange.failure is None:
@@ -211,20 +226,25 @@ class FastLane:
 
     # -- the steps ------------------------------------------------------------------------------
 
-    def _build_flow(self, context: ConnectionContext, request: RequestHead) -> HTTPFlow:
+    def _make_flow(self, exchange: Exchange, draft: Draft) -> HTTPFlow:
+        """The flow of an exchange for which somebody has asked."""
+        context: ConnectionContext = exchange.downstream
+        request: RequestHead = draft.origin
+        clock = self._clock
         host, port = context.host_and_port(request.head.get(b"host", b""))
         flow = build_flow(
             context.client,
-            self._placeholder,
-            method=request.method,
-            target=request.target,
+            exchange.server or self._placeholder,
+            flow_id=exchange.id,
+            method=draft.method,
+            target=draft.target,
             minor=request.minor,
-            fields=tuple(request.fields),
-            content=request.body,
+            fields=draft.fields,
+            content=draft.content,
             host=host,
             port=port,
             scheme=context.scheme,
-            now=self._clock.wall(),
+            now=clock.wall() - (clock.monotonic() - exchange.started),
         )
         if request.trailers:
             flow_view.set_trailers(flow.request, request.trailers)
@@ -257,8 +277,8 @@ class FastLane:
         self, connection: Http1Server, request: RequestHead, exchange: Exchange
     ) -> None:
         """Show the answer to mitmproxy's addons, let plugins change it, write it."""
-        flow = exchange.flow
-        if was_killed(flow):
+        flow = exchange.made_flow
+        if flow is not None and was_killed(flow):
             if exchange.path:  # since it was taken over; a kill before that has been told of
                 await self._events.fire_flow(self._events.error, flow)
             _kill(connection, exchange)
@@ -267,7 +287,7 @@ class FastLane:
             _blame_the_body(request.failure, exchange)
         answer = exchange.answer
         if answer is None:
-            if flow.response is not None:
+            if flow is not None and flow.response is not None:
                 answer = flow_view.answer_of(flow.response)
             else:
                 answer = local_answer(exchange)
@@ -329,7 +349,9 @@ class FastLane:
         answer = exchange.answer
         if answer is not None and type(answer.body) is not bytes:
             answer.release()  # of no effect if it was read to its end
-        exchange.flow.live = False
+        flow = exchange.made_flow
+        if flow is not None:
+            flow.live = False
         self.chain.complete(exchange)
         if self._events.watched:
             flow_view.annotate(exchange)

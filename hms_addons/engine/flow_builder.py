@@ -37,6 +37,10 @@ _ID_PREFIX = f"{_process[:8]}-{_process[8:12]}-{_process[12:16]}-{_process[16:]}
 _next_number = count(getrandbits(32)).__next__
 
 
+_NOT_ZERO = 1 << 64 | 1
+"""Neither of the two identifiers in a trace context may be all zeros."""
+
+
 def new_id() -> str:
     """A unique identifier in the form of a UUID, for flows and `X-Request-ID`.
 
@@ -48,7 +52,8 @@ def new_id() -> str:
 
 def new_traceparent() -> bytes:
     """A W3C trace context for a request that came without one, not sampled."""
-    return b"00-%032x-%016x-00" % (getrandbits(128) | 1, getrandbits(64) | 1)
+    digits = (getrandbits(192) | _NOT_ZERO).to_bytes(24).hex()
+    return f"00-{digits[:32]}-{digits[32:]}-00".encode()
 
 
 def build_headers(fields: Fields) -> Headers:
@@ -62,6 +67,7 @@ def build_flow(  # noqa: PLR0913 - the parts of a request
     client: Client,
     server: Server,
     *,
+    flow_id: str,
     method: bytes,
     target: bytes,
     minor: int,
@@ -76,6 +82,7 @@ def build_flow(  # noqa: PLR0913 - the parts of a request
 
     Args:
         client: the downstream connection.
+        flow_id: see `new_id`.
         server: what `flow.server_conn` holds until an upstream connection carries the request.
         method, target, minor, fields: as in `RequestHead`.
         content: the held body, None when it streams.
@@ -101,7 +108,7 @@ def build_flow(  # noqa: PLR0913 - the parts of a request
     request.__dict__ = {"data": data}
     flow: HTTPFlow = _new(HTTPFlow)
     flow.__dict__ = {
-        "id": new_id(),
+        "id": flow_id,
         "client_conn": client,
         "server_conn": server,
         "live": True,

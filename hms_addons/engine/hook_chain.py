@@ -19,6 +19,7 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
+from collections.abc import Callable  # noqa: TC003 - a NamedTuple's annotations are looked at where it is compiled
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +32,7 @@ from hms_addons.http_message import Answer, without_fields
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.exchange import Exchange
@@ -94,6 +95,8 @@ class HookChain:
         self._responds = bool(self._respond)
         self._rng = rng
         self._clock = clock
+        self._awaitable: set[type] = {CoroutineType}
+        """Types of what `hms_forward` has given that had to be awaited."""
         self.errors: Counter[tuple[str, str]] = Counter()
         """Exceptions by plugin and hook, since the start."""
 
@@ -173,7 +176,9 @@ class HookChain:
             for hook in self._forward:
                 answer = hook.call(exchange, upstream)
                 # The usual case first: `isawaitable` looks a type up in abstract classes.
-                if type(answer) is CoroutineType or inspect.isawaitable(answer):
+                kind = type(answer)
+                if kind in self._awaitable or inspect.isawaitable(answer):
+                    self._awaitable.add(kind)
                     answer = await answer
                 if answer is not None:
                     exchange.answer = _checked(answer)

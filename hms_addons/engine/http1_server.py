@@ -88,7 +88,7 @@ class _RefusedError(Exception):
     """Ends parsing from inside a parser callback."""
 
 
-class Http1Server(asyncio.Protocol):
+class Http1Server:
     """One connection from a client.
 
     Attributes for the lane: `transport`, `peername`, `sockname`, and `context`, the lane's own.

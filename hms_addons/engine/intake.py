@@ -25,6 +25,8 @@ def take_over(
     context: ConnectionContext,
     hygiene: Hygiene,
     upgrade: bytes | None = None,
+    *,
+    parsed: bool = False,
 ) -> None:
     """Fill in what the phases read of the request; a bad target is recorded as the failure.
 
@@ -34,17 +36,17 @@ def take_over(
         context: the connection it came over.
         hygiene: the rules for what may cross the hop.
         upgrade: the protocol to ask the upstream for, if this is an upgrade.
+        parsed: the fields are as the parser, which takes no line breaks, has read them.
     """
-    data = exchange.flow.request.data
-    headers = data.headers
     exchange.head = head
     exchange.downstream = context
     try:
-        path, query, authority = parse_target(data.path, data.method)
+        path, query, authority = parse_target(exchange.target, exchange.method_bytes)
     except TargetError as error:
         exchange.fail(Fault.BAD_REQUEST, str(error), close=True)
         return
-    fields = headers.fields
+    fields = exchange.fields
+    vouched = parsed and upgrade is None
     if authority is not None:
         # RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
         head[b"host"] = authority.encode()
@@ -60,12 +62,13 @@ def take_over(
             # `?host=auth-svc.svc` is for the mesh; the next hop reads it where it belongs.
             query = rest
             fields = set_field(fields, b"Host", f"{service}.svc".encode())
+            vouched = vouched and _is_plain(service)
     exchange.path = path
     exchange.query = query
-    data.path = (f"{path}?{query}" if query else path).encode()
+    exchange.target = (f"{path}?{query}" if query else path).encode()
     given = head.get(b"x-request-id")
-    exchange.request_id = exchange.flow.id if given is None else given.decode("latin-1")
-    headers.fields = hygiene.clean(
+    exchange.request_id = exchange.id if given is None else given.decode("latin-1")
+    exchange.fields = cleaned = hygiene.clean(
         fields,
         head,
         context.own,
@@ -73,3 +76,10 @@ def take_over(
         peer=context.peer,
         upgrade=upgrade,
     )
+    if vouched:
+        exchange.vouched = cleaned
+
+
+def _is_plain(service: str | None) -> bool:
+    """Letters, digits, `-` and `.`: nothing that could end a line early."""
+    return service is None or service.replace("-", "a").replace(".", "a").isalnum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.engine.acceptor import Acceptor
 from hms_addons.engine.http1_server import Http1Server
@@ -13,7 +13,6 @@ from hms_addons.listening import listen
 from hms_addons.tls_connection import TlsConnection
 
 if TYPE_CHECKING:
-    import asyncio
     import ssl
 
     from hms_addons.clock import Clock
@@ -75,7 +74,7 @@ class PortListener:
         self.bind(host, port, tls)
         self.accept()
 
-    def _connected(self) -> asyncio.Protocol:
+    def _connected(self) -> Any:
         tls = self.tls
         if tls is None:
             return self._serve()

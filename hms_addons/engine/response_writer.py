@@ -41,7 +41,11 @@ def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool)
     fields = answer.fields
     block = b"\r\n".join(map(_pair, fields))
     breaks = len(fields) - 1
-    if fields and (block.count(b"\n") != breaks or block.count(b"\r") != breaks):
+    if (
+        fields is not answer.vouched
+        and fields
+        and (block.count(b"\n") != breaks or block.count(b"\r") != breaks)
+    ):
         # A plugin or a script has put a line break into a field: it must not start a new one.
         block = b"\r\n".join([_one_line(name) + b": " + _one_line(value) for name, value in fields])
     parts = [line, block, b"\r\n"] if fields else [line]

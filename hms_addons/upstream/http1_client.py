@@ -78,7 +78,7 @@ class _BodyControl:
             self.connection.abort()
 
 
-class Http1Connection(asyncio.Protocol):
+class Http1Connection:
     """A connection to one endpoint.
 
     Attributes:
@@ -428,7 +428,9 @@ class Http1Connection(asyncio.Protocol):
         else:
             body = b"".join(pieces)
             parser.pieces = []
-        answer = Answer(parser.status, parser.reason, tuple(parser.fields), body)
+        fields = tuple(parser.fields)
+        answer = Answer(parser.status, parser.reason, fields, body)
+        answer.vouched = fields
         if parser.bodyless:
             answer.length = parser.length
         elif parser.trailers:

@@ -38,13 +38,16 @@ def content_length(method: bytes, length: int) -> bytes:
     return NO_FRAMING
 
 
-def encode_head(method: bytes, target: bytes, fields: Fields, framing: bytes) -> tuple[bytes, bool]:
+def encode_head(
+    method: bytes, target: bytes, fields: Fields, framing: bytes, *, vouched: bool = False
+) -> tuple[bytes, bool]:
     """The request line and header section, up to and including the empty line.
 
     Args:
         method, target, fields: as in `flow.request.data`. `Connection` and `Upgrade` are kept if
             both are there, else dropped, as are framing fields and `Expect`.
         framing: `content_length(...)`, `CHUNKED` or `NO_FRAMING`.
+        vouched: it is known that `fields` hold no line break, no framing and no upgrade.
 
     Returns:
         The bytes, and whether they ask for an upgrade.
@@ -58,6 +61,8 @@ def encode_head(method: bytes, target: bytes, fields: Fields, framing: bytes) ->
             f"the request line {line!r} has a space or line break too many; "
             "percent-encode them in the path"
         )
+    if vouched and fields:
+        return b"%b%b\r\n%b\r\n" % (line, b"\r\n".join(map(_pair, fields)), framing), False
     upgrade = False
     block = b"\r\n".join(map(_pair, fields))
     # A search for each name in one lowered block is several times cheaper than lowering each name;
@@ -108,7 +113,6 @@ def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bool]:
     Raises:
         UnsendableError: as `encode_head`.
     """
-    data = exchange.flow.request.data
     length: int | None = None
     body = b""
     if exchange.body is not None:
@@ -118,16 +122,23 @@ def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bool]:
             length = int(announced)
             framing = b"Content-Length: %d\r\n" % length
     else:
-        body = data.content or b""
-        trailers = data.trailers.fields if data.trailers is not None else ()
+        body = exchange.content or b""
+        trailers = exchange.trailers
         if trailers:
             framing = CHUNKED
             if body:
                 body = b"".join(encode_chunk(body))
             body += encode_last_chunk(trailers)
         else:
-            framing = content_length(data.method, len(body))
-    head, upgrade = encode_head(data.method, data.path, data.headers.fields, framing)
+            framing = content_length(exchange.method_bytes, len(body))
+    fields = exchange.fields
+    head, upgrade = encode_head(
+        exchange.method_bytes,
+        exchange.target,
+        fields,
+        framing,
+        vouched=fields is exchange.vouched,
+    )
     return (head + body if body else head), length, upgrade
 
 

@@ -34,6 +34,7 @@ def built_flow(content: bytes | None = b"body", minor: int = 1) -> HTTPFlow:
     return flow_builder.build_flow(
         client(),
         flow_builder.unconnected_server(),
+        flow_id=flow_builder.new_id(),
         method=b"POST",
         target=b"/verify-id?id=7",
         minor=minor,

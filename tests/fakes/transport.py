@@ -24,7 +24,7 @@ class FakeTransport(asyncio.Transport):
         stalled: the peer takes nothing: what is written stays in the buffer, with backpressure.
     """
 
-    def __init__(self, protocol: asyncio.Protocol, *, tls: bool = False, **extra: Any) -> None:
+    def __init__(self, protocol: Any, *, tls: bool = False, **extra: Any) -> None:
         super().__init__(
             {"peername": ("192.0.2.7", 40000), "sockname": ("127.0.0.1", 15001), **extra}
         )

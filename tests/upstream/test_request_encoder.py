@@ -33,6 +33,18 @@ def test_framing_comes_last() -> None:
     assert head == b"PUT / HTTP/1.1\r\nHost: auth-svc.svc\r\nContent-Length: 12\r\n\r\n"
 
 
+def test_what_is_vouched_for_is_written_alike() -> None:
+    for fields in ((), (HOST,), (HOST, (b"X-A", b"b"))):
+        for framing in (CHUNKED, NO_FRAMING, content_length(b"GET", 3)):
+            looked_at = encode_head(b"GET", b"/", fields, framing)
+            assert encode_head(b"GET", b"/", fields, framing, vouched=True) == looked_at
+
+
+def test_a_request_line_is_looked_at_whoever_vouches_for_the_fields() -> None:
+    with pytest.raises(UnsendableError, match="request line"):
+        encode_head(b"GET", b"/a HTTP/1.1\r\nX: y", (HOST,), NO_FRAMING, vouched=True)
+
+
 def test_no_fields_at_all() -> None:
     assert encode_head(b"GET", b"/", (), CHUNKED)[0] == (
         b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
