@@ -84,6 +84,7 @@ def _measure(options: argparse.Namespace, console: Console) -> int:
     placement = machine.Placement.on(machine.available_cores())
     description, commit = machine.describe(placement), machine.commit(ROOT)
     say(f"commit {commit} on {description['cpu']}, {description['cores']} cores")
+    say(f"the sidecar's hot path is {description['sidecar']}")
     if machine.is_busy():
         say(
             f"! load average {description['load_average']:.1f}: others use this machine; expect noise"

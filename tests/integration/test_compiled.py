@@ -1,0 +1,59 @@
+"""The compiled sidecar, which `scripts/compile` makes, does what the interpreted one does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.basics import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUITES = (
+    "tests/integration/test_mutual_tls.py",
+    "tests/integration/test_resilience.py",
+    "tests/integration/test_lifecycle.py",
+    "tests/integration/test_streaming.py",
+)
+"""Those that call through `hms sidecar` processes."""
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The folder with the compiled package."""
+    done = subprocess.run(
+        [ROOT / "scripts" / "compile"], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 3:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    folder = done.stderr.rpartition("PYTHONPATH=")[2].split()[0]
+    return ROOT / folder
+
+
+def in_it(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where a child's `import hms_addons` finds the compiled package."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_passes_the_suites_of_the_interpreted_one(package: Path) -> None:
+    look = "import hms_addons.upstream.forwarding as found; print(found.__file__)"
+    found = in_it(package, "-P", "-c", look).stdout
+    assert found.strip().startswith(str(package))
+    assert found.strip().endswith(".so")
+    done = in_it(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES)
+    assert done.returncode == 0, done.stdout[-8000:]
