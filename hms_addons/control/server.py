@@ -1,8 +1,8 @@
 """The control plane's port: uvicorn over TLS, whose certificate is replaced while it serves.
 
 Each connection is secured with the TLS context in force when it is accepted, so a renewed certificate
-is one assignment: connections that are there go on. If a root is no longer trusted, those that may
-have been let in by it are closed once they have been answered.
+is one assignment: connections that are there go on. If a root is no longer trusted, those that were
+let in by it are closed once they have been answered.
 
 A client certificate is asked for and not required; one that no root stands behind fails the
 handshake. Who it names is judged per SPIFFE (`auth.Peer`).
@@ -110,7 +110,7 @@ class ControlServer(uvicorn.Server):
         self._roots = frozenset(bundle.roots)
         if retired:
             for connection in tuple(self.server_state.connections):
-                if isinstance(connection, ControlProtocol):
+                if isinstance(connection, ControlProtocol) and not connection.is_trusted_by(bundle):
                     connection.forget_peer(_RETIRED)
 
     async def run_on(self, listening: socket.socket) -> None:

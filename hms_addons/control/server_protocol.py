@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hms_addons.errors import reason_phrase
+from hms_addons.identity.peer_chain import peer_chain, trusted_until
 from hms_addons.lazy_timer import LazyTimer
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from hms_addons.clock import Clock
     from hms_addons.control.auth import Peer
+    from hms_addons.identity.trust_bundle import TrustBundle
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,13 @@ class ControlProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._on_lost(self)
+
+    def is_trusted_by(self, bundle: TrustBundle) -> bool:
+        """Whether who is at the other end would be let in again; who shows nothing always is."""
+        ssl_object = self.transport.get_extra_info("ssl_object")
+        if ssl_object is None or not ssl_object.getpeercert(binary_form=True):
+            return True
+        return trusted_until(peer_chain(ssl_object), bundle) >= self._clock.wall()
 
     def forget_peer(self, problem: Peer) -> None:
         """What the peer showed no longer counts: answer what runs, and close."""

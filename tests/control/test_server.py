@@ -182,6 +182,22 @@ async def test_a_retired_root_lets_nobody_in_any_more(running: Running) -> None:
         await client.close()
 
 
+async def test_a_retired_root_is_no_concern_of_others(running: Running) -> None:
+    """They may be about to ask: to close them would cost a request."""
+    old, new = pki.ca(), CertificateAuthority.create("mpsa.mil")
+    both = old.trusting(new.bundle.roots).bundle
+    running.server.use(pki.svid("control"), both)
+    renewed = client_context(pki.svid("claims-svc", authority=new.subordinate()), both)
+    clients = [await running.connect(context) for context in (anonymous(), renewed)]
+    for client in clients:
+        await client.ask()
+    running.server.use(pki.svid("control", authority=new), new.bundle)
+    assert await clients[0].ask() == b"GET /a nobody 0"
+    assert await clients[1].ask() == b"GET /a spiffe://mpsa.mil/svc/claims-svc 0"
+    for client in clients:
+        await client.close()
+
+
 async def test_a_new_root_beside_the_old_one_closes_nothing(running: Running) -> None:
     client = await running.connect(anonymous())
     await client.ask()
