@@ -154,7 +154,7 @@ class Live:
 
     def __init__(self, client: ssl.SSLContext | None, server: Identity = IDENTITY) -> None:
         context = server.server_context(require_peer=False)
-        ssl_object = shake(client, context) if client else None
+        ssl_object = shake(client, context).server if client else None
         self.transport = types.SimpleNamespace(get_extra_info={"ssl_object": ssl_object}.get)
         self.peername, self.sockname = ("192.0.2.7", 40000), ("127.0.0.1", 15006)
         self.retired = 0
