@@ -18,6 +18,13 @@ from tests.fakes.cli import help_of, hms
         ("config history", ["Example"]),
         ("config rollback", ["N", "Example"]),
         ("config show", ["Example"]),
+        ("token", ["create", "list", "revoke", "Example"]),
+        ("token create", ["--service", "--ttl", "HMS_TOKEN", "this once"]),
+        ("token list", ["never their secrets", "Example"]),
+        ("token revoke", ["ID", "Example"]),
+        ("ca", ["show", "rotate-root", "Example"]),
+        ("ca show", ["--json", "pin"]),
+        ("ca rotate-root", ["--now", "--overlap", "join again", "Example"]),
         (
             "sidecar",
             [

@@ -1,20 +1,22 @@
 """The `hms` command: wiring only. Each command calls one function and prints what it returns.
 
 A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
-`control`, `fleet` (`status`, `services`), `config`. `output` is how they all fail and print,
-`operator` what those share that ask a control plane.
+`control`, `fleet` (`status`, `services`), `config`, `token`, `ca`. `output` is how they all fail and
+print, `operator` what those share that ask a control plane.
 """
 
 from __future__ import annotations
 
 import typer
 
+from hms_addons.cli.ca import ca
 from hms_addons.cli.certs import certs
 from hms_addons.cli.config import config
 from hms_addons.cli.config_files import check, explain
 from hms_addons.cli.control import control
 from hms_addons.cli.fleet import services, status
 from hms_addons.cli.sidecar import sidecar
+from hms_addons.cli.token import token
 
 app = typer.Typer(
     name="hms",
@@ -33,6 +35,8 @@ app.command()(control)
 app.command()(status)
 app.command()(services)
 app.add_typer(config, name="config")
+app.add_typer(token, name="token")
+app.add_typer(ca, name="ca")
 app.add_typer(certs, name="certs")
 
 
