@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from tests.integration.basics import Closing
 from tests.integration.clients import Connection, fetch
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 PACE = 0.02
 """Seconds between two requests of one client: the load is constant, not as much as there can be."""
 
 
-class Load:
+class Load(Closing):
     """Clients that ask a port on 127.0.0.1 until the block ends.
 
         with Load(port, host="auth-svc.svc") as load:
-            …
+            load.run(5)
         assert not load.failures
 
     Args:
@@ -51,15 +49,16 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it, and wait for the requests under way."""
         self._ends.set()
         for thread in self._threads:
-            thread.join(30)
+            if thread.ident is not None:
+                thread.join(30)
+
+    def run(self, seconds: float) -> None:
+        """Let it go on for so long."""
+        self._ends.wait(seconds)
 
     def _kept(self) -> None:
         while not self._ends.wait(PACE):
