@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hms_addons.addons.admin import Admin
-from hms_addons.addons.governance import Governance
-from hms_addons.addons.mtls import Mtls
-from hms_addons.addons.rbac import Rbac
-from hms_addons.addons.resilience import Resilience
-from hms_addons.addons.routing import Routing
 from hms_addons.errors import MeshError
-from hms_addons.plugins import PluginManager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from random import Random
 
     from hms_addons.addons.config_sync import ConfigSync
+    from hms_addons.plugins import PluginManager
 
 DEFAULT_ADMIN = "127.0.0.1:15000"
 
@@ -54,6 +48,15 @@ def build_plugins(
     Raises:
         PluginError: an installed plugin cannot be loaded.
     """
+    # Here, as commands that run no sidecar need this file's words only and are to start fast.
+    from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
+    from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
+    from hms_addons.addons.mtls import Mtls  # noqa: PLC0415 - see above
+    from hms_addons.addons.rbac import Rbac  # noqa: PLC0415 - see above
+    from hms_addons.addons.resilience import Resilience  # noqa: PLC0415 - see above
+    from hms_addons.addons.routing import Routing  # noqa: PLC0415 - see above
+    from hms_addons.plugins import PluginManager  # noqa: PLC0415 - see above
+
     plugins = PluginManager()
     plugins.register(Mtls(), "mtls")
     plugins.register(Rbac(), "rbac")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.fakes.cli import help_of, hms
@@ -51,3 +54,13 @@ def test_help_teaches(command: str, taught: list[str]) -> None:
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     assert hms("sidcar").exit_code == 2
+
+
+def test_commands_start_without_what_only_a_sidecar_needs() -> None:
+    """Scripts call `hms` by the dozen; the data path and the cryptography take most of a second."""
+    heavy = ("hms_addons.addons", "hms_addons.upstream", "cryptography", "pydantic", "httpx")
+    code = f"import sys, hms_addons.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout == "[]\n"

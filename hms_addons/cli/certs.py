@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hms_addons.cli.output import USAGE, Json, fail, print_json
-from hms_addons.identity.svid import iso_time
 
 if TYPE_CHECKING:
     from hms_addons.control.ca.offline import InitResult, IssueResult
@@ -82,6 +81,7 @@ def certs_issue(
     from hms_addons.config.schema_base import parse_duration  # noqa: PLC0415 - start-up time
     from hms_addons.control.ca.authority import CaError  # noqa: PLC0415
     from hms_addons.control.ca.offline import issue_svid  # noqa: PLC0415
+    from hms_addons.identity.svid import iso_time  # noqa: PLC0415
 
     try:
         seconds = parse_duration(lifetime)
