@@ -71,7 +71,7 @@ class Pace(NamedTuple):
         """The usual numbers for a life of hours; a share of it where it is only seconds."""
         return cls(
             first_backoff=min(FIRST_BACKOFF, max(life, 1.0) / 20),
-            max_backoff=min(MAX_BACKOFF, max(life, 1.0) / 4),
+            max_backoff=min(MAX_BACKOFF, max(life, 1.0) / 10),
             fetch_limit=min(FETCH_LIMIT, max(life, 4.0) / 4),
         )
 

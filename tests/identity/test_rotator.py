@@ -17,6 +17,7 @@ from hms_addons.identity.rotator import (
     LOOK_INTERVAL,
     MAX_BACKOFF,
     REFRESH_INTERVAL,
+    Pace,
     Rotator,
     backoff_delay,
     refresh_delay,
@@ -340,3 +341,9 @@ def test_backoff_grows_within_its_bound(failures: int, seed: int) -> None:
     delay = backoff_delay(failures, random.Random(seed))
     assert FIRST_BACKOFF / 2 <= delay <= MAX_BACKOFF
     assert delay <= 2.0 ** min(failures - 1, 20)
+
+
+@pytest.mark.parametrize("life", [4.0, 30.0, 600.0])
+def test_a_short_life_leaves_time_for_several_attempts_after_an_outage(life: float) -> None:
+    """The source may come back at any moment of the second half; it is asked well before the end."""
+    assert Pace.of(life).max_backoff <= life / 2 / 5
