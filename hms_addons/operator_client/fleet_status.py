@@ -24,6 +24,8 @@ _COLOURS: Final = {
     "refused": "red",
     "gone": "red",
 }
+_SHOWN_STATE: Final = {"refused": "NACK"}
+"""Words of the table that are not the API's: the field's own for a refused configuration."""
 _SHOWN_REASON: Final = 4
 """Lines of a refusal that the table's footer repeats."""
 WIDTH: Final = 120
@@ -93,7 +95,10 @@ def _table(document: Mapping[str, Any], now: float) -> Table:
         table.add_row(
             _plain(sidecar["service"]),
             _plain(sidecar["id"]),
-            Text(f"{sidecar['version']} {state}", style=_COLOURS.get(state, "")),
+            Text(
+                f"{sidecar['version']} {_SHOWN_STATE.get(state, state)}",
+                style=_COLOURS.get(state, ""),
+            ),
             _certificate(sidecar.get("certificate"), now),
             _endpoints(sidecar.get("endpoints")),
             _plain(", ".join(sidecar["breakers_open"]) or "closed"),

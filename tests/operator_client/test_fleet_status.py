@@ -72,6 +72,7 @@ def test_everything_that_is_wrong_has_a_line() -> None:
         "! claims-svc/a1b2: refuses version 18: routes.yaml:3:5: no such cluster",
         "wrong: 2 things; 2 sidecars, 1 in sync; config version 3",
     ]
+    assert "17 NACK" in found[1]
     assert "auth-svc" in found[1]
     assert "none" in found[1]
 
