@@ -1,31 +1,31 @@
-"""Command line of `scripts/demo`: start the mesh, take the tour, end everything."""
+"""Command line of `scripts/demo`: start a mesh, take the tour, end everything; twice."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.demonstration import leaving, tour
+from scripts.demonstration import leaving, parts
 from scripts.demonstration.children import DemoError
-from scripts.demonstration.lost_package_mesh import LostPackageMesh
 from scripts.demonstration.mesh_files import LISTENER_PORT
-from scripts.demonstration.ports import PortError, require_free
+from scripts.demonstration.ports import FreePorts, PortError, require_free
 from scripts.demonstration.report import Report
-from scripts.demonstration.verify import TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from scripts.demonstration.mesh import Mesh
+
 DESCRIPTION = """\
-Runs the Lost-Package mesh on this machine and shows what it does, with real requests:
-a stub of HMS-GOV, five replicas of Auth-SVC, each behind its own sidecar with mutual TLS, and
-Claims-SVC's sidecar, started as `mitmdump -s hms_addons/mesh.py`; then the seed's own caller, then
-a tour. Exit code 0 if everything was as it should be, else 1."""
+Runs the Lost-Package mesh on this machine and shows what it does, with real requests.
+Part 1, from files: a stub of HMS-GOV, five replicas of Auth-SVC, each behind its own sidecar with
+mutual TLS, and Claims-SVC's sidecar, started as `mitmdump -s hms_addons/mesh.py`; then the seed's
+own caller, then a tour. Part 2, by a control plane: every sidecar is given a name and a join token,
+and the rest comes from there. Exit code 0 if everything was as it should be, else 1."""
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
@@ -34,6 +34,9 @@ INTERRUPTED = 130
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=DESCRIPTION)
+    parser.add_argument(
+        "--part", type=int, choices=(1, 2), help="only this part (default: both, one by one)"
+    )
     parser.add_argument(
         "--keep", action="store_true", help="leave everything running afterwards, until Ctrl-C"
     )
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(f"--work {options.work}: {error.strerror or error}", USAGE)
     leave_files = True
     try:
-        ok = _run(work, Report(), keep=options.keep)
+        ok = _run(work, Report(), part=options.part, keep=options.keep)
         leave_files = not ok or options.work is not None
     except (DemoError, PortError) as error:
         return _say(str(error), FAILED)
@@ -83,66 +86,25 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _run(work: Path, report: Report, *, keep: bool) -> bool:
-    report.heading("HMS-SVC: the Lost-Package mesh")
-    mesh = LostPackageMesh(work)
+def _run(work: Path, report: Report, *, part: int | None, keep: bool) -> bool:
+    ports = FreePorts()
+    meshes: list[Mesh] = []
     try:
-        report.show("starting HMS-GOV, seven apps with their sidecars, and Claims-SVC's sidecar …")
-        report.show("$ " + shlex.join(mesh.claims_command))
-        mesh.start()
-        report.show(f"all of it serves after {report.seconds:.1f} s")
-        report.facts(_addresses(mesh))
-        tour.run(mesh, report)
+        if part != 2:  # noqa: PLR2004 - the second
+            parts.from_files(work / "files", ports, report, meshes)
+        if part != 1:
+            parts.by_control_plane(work / "control", ports, report, meshes, keep=keep)
         ok = report.summary()
         if not ok:
-            sys.stderr.write(f"\nLast lines of the logs:\n{mesh.log_tails()}\n")
+            tails = "\n".join(mesh.processes.log_tails() for mesh in meshes)
+            sys.stderr.write(f"\nLast lines of the logs:\n{tails}\n")
         if keep:
-            _keep(mesh, report)
+            parts.keep(work, report, meshes)
         return ok
     finally:
         with leaving.held():  # It takes a second; nothing may cut it short.
-            mesh.close()
-
-
-def _addresses(mesh: LostPackageMesh) -> list[tuple[str, str]]:
-    return [
-        ("Claims-SVC's sidecar", f"http://localhost:{LISTENER_PORT}"),
-        ("  its admin port", f"http://127.0.0.1:{mesh.admin_port}"),
-        ("HMS-GOV", f"http://127.0.0.1:{mesh.governance_port}/policy-header"),
-        *(
-            (one.name, f"mutual TLS on {one.address}, app on port {one.app_port}")
-            for one in (*mesh.replicas, mesh.canary, mesh.payments)
-        ),
-        ("files and logs", str(mesh.work)),
-    ]
-
-
-def _keep(mesh: LostPackageMesh, report: Report) -> None:
-    """Wait for Ctrl-C, with everything running."""
-    token = mesh.work / "soldier.jwt"
-    token.write_text(mesh.issuer.token(), encoding="ascii")
-    token.chmod(0o600)
-    admin = f"http://127.0.0.1:{mesh.admin_port}"
-    overlay = shlex.quote(str(mesh.overlay_path))
-    report.show("")
-    report.heading("Everything keeps running; Ctrl-C ends it. To try:")
-    report.facts(_addresses(mesh))
-    authorization = f'-H "Authorization: $(cat {shlex.quote(str(token))})"'
-    for line in (
-        f"curl {authorization} 'http://localhost:{LISTENER_PORT}{TARGET}'",
-        f"curl {admin}/clusters",
-        f"curl {admin}/config",
-        f"hms explain {mesh.routes},{overlay} 'GET http://auth-svc.svc/verify-id'",
-        f"$EDITOR {overlay}      # takes effect when it is saved",
-    ):
-        report.show(line)
-    try:
-        while not mesh.running_claims.wait(3600.0):
-            pass
-    except KeyboardInterrupt:
-        report.show("ending everything …")
-    else:
-        mesh.running_claims.ensure_running()  # It has ended by itself: say so.
+            for mesh in meshes:
+                mesh.close()
 
 
 def _work_folder(wanted: Path | None) -> Path:

@@ -35,23 +35,31 @@ class Child:
         logs: folder of its log; a log that is there is continued.
         cwd: folder it runs in.
         env: its environment.
+        output: a file for what it writes to its standard output, when that is not for its log.
     """
 
     def __init__(
-        self, name: str, argv: Sequence[str], *, logs: Path, cwd: Path, env: dict[str, str]
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        logs: Path,
+        cwd: Path,
+        env: dict[str, str],
+        output: Path | None = None,
     ) -> None:
         self.name = name
         self.argv = tuple(argv)
         self.log = logs / f"{name}.log"
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, (output or self.log).open("ab") as out:
             try:
                 self._popen = subprocess.Popen(
                     self.argv,
                     cwd=cwd,
                     env=env,
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
+                    stdout=out,
+                    stderr=log,
                     start_new_session=True,
                 )
             except OSError as error:

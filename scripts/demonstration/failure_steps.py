@@ -31,7 +31,7 @@ def one_replica_killed(mesh: LostPackageMesh, report: Report) -> None:
         f"{CALLS} calls; while they run, {victim.name} and its sidecar are killed (SIGKILL).",
     )
     token = mesh.issuer.token()
-    answers = verify_many(token, CALLS, midway=lambda: mesh.kill([victim]))
+    answers = verify_many(token, CALLS, midway=lambda: mesh.processes.kill([victim]))
     counts = replicas_of(answers)
     report.show(bars(counts, names))
     report.check(counts.total() == CALLS, "no call failed", statuses_of(answers))
@@ -56,7 +56,7 @@ def all_replicas_dead(mesh: LostPackageMesh, report: Report) -> None:
         "All replicas dead",
         "The breakers open; the sidecar then answers by itself, without a call that cannot succeed.",
     )
-    mesh.kill(replica for replica in mesh.replicas if replica.app_pid() is not None)
+    mesh.processes.kill(replica for replica in mesh.replicas if replica.app_pid() is not None)
     token = mesh.issuer.token()
     seen = []
 

@@ -27,7 +27,6 @@ LISTENER_PORT = 15001
 SECRET = "mesh_certs"  # noqa: S105 - the name that the seed's file asks for
 EJECTION_SECONDS = 2
 """First ejection of an endpoint; 30 s by default, which is longer than anyone watches a demo."""
-CANARY_PERCENT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +154,11 @@ class Overlay:
         self._add_cluster("payments-svc", port)
         return route
 
-    def add_canary(self, port: int) -> Section:
-        """Give a second version of Auth-SVC its share. Returns the cluster."""
-        return self._add_cluster("auth-svc-v2", port, trafficPolicy=f"weight={CANARY_PERCENT}")
+    def move_listener(self, port: int) -> None:
+        """Have the app-facing listener on another port."""
+        self._content["listeners"] = [
+            {"name": LISTENER, "port": port, "routes": self._routes},
+        ]
 
     def broken_text(self) -> str:
         """What a slip of the pen makes of it: a misspelt key in the last cluster."""
@@ -165,15 +166,9 @@ class Overlay:
         content["clusters"][-1]["conect_timeout"] = "1s"
         return to_yaml(content)
 
-    def _add_cluster(self, name: str, port: int, **more: str) -> Section:
-        cluster = {
-            "name": name,
-            **more,
-            "tls_context": {"sds": SECRET},
-            "endpoints": [_endpoint(port)],
-        }
+    def _add_cluster(self, name: str, port: int) -> None:
+        cluster = {"name": name, "tls_context": {"sds": SECRET}, "endpoints": [_endpoint(port)]}
         self._content["clusters"].append(cluster)
-        return cluster
 
 
 def to_yaml(content: object) -> str:

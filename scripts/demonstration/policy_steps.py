@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from scripts.demonstration.calls import PATIENCE, Answer, call
-from scripts.demonstration.first_steps import INVALID, run_caller
+from scripts.demonstration.first_steps import INVALID
 from scripts.demonstration.mesh_files import CALLER
 from scripts.demonstration.tokens import ROLE
 from scripts.demonstration.verify import TARGET, received, verify
@@ -84,7 +84,7 @@ def expired_token(mesh: LostPackageMesh, report: Report) -> None:
     check_refusal(report, answer, HTTPStatus.UNAUTHORIZED, "JWT")
     challenge = answer.headers.get("WWW-Authenticate", "")
     report.check("expired" in challenge.lower(), "WWW-Authenticate says that it expired", challenge)
-    printed = run_caller(mesh, token)
+    printed = mesh.run_caller(token)
     report.check(printed == INVALID, f"the seed's caller prints {INVALID}", printed)
 
 

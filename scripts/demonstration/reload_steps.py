@@ -1,23 +1,20 @@
-"""Changes while calls go on: a route, a change that is refused, a canary."""
+"""Changes of files while calls go on: a route, and a change that is refused."""
 
 from __future__ import annotations
 
 import json
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from scripts.demonstration.calls import Answer, call
-from scripts.demonstration.mesh_files import CANARY_PERCENT, LISTENER_PORT, to_yaml
-from scripts.demonstration.verify import replicas_of, statuses_of, verify, verify_many
+from scripts.demonstration.mesh_files import LISTENER_PORT, to_yaml
+from scripts.demonstration.report import indented
+from scripts.demonstration.verify import verify
 
 if TYPE_CHECKING:
     from scripts.demonstration.lost_package_mesh import LostPackageMesh
     from scripts.demonstration.report import Report
-
-CANARY_CALLS: Final = 200
-CANARY_RANGE: Final = (3, 50)
-"""Of 200 calls at 10 % each: outside lies less than one run in a hundred thousand."""
 
 
 def _reimburse(mesh: LostPackageMesh) -> Answer:
@@ -56,7 +53,7 @@ def new_route(mesh: LostPackageMesh, report: Report) -> None:
     report.check(ok, "an unknown service is a local 404 NR: never an open proxy", answer.describe())
     route = mesh.overlay.add_payments(mesh.payments.port)
     report.show(f"added to {mesh.overlay_path}:")
-    report.show(_indented(to_yaml([route])))
+    report.show(indented(to_yaml([route])))
     now = _apply(mesh, report, mesh.overlay.text())
     _check_in_force(report, before, now)
     answer = _reimburse(mesh)
@@ -82,30 +79,3 @@ def broken_change(mesh: LostPackageMesh, report: Report) -> None:
     report.check(answer.status == HTTPStatus.ACCEPTED, "and serves on", answer.describe())
     mended = mesh.reload(mesh.overlay.text())
     report.check(mended["rejected"] is None, "mended, it is accepted", str(mended["rejected"]))
-
-
-def canary(mesh: LostPackageMesh, report: Report) -> None:
-    """A second version of Auth-SVC gets its share."""
-    report.step(
-        "A canary",
-        f"trafficPolicy: weight={CANARY_PERCENT} for auth-svc-v2; no app is restarted.",
-    )
-    before = mesh.config_status()
-    cluster = mesh.overlay.add_canary(mesh.canary.port)
-    report.show(_indented(to_yaml([cluster])))
-    now = _apply(mesh, report, mesh.overlay.text())
-    _check_in_force(report, before, now)
-    answers = verify_many(mesh.issuer.token(), CANARY_CALLS)
-    counts = replicas_of(answers)
-    share = counts[mesh.canary.name]
-    report.check(counts.total() == CANARY_CALLS, "every call is answered", statuses_of(answers))
-    low, high = CANARY_RANGE
-    report.check(
-        low <= share <= high,
-        f"{share} of {CANARY_CALLS} calls went to v2, the others to the five as before",
-        f"expected about {CANARY_CALLS * CANARY_PERCENT // 100}",
-    )
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scripts.demonstration.calls import call
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from scripts.demonstration.children import Child
 
@@ -25,7 +25,7 @@ class Replica:
         port: where peers call its sidecar.
         app_port: where its app listens.
         admin_port: its sidecar's.
-        work: folder of its configuration file.
+        options: of `hms sidecar`: how it comes to its configuration.
     """
 
     service: str
@@ -33,7 +33,7 @@ class Replica:
     port: int
     app_port: int
     admin_port: int
-    work: Path
+    options: Sequence[str] = field(default=(), repr=False)
     sidecar: Child | None = field(default=None, repr=False)
     """The process; None until it is started."""
 
@@ -43,17 +43,12 @@ class Replica:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def config(self) -> Path:
-        """Its sidecar's configuration file."""
-        return self.work / f"{self.name}.yaml"
-
-    @property
     def command(self) -> list[str]:
         """What starts both."""
         module = f"scripts.lost_package.{self.service.replace('-', '_')}"
         app = [sys.executable, "-m", module, "--port", str(self.app_port), "--name", self.name]
         admin = f"127.0.0.1:{self.admin_port}"
-        return ["hms", "sidecar", "--config", str(self.config), "--admin", admin, "--", *app]
+        return ["hms", "sidecar", *self.options, "--admin", admin, "--", *app]
 
     def app_pid(self) -> int | None:
         """The process id that the app itself gives; None when it does not answer."""

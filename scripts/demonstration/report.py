@@ -88,3 +88,8 @@ class Report:
         for failure in self.failures:
             self._line(f"  ✗ {failure}", "red")
         return False
+
+
+def indented(text: str) -> str:
+    """Each line two columns further in."""
+    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -1,22 +1,32 @@
-"""The tour: its steps in order, each with real requests; a step that fails does not end it."""
+"""The tours: their steps in order, each with real requests; a step that fails does not end them."""
 
 from __future__ import annotations
 
 import http.client
 from typing import TYPE_CHECKING
 
-from scripts.demonstration import failure_steps, first_steps, policy_steps, reload_steps
+from scripts.demonstration import (
+    enrolment_steps,
+    failure_steps,
+    first_steps,
+    load_steps,
+    outage_steps,
+    policy_steps,
+    push_steps,
+    reload_steps,
+)
 from scripts.demonstration.children import DemoError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from scripts.demonstration.lost_package_mesh import LostPackageMesh
+    from scripts.demonstration.managed_mesh import ManagedMesh
     from scripts.demonstration.report import Report
 
-type Step = Callable[[LostPackageMesh, Report], None]
+type Step[M] = Callable[[M, Report], None]
 
-STEPS: tuple[Step, ...] = (
+FROM_FILES: tuple[Step[LostPackageMesh], ...] = (
     first_steps.seed_caller,
     first_steps.spread,
     first_steps.headers,
@@ -29,11 +39,27 @@ STEPS: tuple[Step, ...] = (
     failure_steps.recovery,
     reload_steps.new_route,
     reload_steps.broken_change,
-    reload_steps.canary,
 )
 
 
-def run(mesh: LostPackageMesh, report: Report, steps: tuple[Step, ...] = STEPS) -> None:
+BY_CONTROL_PLANE: tuple[Step[ManagedMesh], ...] = (
+    enrolment_steps.control_plane,
+    enrolment_steps.enrol,
+    enrolment_steps.first_push,
+    enrolment_steps.all_well,
+    load_steps.load_begins,
+    push_steps.canary,
+    push_steps.refused_push,
+    push_steps.nack,
+    load_steps.certificates,
+    outage_steps.control_plane_dies,
+    outage_steps.dying,
+    outage_steps.joining,
+    outage_steps.leaving,
+)
+
+
+def run[M](mesh: M, report: Report, steps: Sequence[Step[M]]) -> None:
     """Take every step."""
     for step in steps:
         try:

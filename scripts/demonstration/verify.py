@@ -19,10 +19,12 @@ AT_ONCE = 3
 even if all of them meet a replica that dies, all can be repeated."""
 
 
-def verify(token: str | None, headers: Mapping[str, str] | None = None) -> Answer:
+def verify(
+    token: str | None, headers: Mapping[str, str] | None = None, *, port: int = LISTENER_PORT
+) -> Answer:
     """One call with `token`, or without one."""
     own = {} if token is None else {"Authorization": token}
-    return call(LISTENER_PORT, TARGET, {**own, **(headers or {})})
+    return call(port, TARGET, {**own, **(headers or {})})
 
 
 def verify_many(

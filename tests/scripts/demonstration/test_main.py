@@ -49,6 +49,15 @@ def test_a_work_folder_with_something_in_it_is_not_touched(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_there_are_two_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.parse(["--part", "2"]).part == 2
+    assert demo.parse([]).part is None
+    with pytest.raises(SystemExit) as left:
+        demo.parse(["--part", "3"])
+    assert left.value.code == 2
+    assert "--part" in capsys.readouterr().err
+
+
 def test_help_tells(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         demo.main(["--help"])

@@ -10,7 +10,7 @@ import yaml
 
 from hms_addons.config.check import check_files
 from hms_addons.config.source import load_files
-from scripts.demonstration.lost_package_mesh import listener_routes
+from scripts.demonstration.mesh import listener_routes
 from scripts.demonstration.mesh_files import (
     CALLER,
     LISTENER,
@@ -71,14 +71,13 @@ def test_a_route_is_added_after_the_seeds_own(overlay: Overlay, tmp_path: Path) 
     assert added["action"]["cluster"] == "payments-svc"
 
 
-def test_a_canary_is_added_with_mutual_tls(overlay: Overlay, tmp_path: Path) -> None:
+def test_the_listener_moves_and_keeps_its_routes(overlay: Overlay, tmp_path: Path) -> None:
     overlay.add_payments(9200)
-    overlay.add_canary(9300)
-    snapshot = load(tmp_path, overlay.text())
-    canary = snapshot.clusters["auth-svc-v2"]
-    assert canary.service == "auth-svc"
-    assert canary.tls is not None
-    assert "spiffe://mpsa.mil/svc/auth-svc" in canary.tls.peers
+    overlay.move_listener(9300)
+    (listener,) = load(tmp_path, overlay.text()).listeners
+    assert (listener.name, listener.port) == (LISTENER, 9300)
+    _, added = yaml.safe_load(overlay.text())["listeners"][0]["routes"]
+    assert added["action"]["cluster"] == "payments-svc"
 
 
 def test_the_broken_overlay_is_broken_in_one_place_and_the_overlay_is_not_touched(

@@ -56,4 +56,4 @@ def test_a_fault_of_the_demo_itself_is_not_hidden() -> None:
 
 
 def test_each_step_is_taken_once() -> None:
-    assert len(set(tour.STEPS)) == len(tour.STEPS)
+    assert len(set(tour.FROM_FILES)) == len(tour.FROM_FILES)

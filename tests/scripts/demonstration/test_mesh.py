@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.demonstration.children import DemoError
-from scripts.demonstration.lost_package_mesh import child_environment, listener_routes, seed_file
-from scripts.demonstration.replica import Replica
+from scripts.demonstration.mesh import listener_routes, seed_file
 
 
 def test_the_seeds_files_are_used_as_they_stand(seed: Path) -> None:
@@ -27,20 +26,3 @@ def test_a_routes_file_without_the_listener(tmp_path: Path) -> None:
     path.write_text("listeners: [{name: other, port: 1, routes: []}]")
     with pytest.raises(DemoError, match="has no listener 'inbound_http'"):
         listener_routes(path)
-
-
-def test_children_see_no_settings_of_the_persons_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HMS_CONFIG", "/elsewhere.yaml")
-    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    monkeypatch.setenv("http_proxy", "http://192.0.2.1:3128")
-    env = child_environment()
-    assert not [name for name in env if name.startswith("HMS_")]
-    assert "PYTHONPATH" not in env
-    assert "127.0.0.1" in env["no_proxy"]
-
-
-def test_a_replica_that_does_not_run_has_no_app(tmp_path: Path) -> None:
-    replica = Replica("auth-svc", "auth-1", 9, 9, 9, tmp_path)
-    assert replica.app_pid() is None
-    assert replica.command[:2] == ["hms", "sidecar"]
-    assert "scripts.lost_package.auth_svc" in replica.command
