@@ -86,6 +86,11 @@ class Connection(Closing):
         self.request(method, target, *fields, **options)
         return self.response(method)
 
+    @property
+    def buffered(self) -> bytes:
+        """What has been received and not been asked for."""
+        return self._buffer
+
     # -- reading --------------------------------------------------------------------------------
 
     def _more(self) -> bytes:

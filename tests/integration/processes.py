@@ -166,8 +166,20 @@ class Program(Closing):
     @property
     def rss(self) -> int:
         """Bytes of memory it has resident now; of Linux's /proc."""
+        return self._memory("VmRSS")
+
+    @property
+    def peak_rss(self) -> int:
+        """The most bytes it has had resident since its start, or since `forget_peak`."""
+        return self._memory("VmHWM")
+
+    def forget_peak(self) -> None:
+        """From now on the peak is that of what comes."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+
+    def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii")
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+        line = next(line for line in status.splitlines() if line.startswith(f"{name}:"))
         return int(line.split()[1]) * 1024
 
     @property
