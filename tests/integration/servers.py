@@ -12,6 +12,7 @@ connection goes on (None: yes). Requests are kept in `upstream.requests`.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import json
@@ -55,7 +56,7 @@ class Received(Headed):
 class Visit:
     """One request, for the behaviour that answers it."""
 
-    upstream: Upstream
+    upstream: Serving
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     request: Received
@@ -118,94 +119,47 @@ class LoopThread:
         self.loop.close()
 
 
-class Upstream(Closing):
-    """A server on 127.0.0.1, on a loop of its own.
+class Serving(abc.ABC):
+    """A server on 127.0.0.1, on the loop that starts it. What it does with a request, a subclass says."""
 
-    Args:
-        default: what it does where no path says otherwise; `echo` if not given.
-        tls: to speak TLS.
-        port: 0 picks a free one.
-        greeting: said to each connection before anything is read of it, and nothing after.
-    """
-
-    def __init__(
-        self,
-        default: Behaviour | None = None,
-        *,
-        tls: ssl.SSLContext | None = None,
-        port: int = 0,
-        greeting: bytes = b"",
-    ) -> None:
-        self.default: Behaviour = default or echo
-        self.requests: list[Received] = []
+    def __init__(self, tls: ssl.SSLContext | None = None, greeting: bytes = b"") -> None:
         self.opened = 0
         self.errors: list[Exception] = []
+        self.port = 0
         self._tls = tls
         self._greeting = greeting
-        self._scripts: dict[str, list[Behaviour]] = {}
         self._open: set[asyncio.Task[None]] = set()
-        self._changed = threading.Condition()
-        self._thread = LoopThread()
-        self._server = self._thread.run(self._start(port))
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._server: asyncio.Server | None = None
 
-    def close(self) -> None:
-        """Stop, and cut every connection off."""
-        if not self._thread.loop.is_closed():
-            self._thread.run(self._stop())
-            self._thread.close()
-
-    async def _start(self, port: int) -> asyncio.Server:
-        return await asyncio.start_server(
-            self._serve, "127.0.0.1", port, ssl=self._tls, backlog=512, limit=2**20
-        )
-
-    async def _stop(self) -> None:
-        self._server.close()
-        for task in tuple(self._open):
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-        # Transports close on later turns of the loop.
-        for _ in range(3):
-            await asyncio.sleep(0)
-
-    # -- for the test ---------------------------------------------------------------------------
-
-    def on(self, path: str, *behaviours: Behaviour) -> str:
-        """What to do with requests to `path`: one after the other, the last for ever."""
-        self._scripts[path] = list(behaviours)
-        return path
-
-    def got(self, path: str) -> list[Received]:
-        """The requests to `path` so far."""
-        return [request for request in self.requests if request.path == path]
-
-    def one(self, path: str) -> Received:
-        """The one request to `path` there has been."""
-        (request,) = self.got(path)
-        return request
+    @abc.abstractmethod
+    def behaviour(self, request: Received) -> Behaviour:
+        """What to do with a request whose head has come."""
 
     @property
     def connections(self) -> int:
         """Connections open now."""
         return len(self._open)
 
-    def wait(self, check: Callable[[], object], what: str, timeout: float = 10.0) -> None:
-        """Wait until `check()` is true; it is asked whenever something has happened here.
+    def happened(self) -> None:  # noqa: B027 - most have nobody who waits
+        """A head or the end of a body has come, or a connection ended."""
 
-        Raises:
-            AssertionError: it is not, after `timeout` seconds.
-        """
-        with self._changed:
-            done = self._changed.wait_for(check, timeout)
-        assert done, f"the upstream has not seen it in {timeout:g} s: {what}"
+    async def start(self, port: int = 0) -> None:
+        """Listen; 0 picks a free port."""
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", port, ssl=self._tls, backlog=512, limit=2**20
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
 
-    def happened(self) -> None:
-        """Have those who `wait` look again."""
-        with self._changed:
-            self._changed.notify_all()
-
-    # -- serving --------------------------------------------------------------------------------
+    async def stop(self) -> None:
+        """Stop, and cut every connection off."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        # Transports close on later turns of the loop.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -236,13 +190,81 @@ class Upstream(Closing):
         line, _, rest = block.partition(b"\r\n")
         method, target, version = line.decode("latin-1").split(" ")
         request = Received(method, target, version, parse_fields(rest), number)
-        self.requests.append(request)
+        behave = self.behaviour(request)
         self.happened()
-        script = self._scripts.get(request.path)
-        behave = self.default
-        if script:
-            behave = script.pop(0) if len(script) > 1 else script[0]
         return await behave(Visit(self, reader, writer, request)) is not False
+
+
+class Upstream(Serving, Closing):
+    """A server on 127.0.0.1, on a loop of its own.
+
+    Args:
+        default: what it does where no path says otherwise; `echo` if not given.
+        tls: to speak TLS.
+        port: 0 picks a free one.
+        greeting: said to each connection before anything is read of it, and nothing after.
+    """
+
+    def __init__(
+        self,
+        default: Behaviour | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
+        greeting: bytes = b"",
+    ) -> None:
+        super().__init__(tls, greeting)
+        self.default: Behaviour = default or echo
+        self.requests: list[Received] = []
+        self._scripts: dict[str, list[Behaviour]] = {}
+        self._changed = threading.Condition()
+        self._thread = LoopThread()
+        self._thread.run(self.start(port))
+
+    def close(self) -> None:
+        """Stop, and cut every connection off."""
+        if not self._thread.loop.is_closed():
+            self._thread.run(self.stop())
+            self._thread.close()
+
+    def behaviour(self, request: Received) -> Behaviour:
+        """By its path; the request is kept."""
+        self.requests.append(request)
+        script = self._scripts.get(request.path)
+        if not script:
+            return self.default
+        return script.pop(0) if len(script) > 1 else script[0]
+
+    # -- for the test ---------------------------------------------------------------------------
+
+    def on(self, path: str, *behaviours: Behaviour) -> str:
+        """What to do with requests to `path`: one after the other, the last for ever."""
+        self._scripts[path] = list(behaviours)
+        return path
+
+    def got(self, path: str) -> list[Received]:
+        """The requests to `path` so far."""
+        return [request for request in self.requests if request.path == path]
+
+    def one(self, path: str) -> Received:
+        """The one request to `path` there has been."""
+        (request,) = self.got(path)
+        return request
+
+    def wait(self, check: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+        """Wait until `check()` is true; it is asked whenever something has happened here.
+
+        Raises:
+            AssertionError: it is not, after `timeout` seconds.
+        """
+        with self._changed:
+            done = self._changed.wait_for(check, timeout)
+        assert done, f"the upstream has not seen it in {timeout:g} s: {what}"
+
+    def happened(self) -> None:
+        """Have those who `wait` look again."""
+        with self._changed:
+            self._changed.notify_all()
 
 
 async def _read_block(reader: asyncio.StreamReader) -> bytes:
