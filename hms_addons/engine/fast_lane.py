@@ -347,8 +347,8 @@ class FastLane:
         else:
             exchange.bytes_in += len(request.body or b"")
         answer = exchange.answer
-        if answer is not None and type(answer.body) is not bytes:
-            answer.release()  # of no effect if it was read to its end
+        if answer is not None and (answer.tunnel is not None or type(answer.body) is not bytes):
+            answer.release()  # of no effect if it was read to its end, or the tunnel is over
         flow = exchange.made_flow
         if flow is not None:
             flow.live = False

@@ -718,7 +718,11 @@ class Http1Server:
             return
         self._lingering = True
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # it has just been reset, which the loop tells of next
+                self.transport.abort()
+                return
         self._resume_reading()
         self._timer.set(self._clock.monotonic() + LINGER)
 

@@ -111,7 +111,7 @@ async def write_body(connection: Http1Server, request: RequestHead, answer: Answ
         while data := await stream.read():
             written += len(data)
             if chunked:
-                transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+                transport.write(b"%x\r\n%b\r\n" % (len(data), data))  # see `encode_chunk`
             else:
                 transport.write(data)
             if flow_control.paused:

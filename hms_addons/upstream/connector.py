@@ -131,10 +131,11 @@ async def _connect_tls(
 
     secured.on_handshaken = succeeded
     make: Any = lambda: secured  # noqa: E731 - a protocol by its methods
-    await loop.create_connection(make, host, port)
     try:
+        await loop.create_connection(make, host, port)
         await done
     except asyncio.CancelledError:
+        done.cancel()  # also while connecting: nobody would hear how the handshake fails
         secured.abort()
         raise
     connection = secured.inner

@@ -444,6 +444,9 @@ class Http1Connection:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(answer)
+        else:
+            # Whoever waited was cancelled in this very turn of the loop: nobody will take it.
+            self.loop.call_soon(answer.release)
 
     def _begin_tunnel(self, rest: bytes) -> None:
         parser = self._parser

@@ -127,7 +127,7 @@ def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bool]:
         if trailers:
             framing = CHUNKED
             if body:
-                body = b"".join(encode_chunk(body))
+                body = encode_chunk(body)
             body += encode_last_chunk(trailers)
         else:
             framing = content_length(exchange.method_bytes, len(body))
@@ -142,9 +142,13 @@ def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bool]:
     return (head + body if body else head), length, upgrade
 
 
-def encode_chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
-    """One chunk of a chunked body (RFC 9112 section 7.1), for `transport.writelines`."""
-    return b"%x\r\n" % len(data), data, b"\r\n"
+def encode_chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body (RFC 9112 section 7.1).
+
+    In one piece: `writelines` of asyncio's own loop knows no backpressure, and after the end of the
+    connection it leaves a descriptor being polled that by then is another connection's (Python 3.13).
+    """
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def encode_last_chunk(trailers: Fields) -> bytes:

@@ -71,7 +71,7 @@ class RequestPump:
         while data := await self._body.read():
             sent += len(data)
             if length is None:
-                transport.writelines(encode_chunk(data))
+                transport.write(encode_chunk(data))
             elif sent > length:
                 break
             else:

@@ -225,6 +225,22 @@ async def test_the_client_leaves_a_tunnel(how: str) -> None:
     await world.end()
 
 
+async def test_the_client_leaves_before_its_tunnel_begins() -> None:
+    tunnel = Silent()
+    held = asyncio.Event()
+    world = World(
+        forward=lambda exchange: Answer(101, b"", (), tunnel=tunnel),
+        respond=lambda exchange: held.wait(),
+    )
+    upgrade = b"Connection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+    await world.send(GET[:-2] + upgrade)
+    assert tunnel.closed == 0
+    world.transport.reset()
+    await settle()
+    assert tunnel.closed
+    await world.end()
+
+
 # --- an answer that is not written -----------------------------------------------------------------------
 
 

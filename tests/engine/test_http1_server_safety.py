@@ -390,6 +390,14 @@ async def test_a_refused_client_may_go_on_sending_for_a_while(tls: bool) -> None
     assert await wire.gone()
 
 
+async def test_a_refused_client_that_has_just_been_reset() -> None:
+    wire = Wire()
+    wire.transport.broken = True
+    await wire.send(request(HOST, b"X : a"))
+    assert wire.transport.aborted
+    assert await wire.gone()
+
+
 async def test_refused_while_reading_is_paused_still_reads_to_the_end() -> None:
     gate = asyncio.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import Any
 
 HIGH_WATER = 64 * 1024
@@ -22,6 +23,7 @@ class FakeTransport(asyncio.Transport):
         aborted: `abort` was called.
         lost: `connection_lost` has been called.
         stalled: the peer takes nothing: what is written stays in the buffer, with backpressure.
+        broken: the peer's reset has come and the loop has not told of it yet: `write_eof` fails.
     """
 
     def __init__(self, protocol: Any, *, tls: bool = False, **extra: Any) -> None:
@@ -35,6 +37,7 @@ class FakeTransport(asyncio.Transport):
         self.aborted = False
         self.lost = False
         self.stalled = False
+        self.broken = False
         self._tls = tls
         self._buffered = 0
         self._paused = False
@@ -63,6 +66,8 @@ class FakeTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         assert not self._tls, "a TLS transport cannot be half closed"
+        if self.broken:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
         self.eof = True
 
     def pause_reading(self) -> None:

@@ -17,6 +17,35 @@ if TYPE_CHECKING:
     from hms_addons.upstream.cluster import Cluster
 
 
+def in_use(sidecar: Sidecar) -> list[str]:
+    """All of a sidecar that is in use or open, in words; idle upstream connections are not."""
+    found = []
+    for lane in sidecar.lanes.values():
+        found += [f"connection {connection!r}" for connection in lane.connections]
+        if lane.in_flight:
+            found.append(f"{lane.in_flight} requests in flight")
+    manager = sidecar.upstream
+    breakers: list[CircuitBreaker] = list(manager._route_breakers.values())
+    idle = 0
+    for cluster in manager._clusters.values():
+        breakers.append(cluster.breaker)
+        for endpoint in cluster.endpoints.values():
+            pool = endpoint.pool
+            idle += len(pool.idle)
+            if endpoint.active or pool.active or pool.connecting or endpoint.probing:
+                found.append(f"endpoint {endpoint!r} active={endpoint.active} {pool!r}")
+    found += [f"breaker {breaker!r}" for breaker in breakers if not breaker.idle]
+    if len(manager.connections) != idle:
+        found.append(f"{idle} idle of the upstream connections {manager.connections!r}")
+    if len(manager._tasks):
+        found.append(f"upstream tasks {manager._tasks!r}")
+    return found
+
+
+async def _in_use(sidecar: Sidecar) -> list[str]:
+    return in_use(sidecar)
+
+
 class InProcess(Closing):
     """A running sidecar.
 
@@ -71,33 +100,9 @@ class InProcess(Closing):
 
         return self._thread.run(count())
 
-    async def _left_over(self) -> list[str]:
-        """All that is in use or open, in words."""
-        found = []
-        for lane in self.sidecar.lanes.values():
-            found += [f"connection {connection!r}" for connection in lane.connections]
-            if lane.in_flight:
-                found.append(f"{lane.in_flight} requests in flight")
-        manager = self.sidecar.upstream
-        breakers: list[CircuitBreaker] = list(manager._route_breakers.values())
-        idle = 0
-        for cluster in manager._clusters.values():
-            breakers.append(cluster.breaker)
-            for endpoint in cluster.endpoints.values():
-                pool = endpoint.pool
-                idle += len(pool.idle)
-                if endpoint.active or pool.active or pool.connecting or endpoint.probing:
-                    found.append(f"endpoint {endpoint!r} active={endpoint.active} {pool!r}")
-        found += [f"breaker {breaker!r}" for breaker in breakers if not breaker.idle]
-        if len(manager.connections) != idle:
-            found.append(f"{len(manager.connections)} upstream connections, {idle} of them idle")
-        if len(manager._tasks):
-            found.append(f"upstream tasks {manager._tasks!r}")
-        return found
-
     def left_over(self) -> list[str]:
         """What is still in use: idle upstream connections are not."""
-        found = self._thread.run(self._left_over())
+        found = self._thread.run(_in_use(self.sidecar))
         tasks = self._tasks() - self._tasks_at_rest
         if tasks > 0:
             found.append(f"{tasks} tasks more than at rest")

@@ -262,14 +262,21 @@ def test_a_client_that_leaves_while_a_retry_waits(upstream: Upstream) -> None:
 # -- backpressure ----------------------------------------------------------------------------------
 
 
-def test_a_client_that_does_not_read_holds_the_upstream_back(upstream: Upstream) -> None:
+FRAMINGS = ["Content-Length: 200000000", "Transfer-Encoding: chunked"]
+PIECE = {FRAMINGS[0]: bytes(100_000), FRAMINGS[1]: b"186a0\r\n%b\r\n" % bytes(100_000)}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_client_that_does_not_read_holds_the_upstream_back(
+    upstream: Upstream, framing: str
+) -> None:
     sent = 0
 
     async def flood(visit: Visit) -> bool:
         nonlocal sent
-        await visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 200000000\r\n\r\n")
+        await visit.send(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing.encode())
         while sent < 200_000_000:
-            await visit.send(bytes(100_000))
+            await visit.send(PIECE[framing])
             sent += 100_000
         return False
 
@@ -287,7 +294,10 @@ def test_a_client_that_does_not_read_holds_the_upstream_back(upstream: Upstream)
         sidecar.wait_quiet()
 
 
-def test_an_upstream_that_does_not_read_holds_the_client_back(upstream: Upstream) -> None:
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_an_upstream_that_does_not_read_holds_the_client_back(
+    upstream: Upstream, framing: str
+) -> None:
     async def deaf(visit: Visit) -> bool:
         transport = visit.writer.transport
         assert isinstance(transport, asyncio.Transport)
@@ -299,11 +309,12 @@ def test_an_upstream_that_does_not_read_holds_the_client_back(upstream: Upstream
     upstream.default = deaf
     with InProcess(mesh(upstream.port, action="timeout: 1s")) as sidecar:
         with Connection(sidecar.port, timeout=0.5) as connection:
-            connection.request("POST", "/x", "Content-Length: 200000000")
+            connection.request("POST", "/x", framing)
             sent = 0
             with contextlib.suppress(TimeoutError, ConnectionError):
                 while sent < 200_000_000:
-                    sent += connection.sock.send(bytes(100_000))
+                    connection.sock.sendall(PIECE[framing])
+                    sent += 100_000
             assert sent < 40_000_000
             connection.sock.settimeout(10)
             answer = connection.response()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import random
 import socket
@@ -26,7 +27,7 @@ from hms_addons.upstream.outcome import Outcome
 from tests.fakes import pki
 from tests.fakes.clock import FakeClock
 from tests.fakes.files import no_files_left
-from tests.fakes.upstream import OK, World, make_cluster, make_route
+from tests.fakes.upstream import OK, World, make_cluster, make_route, settle
 from tests.fakes.upstream_server import RawServer, saying
 
 if TYPE_CHECKING:
@@ -193,6 +194,26 @@ async def test_the_wrong_peer_gets_no_byte(
         assert complaint in detail
         world.check_quiet()
     assert not heard
+
+
+async def test_nobody_is_told_of_a_handshake_that_nobody_waits_for(make: Any) -> None:
+    """Cancelled at each turn of the loop while it connects: asyncio has no future to complain of."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: complaints.append(found))
+    async with RawServer(saying(OK), server_tls()) as server:
+        for turns in range(12):
+            world = make(server.port, tls=AUTH)
+            world.identities["mesh"] = identity()
+            task = asyncio.create_task(world.forward())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await settle()
+            world.check_quiet()
+            await world.manager.close()
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_plain_server_where_tls_is_due(make: Any) -> None:

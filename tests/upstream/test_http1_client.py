@@ -438,6 +438,19 @@ async def test_giving_up_an_unread_stream_closes_its_connection(rig: Rig) -> Non
     assert rig.diary == ["finished", "lost"]
 
 
+@pytest.mark.parametrize(
+    "head",
+    [CHUNKED, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\nConnection: upgrade\r\n\r\n"],
+)
+async def test_an_answer_that_comes_with_the_cancellation_is_let_go(rig: Rig, head: bytes) -> None:
+    waiter = rig.send(upgrade=True)
+    waiter.cancel()
+    rig.say(head)  # in the same turn of the loop, before whoever waited runs again
+    rig.connection.give_up(waiter)
+    await settle()
+    assert rig.diary == ["finished", "lost", "gone"]
+
+
 async def test_an_aborted_exchange_fails_its_stream(rig: Rig) -> None:
     waiter = rig.send()
     rig.say(CHUNKED)

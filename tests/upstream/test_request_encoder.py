@@ -117,7 +117,7 @@ def test_a_stray_space_or_break_in_the_request_line_is_refused(target: bytes) ->
 
 
 def test_chunks() -> None:
-    assert b"".join(encode_chunk(b"x" * 26)) == b"1a\r\n" + b"x" * 26 + b"\r\n"
+    assert encode_chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
     assert encode_last_chunk(()) == b"0\r\n\r\n"
     assert encode_last_chunk(((b"X-Sum", b"9"), (b"A", b"b"))) == b"0\r\nX-Sum: 9\r\nA: b\r\n\r\n"
 
