@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -101,12 +100,9 @@ def demos() -> Iterator[list[Demo]]:
 def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
     demos: list[Demo], tmp_path: Path
 ) -> None:
-    idle = os.getloadavg()[0] < 1.0
-    began = time.monotonic()
     demo = Demo(tmp_path / "work", "--keep")
     demos.append(demo)
     demo.read_until("Ctrl-C ends it")
-    took = time.monotonic() - began
     demo.read_until("$EDITOR")
 
     assert len(demo.left_over()) == 1 + FILES + APPS + CONTROL + LEFT
@@ -130,9 +126,6 @@ def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
     assert "All as it should be: 25 steps" in demo.output
     assert "✗" not in demo.output
     assert "\x1b" not in demo.output, "no colours where there is no terminal"
-    assert took < 60 or not idle, (
-        "it is to take less than a minute on a machine with nothing else to do"
-    )
     assert demo.left_over() == []
     assert is_free(LISTENER_PORT)
 
