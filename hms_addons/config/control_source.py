@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 
 WAIT: Final = 30.0
 """Seconds that a long poll waits for a change."""
+TAKE_INTERVAL: Final = 0.1
+"""Seconds between two changes that are taken: of a storm of them the last counts (as in Istio's
+debounce), so that registrations by the hundred cost requests nothing. A single one waits for nothing."""
 SHORTEST_POLL: Final = 1.0
 """Seconds: an answer of "nothing new" that comes sooner was not waited for, so we do."""
 _LARGE: Final = 64
@@ -119,6 +122,8 @@ class ControlSource:
         """The newest that was tried."""
         self._older_name: str | None = None
         """Name of a snapshot that is older than the one in force."""
+        self._away = False
+        """The last question was in vain."""
         self._lock = asyncio.Lock()
         self.in_force: PushedSnapshot | None = None
         self.refused: Refused | None = None
@@ -237,12 +242,15 @@ class ControlSource:
         on_refused: Callable[[str], object],
     ) -> None:
         asked = self._clock.monotonic()
+        away = self._away
         try:
-            pushed = await self._feed.snapshot(self._known, WAIT)
+            # One that comes back is asked without a wait: to know, and to tell, that it is there.
+            pushed = await self._feed.snapshot(self._known, 0.0 if away else WAIT)
         except ControlError as error:
             self._lost(error)
             await self._pause(error)
             return
+        self._away = False
         repeated = pushed is None or pushed.name == self._known
         if pushed is not None:
             self._known = pushed.name
@@ -253,10 +261,17 @@ class ControlSource:
             if self._known != self._older_name:
                 self._reached()
             if pushed is not None and not repeated:
+                taken = self._clock.monotonic()
                 await self._try(pushed, on_snapshot, on_refused)
+                await self._until(taken + TAKE_INTERVAL)
                 return
         # Whoever answers at once that there is nothing to take is not asked at once again.
-        left = SHORTEST_POLL - (self._clock.monotonic() - asked)
+        if not away:
+            await self._until(asked + SHORTEST_POLL)
+
+    async def _until(self, moment: float) -> None:
+        """Wait until that monotonic time."""
+        left = moment - self._clock.monotonic()
         if left > 0:
             await self._clock.sleep(left)
 
@@ -341,6 +356,7 @@ class ControlSource:
     # -- what became of the control plane -------------------------------------------------------
 
     def _lost(self, error: ControlError) -> None:
+        self._away = True
         if self.trouble is None:
             goes_on = "the configuration in force goes on" if self.in_force else "waiting for it"
             logger.warning("no contact with the control plane: %s; %s", error, goes_on)

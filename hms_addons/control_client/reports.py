@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 10.0
-SHORTEST: Final = 0.1
+SHORTEST: Final = 0.5
 """Seconds between two reports, however fast things change: the last change is always told."""
 JITTER: Final = 0.1
 

@@ -71,6 +71,7 @@ class Bench:
     async def say(self, answer: PushedSnapshot | Exception | None) -> None:
         self.feed.answers.put_nowait(answer)
         await self.clock.advance(0)
+        await self.clock.advance(0.11)
 
     @property
     def versions(self) -> list[str]:
@@ -94,6 +95,18 @@ async def test_the_first_and_each_change(bench: Bench) -> None:
     assert bench.feed.asked == [(None, WAIT), ("1.0001", WAIT), ("2.0002", WAIT)]
     assert bench.source.status()["in_sync"] is True
     assert (bench.source.status()["version"], bench.source.status()["digest"]) == (2, "0002")
+
+
+async def test_of_a_storm_of_changes_the_last_counts(bench: Bench) -> None:
+    await bench.begin(pushed(1, "a"))
+    bench.feed.answers.put_nowait(pushed(2, "b"))
+    await bench.clock.advance(0)
+    assert bench.versions == ["2.0002"], "the first waits for nothing"
+    asked = len(bench.feed.asked)
+    await bench.clock.advance(0.09)
+    assert len(bench.feed.asked) == asked
+    await bench.clock.advance(0.02)
+    assert len(bench.feed.asked) == asked + 1
 
 
 async def test_a_refused_version_is_not_asked_for_again(bench: Bench) -> None:
@@ -120,7 +133,7 @@ async def test_an_older_version_is_never_taken_and_not_asked_for_in_a_hurry(benc
     assert bench.applied == []
     assert "older than 10" in bench.source.status()["problem"]
     asked = len(bench.feed.asked)
-    await bench.clock.advance(0.9)
+    await bench.clock.advance(0.8)
     assert len(bench.feed.asked) == asked
     await bench.clock.advance(0.2)
     assert bench.feed.asked[-1] == ("3.0003", WAIT)
@@ -159,8 +172,10 @@ async def test_a_failure_is_followed_by_longer_and_longer_pauses(
     assert len(bench.feed.asked) == asked
     await bench.clock.advance(21)
     assert len(bench.feed.asked) == asked + 1
-    await bench.say(pushed(2))
+    assert bench.feed.asked[-1] == ("1.0001", 0.0), "to know at once that it is back"
+    await bench.say(None)
     assert bench.source.trouble is None
+    assert bench.feed.asked[-1] == ("1.0001", WAIT)
     await bench.say(ControlAwayError("busy", retry_after=20))
     asked = len(bench.feed.asked)
     await bench.clock.advance(19)
