@@ -16,9 +16,12 @@ from __future__ import annotations
 
 import re
 from functools import reduce
-from re import _constants as op  # type: ignore[attr-defined]
-from re import _parser  # type: ignore[attr-defined]
+from importlib import import_module
 from typing import Any, Final, NamedTuple
+
+# Python's own regex parser. It has no public name, and typeshed knows it or not.
+op: Any = import_module("re._constants")
+_parser: Any = import_module("re._parser")
 
 MAX_LENGTH: Final = 1000
 _MAX_SPELLINGS = 64
