@@ -243,6 +243,7 @@ def test_peer_of_garbage(garbage: bytes) -> None:
 
 # Oddities that cryptography merely warns of, such as a negative serial.
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Attribute's length must be")
 @given(st.data())
 def test_a_damaged_certificate_is_refused_or_another_one(data: st.DataObject) -> None:
     """Nothing but SvidError may come out, whatever the bytes are."""

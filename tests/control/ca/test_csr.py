@@ -148,6 +148,7 @@ GOOD = csr(san(uri(str(AUTH))), both).public_bytes(Encoding.DER)
 
 
 @pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Attribute's length must be")
 @given(st.data())
 def test_a_damaged_csr_gives_csr_errors_only(data: st.DataObject) -> None:
     der = bytearray(GOOD)
