@@ -141,7 +141,11 @@ def _follow(
         found["passed_over"].extend(_elsewhere(listener, table, service))
     route_taken = table.match(target.path, query, method, head)
     if route_taken is None:
-        detail = f"none of the {len(table)} routes of the listener {listener.name} matches"
+        count = len(table)
+        detail = (
+            f"no route of the listener {listener.name} matches "
+            f"({count} {'route' if count == 1 else 'routes'})"
+        )
         found["failure"] = _failure(Fault.NO_ROUTE, detail)
         return
     found["route"] = _route(route_taken)
@@ -336,7 +340,7 @@ def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
         tls = f"mutual TLS with the secret {cluster['tls']['secret']}{lack}"
     where = ", ".join(cluster["endpoints"] + cluster["dns"]) or "no endpoints"
     return [
-        f"cluster   {cluster['name']}, {cluster['share']:.4g} of the requests: {where}",
+        f"cluster   {cluster['name']}, {_share(cluster['share'])}: {where}",
         f"          {cluster['load_balancer']}, {tls}",
     ]
 
@@ -351,3 +355,7 @@ def _policy_lines(policies: Mapping[str, Any]) -> list[str]:
         for p in policies["not_applying"]
     ]
     return lines
+
+
+def _share(share: float) -> str:
+    return "all requests" if share == 1 else f"{share * 100:.4g}% of the requests"

@@ -159,11 +159,25 @@ def test_text_for_a_person() -> None:
             "          timeout 1s, retries 2 (on connect-failure, gateway-error, reset, "
             "reset-before-request), at most 100 connections"
         ),
-        "cluster   auth-svc, 0.9 of the requests: 127.0.0.1:9001",
+        "cluster   auth-svc, 90% of the requests: 127.0.0.1:9001",
         "          round_robin, mutual TLS with the secret mesh_certs, which nothing here provides",
-        "cluster   auth-svc-v2, 0.1 of the requests: v2.internal:9",
+        "cluster   auth-svc-v2, 10% of the requests: v2.internal:9",
     ]
     assert lines[-1] == "  pay: the request names auth-svc, and this leads to pay"
+
+
+def test_text_counts_in_words() -> None:
+    only = """
+        listeners:
+          - {name: out, port: 15001, routes: [{match: {prefix: /a}, action: {cluster: one}}]}
+        clusters: [{name: one, endpoints: ["127.0.0.1:9001"]}]
+        """
+    assert "cluster   one, all requests: 127.0.0.1:9001" in to_text(
+        explain(snapshot_of(only), "GET /a")
+    )
+    assert "no route of the listener out matches (1 route)" in to_text(
+        explain(snapshot_of(only), "GET /b")
+    )
 
 
 def test_without_listeners_there_is_nothing_to_explain() -> None:
