@@ -1,7 +1,8 @@
-"""`scripts/bench control`: how fast a pushed configuration reaches everybody, and at what memory.
+"""`scripts/bench control`: what a pushed configuration costs the control plane, and the sidecars.
 
 Plain long-poll clients, each on a TLS connection of its own, wait for the snapshots of as many
-services as are registered; then a configuration is pushed that changes every snapshot.
+services as are registered; then a configuration is pushed that changes every snapshot. And a sidecar
+under load takes fifty of them a second.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
-from scripts.benchmark import machine, report
+from scripts.benchmark import machine, report, swaps
 from scripts.benchmark.control_process import ControlPlane
 from scripts.benchmark.outcome import Outcome, Table
 from scripts.benchmark.process import BenchError
@@ -50,6 +51,10 @@ Per number of watchers and of services a control plane is started, filled and me
 the worst of the rounds. PUT to last: from sending `PUT /v1/config` to the last watcher having the
 whole new snapshot. Memory is the control plane's resident size.
 
+examples:
+  scripts/bench control                  everything: about four minutes
+  scripts/bench control --only swaps     the sidecar under load alone
+
 exit status: 0 all bars are met; 1 one is missed; 2 it could not be measured.
 """
 
@@ -76,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--only", choices=("watchers", "swaps"), help="one of the two parts")
     parser.add_argument("--quick", action="store_true", help="500 watchers of 100 services only")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help="default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures for a machine, too")
@@ -89,27 +95,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = [(w, s) for s in SERVICES for w in WATCHERS]
     if options.quick:
         sizes = [(BAR_WATCHERS, 100)]
-    rows = []
+    outcome = Outcome()
     try:
-        for watchers, services in sizes:
-            console.print(f"{watchers} watchers of {services} services …", markup=False)
-            rows.append(measure(watchers, services, options.rounds))
+        if options.only != "swaps":
+            rows = []
+            for watchers, services in sizes:
+                console.print(f"{watchers} watchers of {services} services …", markup=False)
+                rows.append(measure(watchers, services, options.rounds))
+            outcome |= outcome_of(rows)
+        if options.only != "watchers":
+            outcome |= _swaps(console, options.rounds)
     except (BenchError, TimeoutError, OSError) as error:
         print(f"bench: {str(error) or 'the watchers did not get it in time'}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bench: interrupted; all children are ended", file=sys.stderr)
         return 130
-    outcome = outcome_of(rows)
     report.show(console, outcome, {})
     if options.json is not None:
-        options.json.write_text(json.dumps(dict(outcome.details), indent=2) + "\n")
+        ratios = {name: spread.as_json() for name, spread in outcome.ratios.items()}
+        document = {"ratios": ratios, **outcome.measures, **outcome.details}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0 if all(verdict.met for verdict in report.judge(outcome)) else 1
 
 
 def _interrupt(number: int, frame: object) -> None:
     del number, frame
     raise KeyboardInterrupt
+
+
+def _swaps(console: Console, rounds: int) -> Outcome:
+    """The sidecar under load."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    say(f"a sidecar under load, {swaps.RATE} pushes a second …")
+    placement = machine.Placement.on(machine.available_cores())
+    with (
+        tempfile.TemporaryDirectory(prefix="hms-bench-") as folder,
+        machine.running_on(placement.load),
+    ):
+        return swaps.measure(Path(folder), placement, rounds, say)
 
 
 def measure(watchers: int, services: int, rounds: int) -> Row:

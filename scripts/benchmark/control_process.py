@@ -39,14 +39,15 @@ class ControlPlane:
         argv += ["--data", str(folder / "data"), "--listen", listen, "--log-level", "warning"]
         self.child = Child("control", argv, folder, cores)
         self.token = ""
+        self.pin = ""
         self.context = ssl.create_default_context()
         self._connection: http.client.HTTPSConnection | None = None
 
     def __enter__(self) -> Self:
         """Wait until it serves, and trust the root that it has printed the pin of."""
         try:
-            pin, self.token = self._announced()
-            self.context.load_verify_locations(cadata=self._root(pin))
+            self.pin, self.token = self._announced()
+            self.context.load_verify_locations(cadata=self._root(self.pin))
         except BaseException:
             self.child.stop()
             raise
@@ -92,6 +93,11 @@ class ControlPlane:
         if found is None:
             raise BenchError("control: /metrics does not tell hms_control_watchers")
         return int(float(found[1]))
+
+    def join_token(self, service: str) -> str:
+        """A token with which a sidecar of that service gets its first SVID."""
+        made: dict[str, Any] = json.loads(self.ask("POST", "/v1/tokens", {"service": service}))
+        return str(made["token"])
 
     def _announced(self) -> tuple[str, str]:
         """Its pin and admin token, as it prints them once it serves."""

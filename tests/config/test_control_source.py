@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.config.control_source import WAIT, ControlSource
+from hms_addons.config.control_source import LONGEST_PAUSE, WAIT, ControlSource
 from hms_addons.control_client.failures import ControlAwayError, ControlRefusedError
 from hms_addons.control_client.pushed import PushedSnapshot
 from hms_addons.errors import ConfigError
@@ -53,11 +53,15 @@ class Bench:
         self.applied: list[Snapshot] = []
         self.refused: list[str] = []
         self.refuses = False
+        self.cost = 0.0
+        """Seconds that putting one in force takes."""
         self.tasks = TaskSet("test")
 
     async def apply(self, snapshot: Snapshot) -> None:
         if self.refuses:
             raise ConfigError("the port is taken")
+        if self.cost:
+            await self.clock.sleep(self.cost)
         self.applied.append(snapshot)
 
     async def begin(self, first: PushedSnapshot) -> None:
@@ -98,12 +102,29 @@ async def test_the_first_and_each_change(bench: Bench) -> None:
 
 
 async def test_of_a_storm_of_changes_the_last_counts(bench: Bench) -> None:
+    """A change that took 5 ms is followed by 95 ms without another: 5 % of the time is spent on them."""
     await bench.begin(pushed(1, "a"))
+    bench.cost = 0.005
     bench.feed.answers.put_nowait(pushed(2, "b"))
     await bench.clock.advance(0)
+    await bench.clock.advance(0.005)
     assert bench.versions == ["2.0002"], "the first waits for nothing"
     asked = len(bench.feed.asked)
     await bench.clock.advance(0.09)
+    assert len(bench.feed.asked) == asked
+    await bench.clock.advance(0.006)
+    assert len(bench.feed.asked) == asked + 1
+
+
+async def test_after_a_costly_change_the_next_is_at_most_a_second_away(bench: Bench) -> None:
+    await bench.begin(pushed(1, "a"))
+    bench.cost = 3.0
+    bench.feed.answers.put_nowait(pushed(2, "b"))
+    await bench.clock.advance(0)
+    await bench.clock.advance(3.0)
+    assert bench.versions == ["2.0002"]
+    asked = len(bench.feed.asked)
+    await bench.clock.advance(LONGEST_PAUSE - 0.01)
     assert len(bench.feed.asked) == asked
     await bench.clock.advance(0.02)
     assert len(bench.feed.asked) == asked + 1

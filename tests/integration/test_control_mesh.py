@@ -300,7 +300,7 @@ class Load:
 
 @pytest.mark.slow
 def test_fifty_pushes_a_second_fail_no_request(tmp_path: Path) -> None:
-    """How the rate compares with a quiet one is shown, and measured by a bench; it is no assertion."""
+    """How the rate compares with a quiet one is told; `scripts/bench control` holds it to a bar."""
     thread = LoopThread()
     control = FakeControlPlane()
     thread.run(control.__aenter__())
@@ -345,6 +345,6 @@ def test_fifty_pushes_a_second_fail_no_request(tmp_path: Path) -> None:
     tell(
         f"{SWAPS} pushes, {swaps} swaps: {rate:.0f} requests/s, quiet {calm:.0f}: {rate / calm:.2f}"
     )
-    assert swaps > SWAPS / 20, "of a storm of pushes ten a second are taken, and the last"
+    assert swaps > SWAPS / 50, "of a storm of pushes one a second is taken at the least"
     thread.run(control.__aexit__(None, None, None))
     thread.close()

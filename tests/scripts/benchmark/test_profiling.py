@@ -11,11 +11,14 @@ if TYPE_CHECKING:
 
 def test_the_costliest_function_comes_first(tmp_path: Path) -> None:
     def costly() -> int:
-        return sum(number * number for number in range(50_000))
+        total = 0
+        for number in range(50_000):
+            total += number * number
+        return total
 
     with cProfile.Profile() as profiler:
-        costly()
+        sum([costly() for _ in range(2)])
     profiler.dump_stats(tmp_path / "out")
     lines = _text(tmp_path / "out").splitlines()
     header = next(i for i, line in enumerate(lines) if "tottime" in line)
-    assert "genexpr" in lines[header + 1]
+    assert "costly" in lines[header + 1]
