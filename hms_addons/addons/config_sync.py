@@ -207,6 +207,7 @@ class ConfigSync:
             "service": self._me.service,
             "version": told.version if told is not None else 0,
             "digest": told.digest if told is not None else "",
+            "history": told.history if told is not None else "",
             "state": "ack" if refused is None else "nack",
             "reason": "" if refused is None else refused.reason[:_LONGEST_REASON],
             "certificate": None

@@ -24,7 +24,7 @@ from hms_addons.config.problems import ConfigProblems
 from hms_addons.config.source import WatchedFiles
 from hms_addons.config.standard_listeners import StandardListeners
 from hms_addons.control_client.backoff import Backoff
-from hms_addons.control_client.failures import ControlAwayError, ControlError
+from hms_addons.control_client.failures import ControlAwayError, ControlError, ControlHoldsError
 from hms_addons.errors import ConfigError, MeshError
 from hms_addons.tasks import TaskSet
 
@@ -120,11 +120,11 @@ class ControlSource:
         self._standard = standard
         self._extra = extra
         self._known: str | None = None
-        """Name of the snapshot seen last, whatever came of it."""
+        """ETag of the snapshot seen last, whatever came of it."""
         self._latest: PushedSnapshot | None = None
         """The newest that was tried."""
-        self._older_name: str | None = None
-        """Name of a snapshot that is older than the one in force."""
+        self._older_tag: str | None = None
+        """ETag of a snapshot that is older than the one in force."""
         self._away = False
         """The last question was in vain."""
         self._lock = asyncio.Lock()
@@ -168,17 +168,21 @@ class ControlSource:
         """
         self._contents = self._files.read()
         kept = self._last_good.read()
-        wait = WAIT if kept is None else 0.0
+        wait = WAIT
+        if kept is not None:
+            self._known, wait = kept.etag, 0.0
         while True:
             failure, pushed = None, None
             try:
                 pushed = await self._feed.snapshot(self._known, wait)
+                self._reached()
+            except ControlHoldsError as error:
+                self._held(str(error))
             except ControlError as error:
                 failure = error
                 self._lost(error)
             found = [] if pushed is None else self._first(pushed, kept)
             if kept is not None:
-                self._known = self._known or kept.name
                 found += self._usable(kept)
             if found:
                 return found
@@ -186,11 +190,10 @@ class ControlSource:
             await self._pause(failure)
 
     def _first(self, pushed: PushedSnapshot, kept: PushedSnapshot | None) -> list[Candidate]:
-        self._known = pushed.name
-        if kept is not None and pushed.version < kept.version:
+        self._known = pushed.etag
+        if kept is not None and pushed.is_older_than(kept):
             self._older(pushed, kept)
             return []
-        self._reached()
         return self._usable(pushed) if kept is None or pushed.name != kept.name else []
 
     def _usable(self, pushed: PushedSnapshot) -> list[Candidate]:
@@ -210,7 +213,7 @@ class ControlSource:
     def accept(self, pushed: PushedSnapshot) -> None:
         """`pushed` is in force now."""
         self.in_force = self._latest = pushed
-        if self.refused is not None and self.refused.pushed.version <= pushed.version:
+        if self.refused is not None and not pushed.is_older_than(self.refused.pushed):
             self.refused = None
         self._last_good.keep(pushed)
         self.on_change()
@@ -249,19 +252,24 @@ class ControlSource:
         try:
             # One that comes back is asked without a wait: to know, and to tell, that it is there.
             pushed = await self._feed.snapshot(self._known, 0.0 if away else WAIT)
+        except ControlHoldsError as error:
+            self._away = False
+            self._held(str(error))
+            await self._until(asked + SHORTEST_POLL)
+            return
         except ControlError as error:
             self._lost(error)
             await self._pause(error)
             return
         self._away = False
-        repeated = pushed is None or pushed.name == self._known
+        repeated = pushed is None or pushed.etag == self._known
         if pushed is not None:
-            self._known = pushed.name
+            self._known = pushed.etag
         current = self.in_force
-        if pushed is not None and current is not None and pushed.version < current.version:
+        if pushed is not None and current is not None and pushed.is_older_than(current):
             self._older(pushed, current)
         else:
-            if self._known != self._older_name:
+            if self._known != self._older_tag:
                 self._reached()
             if pushed is not None and not repeated:
                 began = self._clock.monotonic()
@@ -367,12 +375,14 @@ class ControlSource:
         self._set_trouble(str(error))
 
     def _older(self, pushed: PushedSnapshot, current: PushedSnapshot) -> None:
-        message = (
-            f"the control plane at {self._feed.where} is at version {pushed.version}, older than "
-            f"{current.version}, which goes on; was it restored from a backup? A configuration "
-            "that is pushed now will be taken"
+        self._older_tag = pushed.etag
+        self._held(
+            f"the control plane at {self._feed.where} has sent version {pushed.version}, older than "
+            f"{current.version}, which goes on"
         )
-        self._older_name = pushed.name
+
+    def _held(self, message: str) -> None:
+        """The control plane is there, and has nothing that may replace what is in force."""
         if self.trouble != message:
             logger.warning("%s", message)
         self._set_trouble(message)

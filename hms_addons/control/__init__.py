@@ -12,5 +12,7 @@ It may import `config` and `identity`, never the data plane. The nouns, and how 
 - `store` keeps all of it; `mirror` holds it in memory, `leased` what lives only while it is repeated.
 - `configs` takes pushed configurations, `followed_files` those of `--config`; `registry` knows the
   instances; `snapshots` makes of both, by `completion`, what each service's sidecars are sent.
+- `lineage` knows which snapshots this store handed out: what a restored backup knows nothing of is
+  not replaced.
 - `fleet` knows what each sidecar has, and what is wrong with it.
 """

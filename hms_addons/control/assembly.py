@@ -12,6 +12,7 @@ from hms_addons.control.configs import ConfigService
 from hms_addons.control.enrolment import Enrolment
 from hms_addons.control.fleet import Fleet
 from hms_addons.control.followed_files import FollowedFiles
+from hms_addons.control.lineage import Lineage
 from hms_addons.control.metrics import ControlMetrics
 from hms_addons.control.mirror import Mirror
 from hms_addons.control.plane import ControlPlane
@@ -71,11 +72,12 @@ async def assembled(
         authority = MeshAuthority(store, clock, settings.trust_domain, settings.svid_lifetime)
         await authority.load_or_create()
         admins, tokens = AdminTokens(store, clock), JoinTokens(store, clock)
-        mirror = Mirror(store)
+        lineage, mirror = Lineage(store), Mirror(store)
+        await lineage.open()
         configs = ConfigService(store, mirror, clock, settings.trust_domain)
         registry = Registry(store, mirror)
-        snapshots = Snapshots(mirror, configs, registry, clock, settings.trust_domain)
-        fleet = Fleet(store, mirror, snapshots, configs, clock)
+        snapshots = Snapshots(mirror, configs, registry, lineage, clock, settings.trust_domain)
+        fleet = Fleet(store, mirror, snapshots, configs, lineage, clock)
         plane = ControlPlane(
             clock=clock,
             store=store,

@@ -119,10 +119,10 @@ class ConfigService:
 
     Attributes:
         follows: what the configuration comes from instead of pushes, if it does.
-        seen: tells the highest revision that any sidecar has had. If that is above the store's (a
-            backup was restored), the next push goes beyond it, or sidecars would keep what they have.
         trouble: what is wrong with what it follows; None: nothing.
-        floor: no snapshot may have a revision below it.
+        decided: what is in force is somebody's will today, and not just what a store was found to
+            hold: it was put, or put again, since the start.
+        on_decided: called when that has become true.
     """
 
     store: Store
@@ -131,8 +131,8 @@ class ConfigService:
     trust_domain: str
     follows: str | None = None
     trouble: str | None = None
-    seen: Callable[[], int] = lambda: 0
-    floor: int = 0
+    on_decided: Callable[[], object] = lambda: None
+    decided: bool = False
     _state: _State = field(default_factory=_State)
 
     def __post_init__(self) -> None:
@@ -251,6 +251,8 @@ class ConfigService:
                 digest=_digest(files),
             )
             if state.versions and state.versions[-1].digest == about.digest:
+                if not dry_run:
+                    self._decide()
                 return PutResult(state.version, changed=False, problems=problems)
             if dry_run:
                 return PutResult(about.version, changed=True, problems=problems)
@@ -261,15 +263,16 @@ class ConfigService:
                 continue
             return PutResult(about.version, changed=True, problems=problems)
 
+    def _decide(self) -> None:
+        if not self.decided:
+            self.decided = True
+            self.on_decided()
+
     def _check_expected(self, expected: int | None) -> None:
         if expected is not None and expected != self._state.version:
             raise StaleConfigError(expected, self._state.version)
 
     async def _write(self, state: _State, about: ConfigVersion, files: Files) -> None:
-        seen = self.seen()
-        if seen > self.store.revision:
-            await self.store.advance(seen + 1)
-            self.floor = seen + 1
         kept = (*state.versions, about)[-KEPT:]
         dropped = state.versions[: max(0, len(state.versions) + 1 - KEPT)]
         value = json.dumps([asdict(version) for version in kept]).encode()
@@ -280,6 +283,7 @@ class ConfigService:
                 *(Write(f"{VERSIONS}{version.version}", None) for version in dropped),
             ]
         )
+        self._decide()
         await self.mirror.reach(revision)
 
     def _apply(self, events: Sequence[Event]) -> None:

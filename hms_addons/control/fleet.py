@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hms_addons.clock import Clock
     from hms_addons.control.configs import ConfigService
+    from hms_addons.control.lineage import Lineage
     from hms_addons.control.mirror import Mirror
     from hms_addons.control.snapshots import ServiceSnapshot, Snapshots
     from hms_addons.control.store.protocol import Event, Store
@@ -38,6 +39,10 @@ MAX_VERSION: Final = 2**53
 NEAR_EXPIRY: Final = 0.25
 """Share of its life below which a certificate should long have been renewed (at half of it)."""
 
+_AHEAD: Final = (
+    "sidecars have configurations that this control plane knows nothing of: was a backup restored? "
+    "They keep what they have until a configuration is pushed"
+)
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -62,6 +67,7 @@ class Fleet:
         mirror: of that store; not yet started.
         snapshots: what they should have.
         configs: the configuration in force.
+        lineage: what is ours; opened.
         clock: time.
     """
 
@@ -71,6 +77,7 @@ class Fleet:
         mirror: Mirror,
         snapshots: Snapshots,
         configs: ConfigService,
+        lineage: Lineage,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -78,20 +85,15 @@ class Fleet:
         self._mirror = mirror
         self._snapshots = snapshots
         self._configs = configs
+        self._lineage = lineage
         self._clock = clock
         self._sidecars: dict[str, _Sidecar] = {}
         self._gone: OrderedDict[str, _Sidecar] = OrderedDict()
-        self._ahead = False
-        configs.seen = lambda: self.highest
+        self._warned = False
         mirror.read(PREFIX, self._apply)
 
     def __repr__(self) -> str:
         return f"<Fleet {len(self._sidecars)} sidecars, {len(self._gone)} gone>"
-
-    @property
-    def highest(self) -> int:
-        """The highest version that a sidecar has; 0 when there is none."""
-        return max((s.report["version"] for s in self._sidecars.values()), default=0)
 
     async def report(self, id_: str, service: str, report: Mapping[str, Any]) -> None:
         """Take a sidecar's report; the same as before only says that it is there.
@@ -145,24 +147,20 @@ class Fleet:
         rows += [_gone_row(id_, sidecar) for id_, sidecar in self._gone.items()]
         return {
             "config_version": 0 if current is None else current.version,
-            "problems": list(self._problems()),
+            "problems": list(self._problems(rows)),
             "sidecars": sorted(rows, key=lambda row: (row["service"], row["id"])),
         }
 
-    def _problems(self) -> Iterator[str]:
-        if self.highest > self._store.revision:
-            yield (
-                f"sidecars have version {self.highest}, but this control plane is only at "
-                f"{self._store.revision}: was a backup restored? They keep what they have until a "
-                "configuration is pushed"
-            )
+    def _problems(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+        if any(row["state"] == "ahead" for row in rows):
+            yield _AHEAD
         if self._configs.trouble is not None:
             yield f"{self._configs.follows} is refused: {self._configs.trouble}"
 
     def _row(self, id_: str, sidecar: _Sidecar, now: float) -> dict[str, Any]:
         report = sidecar.report
         wanted = self._snapshots.get(report["service"])
-        state = _state(report, wanted)
+        state = self._state(report, wanted)
         return _shown(id_, sidecar) | {
             "state": state,
             "wanted": wanted.version,
@@ -196,18 +194,19 @@ class Fleet:
                 self._gone[id_] = known
                 if len(self._gone) > MAX_GONE:
                     self._gone.popitem(last=False)
-        self._look_ahead(events)
+        if not self._warned and not all(self._is_ours(s.report) for s in self._sidecars.values()):
+            self._warned = True
+            logger.warning(_AHEAD)
 
-    def _look_ahead(self, events: Sequence[Event]) -> None:
-        """Say once that sidecars have seen more than this store."""
-        revision = self._store.revision
-        if self._ahead:
-            self._ahead = self.highest > revision
-            return
-        reported = (self._sidecars.get(event.key.removeprefix(PREFIX)) for event in events)
-        self._ahead = any(s is not None and s.report["version"] > revision for s in reported)
-        if self._ahead:
-            logger.warning("%s", next(self._problems()))
+    def _is_ours(self, report: Mapping[str, Any]) -> bool:
+        return self._lineage.is_ours(report.get("history") or "", report["version"])
+
+    def _state(self, report: Mapping[str, Any], wanted: ServiceSnapshot) -> str:
+        if report["state"] == "nack":
+            return "refused"
+        if report["version"] and report["digest"] == wanted.digest:
+            return "in sync"  # the version may be from before a restart of ours
+        return "behind" if self._is_ours(report) else "ahead"
 
     def _forget(self, now: float) -> None:
         while self._gone:
@@ -217,14 +216,6 @@ class Fleet:
             del self._gone[id_]
 
 
-def _state(report: Mapping[str, Any], wanted: ServiceSnapshot) -> str:
-    if report["state"] == "nack":
-        return "refused"
-    if report["version"] and report.get("digest") == wanted.digest:
-        return "in sync"  # the version may be from before a restart of ours
-    return "ahead" if report["version"] > wanted.version else "behind"
-
-
 def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float) -> Iterator[str]:
     version = report["version"]
     if state == "refused":
@@ -232,7 +223,7 @@ def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float)
     elif state == "behind":
         yield f"has version {version}, not {wanted}"
     elif state == "ahead":
-        yield f"has version {version}, which is later than this control plane's {wanted}"
+        yield f"has version {version}, of which this control plane, at {wanted}, knows nothing"
     certificate = report.get("certificate")
     if certificate is not None:
         left = certificate["not_after"] - now

@@ -12,7 +12,8 @@ the first at once, the following at most every `PAUSE`.
 
 A snapshot's version is the store's revision at which its content last changed. So versions grow, also
 over a restart, where they begin with the store's revision: none that was handed out was above that.
-Whether a sidecar has what there is, is decided by the digest alone.
+Whether a sidecar has what there is, is decided by the digest alone. What a restored backup knows
+nothing of is *held*: not replaced before a configuration is pushed; see `lineage`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import hashlib
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.control.completion import as_json, joined, own_part, shared_part
 from hms_addons.control.configs import CURRENT, document_of
@@ -33,6 +34,7 @@ from hms_addons.tasks import TaskSet
 if TYPE_CHECKING:
     from hms_addons.clock import Clock
     from hms_addons.control.configs import ConfigService
+    from hms_addons.control.lineage import Lineage
     from hms_addons.control.mirror import Mirror
     from hms_addons.control.registry import Registry
 
@@ -45,7 +47,9 @@ DIGEST_LENGTH: Final = 12
 _TURN: Final = 50
 """Services worked out before others get a turn of the event loop."""
 
-_ETAG: Final = re.compile(r'\s*(?:W/)?"([0-9]{1,20})\.([0-9a-f]{1,64})"\s*')
+_ETAG: Final = re.compile(
+    r'\s*(?:W/)?"([0-9]{1,20})\.([0-9a-f]{1,64})(?:\.([0-9a-f]{1,16}))?"\s*', re.ASCII
+)
 MAX_SERVICES: Final = 20_000
 """Services whose snapshots are kept; past it those that nobody waits for are worked out again."""
 
@@ -60,13 +64,15 @@ class ServiceSnapshot:
     trust_domain: str
     config_version: int
     """Of the pushed configuration that it was made from; 0: none was pushed."""
+    history: str
+    """The control plane's run; see `lineage`."""
     own: bytes = field(repr=False)
     shared: bytes = field(repr=False)
 
     @property
     def etag(self) -> str:
         """For `ETag`, quotes included."""
-        return f'"{self.version}.{self.digest}"'
+        return f'"{self.version}.{self.digest}.{self.history}"'
 
     @property
     def body(self) -> bytes:
@@ -78,9 +84,18 @@ class ServiceSnapshot:
                 "service": self.service,
                 "trust_domain": self.trust_domain,
                 "config_version": self.config_version,
+                "history": self.history,
             }
         )
         return b'%b,"document":%b}' % (head[:-1], joined(self.own, self.shared))
+
+
+class Has(NamedTuple):
+    """What a sidecar says that it has, by the ETag."""
+
+    version: int
+    digest: str
+    history: str
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +111,11 @@ class _Slot:
     """The configuration that `own` was made from."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     waiters: int = 0
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +136,7 @@ class Snapshots:
         mirror: of the store; not yet started.
         configs: the configuration in force; made before this.
         registry: the instances; made before this.
+        lineage: what is ours; opened.
         clock: time between publications.
         trust_domain: this control plane's.
 
@@ -128,12 +149,14 @@ class Snapshots:
         mirror: Mirror,
         configs: ConfigService,
         registry: Registry,
+        lineage: Lineage,
         clock: Clock,
         trust_domain: str,
     ) -> None:
         self._mirror = mirror
         self._configs = configs
         self._registry = registry
+        self._lineage = lineage
         self._clock = clock
         self._trust_domain = trust_domain
         self._slots: dict[str, _Slot] = {}
@@ -141,7 +164,10 @@ class Snapshots:
         self._hash = hashlib.sha256()
         self._dirty = asyncio.Event()
         self._tasks = TaskSet("snapshots")
+        self._released = False
+        """Nothing is held any more, and those who waited know."""
         self.computed = 0
+        configs.on_decided = self._dirty.set
         for prefix in (CURRENT, SERVICES):
             mirror.read(prefix, lambda _: self._dirty.set())
 
@@ -172,16 +198,31 @@ class Snapshots:
 
         Args:
             service: whose.
-            etag: of the one that the caller has; None, or one that is not ours: it has none.
+            etag: of the one that the caller has; None, or what is no etag: it has none.
         """
         slot = self._slot(service)
-        while not _is_news(snapshot := self._refresh(slot), etag):
+        while (snapshot := self.news(service, etag)) is None:
             slot.waiters += 1
             try:
                 await slot.changed.wait()
             finally:
                 slot.waiters -= 1
         return snapshot
+
+    def news(self, service: str, etag: str | None) -> ServiceSnapshot | None:
+        """The snapshot of `service` if it is to be sent to whoever has `etag`; see `wait`."""
+        snapshot, has = self.get(service), _parsed(etag)
+        if has is None or (has.digest != snapshot.digest and not self._held(has)):
+            return snapshot
+        return None
+
+    def holds(self, service: str, etag: str | None) -> bool:
+        """Whether the caller is to keep what it has, though it is not what there is for it here."""
+        has = _parsed(etag)
+        return has is not None and has.digest != self.get(service).digest and self._held(has)
+
+    def _held(self, has: Has) -> bool:
+        return not self._configs.decided and not self._lineage.is_ours(has.history, has.version)
 
     def _slot(self, service: str) -> _Slot:
         slot = self._slots.get(service)
@@ -205,20 +246,19 @@ class Snapshots:
         whole = self._hash.copy()
         whole.update(slot.own)
         digest = whole.hexdigest()[:DIGEST_LENGTH]
-        floor = self._configs.floor
-        if old is not None and old.digest == digest and old.version >= floor:
+        if old is not None and old.digest == digest:
             return old
         slot.snapshot = ServiceSnapshot(
-            version=max(now.revision, floor),
+            version=now.revision,
             digest=digest,
             service=slot.service,
             trust_domain=self._trust_domain,
             config_version=now.config_version,
+            history=self._lineage.run,
             own=slot.own,
             shared=now.shared,
         )
-        slot.changed.set()
-        slot.changed = asyncio.Event()
+        slot.wake()
         return slot.snapshot
 
     async def _run(self) -> None:
@@ -251,6 +291,10 @@ class Snapshots:
             self._refresh(slot)
             if count % _TURN == 0:
                 await asyncio.sleep(0)
+        if self._configs.decided and not self._released:
+            self._released = True
+            for slot in self._slots.values():
+                slot.wake()
 
     async def _config(self) -> tuple[int, dict[str, Any]]:
         """Number and content of the configuration in force, as plain data."""
@@ -262,11 +306,6 @@ class Snapshots:
         return version, config
 
 
-def _is_news(snapshot: ServiceSnapshot, etag: str | None) -> bool:
-    """Whether whoever has `etag` is to be sent `snapshot`."""
+def _parsed(etag: str | None) -> Has | None:
     found = None if etag is None else _ETAG.fullmatch(etag)
-    if found is None:
-        return True
-    # A sidecar that has a later one (this control plane was restored from a backup) keeps that, and
-    # would only ask again at once.
-    return found[2] != snapshot.digest and int(found[1]) <= snapshot.version
+    return None if found is None else Has(int(found[1]), found[2], found[3] or "")

@@ -11,6 +11,7 @@ from hms_addons.control_client.failures import (
     ControlAnswerError,
     ControlAwayError,
     ControlError,
+    ControlHoldsError,
     ControlRefusedError,
     ControlUntrustedError,
 )
@@ -167,19 +168,27 @@ class ControlClient:
         """This service's configuration if it is another than `known`; None when it still is.
 
         Args:
-            known: the `name` of the snapshot seen last.
+            known: the `etag` of the snapshot seen last.
             wait: seconds that the control plane may wait for a change.
+
+        Raises:
+            ControlHoldsError: `known` is to be kept.
+            ControlError: it cannot be had.
         """
-        reply = await self._ask(
-            Question(
-                "GET",
-                "/v1/snapshot",
-                params={"service": self.service, "wait": f"{wait:g}s"},
-                headers={"If-None-Match": f'"{known}"'} if known is not None else {},
-                seconds=wait + MARGIN,
-                most=MOST_SNAPSHOT_BYTES,
-            )
+        question = Question(
+            "GET",
+            "/v1/snapshot",
+            params={"service": self.service, "wait": f"{wait:g}s"},
+            headers={"If-None-Match": f'"{known}"'} if known is not None else {},
+            seconds=wait + MARGIN,
+            most=MOST_SNAPSHOT_BYTES,
         )
+        try:
+            reply = await self._ask(question)
+        except ControlRefusedError as error:
+            if error.status != 409:  # noqa: PLR2004 - what it has does not fit what we have
+                raise
+            raise ControlHoldsError(str(error)) from error
         if reply.status == 304:  # noqa: PLR2004 - not modified
             return None
         return PushedSnapshot.read(reply.json(self.where), self.service, self.where)

@@ -35,5 +35,12 @@ class ControlRefusedError(ControlError):
         self.status = status
 
 
+class ControlHoldsError(ControlError):
+    """The control plane knows nothing of the snapshot that we have, so we keep that.
+
+    It was restored from a backup, and has something for us once a configuration is pushed.
+    """
+
+
 class ControlAnswerError(ControlError):
     """The answer is none that a control plane gives: malformed, too large, or for somebody else."""

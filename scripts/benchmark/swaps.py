@@ -156,9 +156,13 @@ def outcome_of(rounds: list[Round]) -> Outcome:
         "pushes a second": ([one.pushed / SECONDS for one in rounds], 1),
         "taken a second": ([one.taken / SECONDS for one in rounds], 1),
     }
-    rows = [[name, *as_text(Spread.of(values), digits)] for name, (values, digits) in series.items()]
+    rows = [
+        [name, *as_text(Spread.of(values), digits)] for name, (values, digits) in series.items()
+    ]
     return Outcome(
         ratios={"swaps_vs_quiet": against},
         details={"swaps": [one._asdict() for one in rounds]},
-        tables=[Table(f"{RATE} pushes a second for {SECONDS} s", ["", "median", "min … max"], rows)],
+        tables=[
+            Table(f"{RATE} pushes a second for {SECONDS} s", ["", "median", "min … max"], rows)
+        ],
     )

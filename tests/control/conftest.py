@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
 async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
     async with control_plane(tmp_path / "data" / "control.db", FakeClock()) as plane:
         yield plane

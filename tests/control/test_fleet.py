@@ -21,6 +21,7 @@ async def report(plane: Plane, id_: str = "s1", service: str = "claims-svc", **m
         "service": service,
         "version": wanted.version,
         "digest": wanted.digest,
+        "history": wanted.history,
         "state": "ack",
         "reason": "",
         "certificate": certificate,
@@ -40,6 +41,12 @@ def row(plane: Plane) -> dict[str, Any]:
     return found
 
 
+def row_of(plane: Plane, id_: str) -> dict[str, Any]:
+    (found,) = [row for row in plane.fleet.status()["sidecars"] if row["id"] == id_]
+    assert isinstance(found, dict)
+    return found
+
+
 async def pushed(plane: Plane, text: str = MESH) -> None:
     await plane.push(text)
     await published(plane)
@@ -55,8 +62,8 @@ async def test_a_sidecar_that_is_well(plane: Plane) -> None:
         "id": "s1",
         "service": "claims-svc",
         "state": "in sync",
-        "version": 1,
-        "wanted": 1,
+        "version": 2,
+        "wanted": 2,
         "reason": "",
         "problems": [],
         "ready": True,
@@ -68,7 +75,6 @@ async def test_a_sidecar_that_is_well(plane: Plane) -> None:
         "seen": plane.clock.wall(),
     }
     assert repr(plane.fleet) == "<Fleet 1 sidecars, 0 gone>"
-    assert plane.fleet.highest == 1
 
 
 async def test_the_same_report_again_writes_nothing_and_is_seen(plane: Plane) -> None:
@@ -78,14 +84,14 @@ async def test_the_same_report_again_writes_nothing_and_is_seen(plane: Plane) ->
         await report(plane, certificate={"not_after": not_after, "serial": "ab"})
         assert row(plane)["seen"] == plane.clock.wall()
         await plane.clock.advance(10)
-    assert plane.store.revision == 2
+    assert plane.store.revision == 3
 
 
 async def test_a_refusal_and_its_reason(plane: Plane) -> None:
     await pushed(plane)
     await report(plane, state="nack", reason="(control plane):1:1: no such plugin")
     assert row(plane)["state"] == "refused"
-    assert row(plane)["problems"] == ["refuses version 1: (control plane):1:1: no such plugin"]
+    assert row(plane)["problems"] == ["refuses version 2: (control plane):1:1: no such plugin"]
     await report(plane)
     assert row(plane)["problems"] == []
 
@@ -95,7 +101,7 @@ async def test_one_that_has_not_taken_the_newest_yet(plane: Plane) -> None:
     await report(plane)
     await pushed(plane, MESH.replace("auth", "pay"))
     assert row(plane)["state"] == "behind"
-    assert row(plane)["problems"] == ["has version 1, not 3"]
+    assert row(plane)["problems"] == ["has version 2, not 4"]
     await report(plane)
     assert row(plane)["state"] == "in sync"
 
@@ -113,7 +119,7 @@ async def test_a_restart_alone_puts_nobody_behind(tmp_path: Path, plane: Plane) 
         await first.store.put("elsewhere", b"")
     await plane.clock.advance(3600)
     async with control_plane(path, plane.clock) as second:
-        assert (row(second)["state"], row(second)["wanted"]) == ("in sync", 3)
+        assert (row(second)["state"], row(second)["wanted"]) == ("in sync", 5)
         await report(second)
         assert second.fleet.status()["sidecars"][0]["problems"] == []
 
@@ -123,17 +129,20 @@ async def test_one_that_has_seen_more_than_this_store(
 ) -> None:
     await pushed(plane)
     for _ in range(3):
-        await report(plane, version=500, digest="ab" * 6)
-        await report(plane, "s2", version=400, digest="ab" * 6)
+        await report(plane, version=2, digest="ab" * 6, history="abcdef01")
+        await report(plane, "s2", version=400, digest="ab" * 6, history="")
     assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"ahead"}
     (problem,) = plane.fleet.status()["problems"]
-    assert problem.startswith("sidecars have version 500, but this control plane is only at ")
+    assert problem.startswith("sidecars have configurations that this control plane knows nothing")
+    assert row_of(plane, "s1")["problems"] == [
+        "has version 2, of which this control plane, at 2, knows nothing"
+    ]
     assert caplog.text.count("was a backup restored?") == 1
 
     await pushed(plane, MESH.replace("auth", "pay"))
-    assert plane.fleet.status()["problems"] == []
     await report(plane)
     await report(plane, "s2")
+    assert plane.fleet.status()["problems"] == []
     assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"in sync"}
 
 
@@ -187,11 +196,10 @@ async def test_one_that_falls_silent_is_gone_and_forgotten_later(plane: Plane) -
     await report(plane)
     seen = plane.clock.wall()
     await plane.clock.advance(TTL + 0.1)
-    await plane.mirror.reach(3)
+    await plane.mirror.reach(4)
     assert (row(plane)["state"], row(plane)["seen"]) == ("gone", seen)
     assert row(plane)["problems"] == ["is gone: it has not reported, and did not say goodbye"]
     assert not row(plane)["ready"]
-    assert plane.fleet.highest == 0
     await plane.clock.advance(REMEMBERED)
     assert plane.fleet.status()["sidecars"] == []
 
@@ -200,7 +208,7 @@ async def test_one_that_comes_back_is_not_gone(plane: Plane) -> None:
     await pushed(plane)
     await report(plane)
     await plane.clock.advance(TTL + 0.1)
-    await plane.mirror.reach(3)
+    await plane.mirror.reach(4)
     await report(plane)
     assert row(plane)["state"] == "in sync"
 
@@ -229,7 +237,7 @@ async def test_those_that_are_gone_are_remembered_within_bounds(plane: Plane) ->
     for n in range(MAX_GONE + 50):
         await report(plane, f"s{n}", version=0)
     await plane.clock.advance(TTL + 0.1)
-    await plane.mirror.reach(MAX_GONE + 51)
+    await plane.mirror.reach(MAX_GONE + 52)
     assert len(plane.fleet.status()["sidecars"]) == MAX_GONE
 
 

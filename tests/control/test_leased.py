@@ -7,16 +7,12 @@ import pytest
 
 from hms_addons.control.leased import LeasedKeys
 from hms_addons.control.store.sqlite import SqliteStore
-from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+    from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture

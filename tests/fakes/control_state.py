@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hms_addons.control.configs import ConfigService
 from hms_addons.control.fleet import Fleet
+from hms_addons.control.lineage import Lineage
 from hms_addons.control.mirror import Mirror
 from hms_addons.control.registry import Registry
 from hms_addons.control.snapshots import PAUSE, Snapshots
@@ -44,13 +45,17 @@ class Plane:
 
 
 async def open_plane(path: Path, clock: FakeClock, pauses: FakeClock | None = None) -> Plane:
-    """Everything over the store at `path`; `pauses` is the snapshots' own clock, if they have one."""
+    """Everything over the store at `path`; `pauses` is the snapshots' own clock, if they have one.
+
+    The lineage takes one revision, so the first write of a test has revision 2.
+    """
     store = await SqliteStore.open(path, clock)
-    mirror = Mirror(store)
+    lineage, mirror = Lineage(store), Mirror(store)
+    await lineage.open()
     registry = Registry(store, mirror)
     configs = ConfigService(store, mirror, clock, TRUST_DOMAIN)
-    snapshots = Snapshots(mirror, configs, registry, pauses or clock, TRUST_DOMAIN)
-    fleet = Fleet(store, mirror, snapshots, configs, clock)
+    snapshots = Snapshots(mirror, configs, registry, lineage, pauses or clock, TRUST_DOMAIN)
+    fleet = Fleet(store, mirror, snapshots, configs, lineage, clock)
     await mirror.start()
     await snapshots.start()
     return Plane(clock, store, mirror, registry, configs, snapshots, fleet)

@@ -94,9 +94,6 @@ class FaultyStore:
     def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[Event, ...]]:
         return self.store.watch(prefix, after)
 
-    async def advance(self, revision: int) -> None:
-        await self.store.advance(revision)
-
     async def close(self) -> None:
         await self.store.close()
 

@@ -143,6 +143,7 @@ class Snapshot(BaseModel):
     service: str
     trust_domain: str
     config_version: int
+    history: str = Field(description="Versions of one history can be compared.")
     document: dict[str, Any]
 
 
@@ -166,6 +167,9 @@ class SidecarReport(Input):
     service: ServiceName
     version: Annotated[int, Field(ge=0, description="Of the snapshot that was taken or refused.")]
     digest: Annotated[str, Field(max_length=64)] = ""
+    history: Annotated[
+        str, Field(max_length=16, description="Of the same snapshot, as it came with it.")
+    ] = ""
     state: Literal["ack", "nack"]
     reason: Annotated[str, Field(max_length=16 * 1024, description="Why it was refused.")] = ""
     certificate: CertificateReport | None = None

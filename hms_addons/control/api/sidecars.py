@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
@@ -22,14 +22,15 @@ from hms_addons.control.api.waiting import wait_for
 from hms_addons.control.auth import authorize_service
 from hms_addons.control.fleet import FleetError
 
-if TYPE_CHECKING:
-    from hms_addons.control.snapshots import ServiceSnapshot
-
 router = APIRouter(route_class=GuardedRoute, tags=["sidecars"])
 
 MAX_WAIT: Final = 60.0
 """Seconds; whoever wants to wait longer asks again."""
 
+HELD: Final = (
+    "this control plane was restored from a backup and knows nothing of the snapshot that you have: "
+    "keep it; the next configuration that is pushed is sent to you"
+)
 _ETAG: Final = {"ETag": {"description": "Of the snapshot.", "schema": {"type": "string"}}}
 
 Wait = Annotated[
@@ -54,6 +55,10 @@ IfNoneMatch = Annotated[
     responses={
         200: {"headers": _ETAG},
         304: {"description": "It is the one that you have; nothing has changed in the time."},
+        409: {
+            "description": "You have one that this control plane knows nothing of: a backup was "
+            "restored. Keep it; the next configuration that is pushed is sent to you."
+        },
     },
 )
 async def get_snapshot(
@@ -69,13 +74,12 @@ async def get_snapshot(
     or with 304 when the time is up.
     """
     seconds = _seconds(wait)
-    if seconds > 0:
+    news = plane.snapshots.news(service, if_none_match)
+    if news is None and seconds > 0:
         news = await wait_for(plane, request, plane.snapshots.wait(service, if_none_match), seconds)
-        snapshot = news or plane.snapshots.get(service)
-    else:
-        snapshot = plane.snapshots.get(service)
-        news = None if _has(if_none_match, snapshot) else snapshot
-    headers = {"ETag": snapshot.etag}
+    if news is None and plane.snapshots.holds(service, if_none_match):
+        raise ApiError(409, HELD)
+    headers = {"ETag": (news or plane.snapshots.get(service)).etag}
     if news is None:
         return Response(status_code=304, headers=headers)
     return Response(news.body, headers=headers, media_type="application/json")
@@ -86,11 +90,6 @@ def _seconds(wait: str) -> float:
         return min(MAX_WAIT, parse_duration(wait if wait[-1:].isalpha() else f"{wait}s"))
     except ValueError:
         return 0.0  # `0s`, which is no duration elsewhere
-
-
-def _has(etag: str | None, snapshot: ServiceSnapshot) -> bool:
-    """Whether whoever has `etag` has the same content, whatever its number."""
-    return etag is not None and etag.strip().strip('"').partition(".")[2] == snapshot.digest
 
 
 @router.post(

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 MAX_KEY_LENGTH: Final = 1024
 """Characters. A key is not empty and holds neither NUL nor half a surrogate pair."""
-MAX_REVISION: Final = 2**62
-"""Far beyond what counting reaches; `advance` does not go further."""
 
 
 class StoreError(MeshError):
@@ -193,15 +191,6 @@ class Store(Protocol):
             CompactedError: the changes after `after` are no longer all known, or `after` is above
                 the store's revision, that is, of another history.
             StoreClosedError: the store was closed; also while waiting.
-        """
-
-    async def advance(self, revision: int) -> None:
-        """Let the store's revision be at least `revision`, durably; it never goes back.
-
-        For when a backup was restored and readers have seen a higher one.
-
-        Raises:
-            ValueError: it is above `MAX_REVISION`.
         """
 
     async def close(self) -> None:

@@ -22,7 +22,6 @@ from hms_addons.control.store import sqlite_work
 from hms_addons.control.store.history import MAX_BYTES, MAX_EVENTS, History
 from hms_addons.control.store.leases import Leases
 from hms_addons.control.store.protocol import (
-    MAX_REVISION,
     Entry,
     Write,
     check_key,
@@ -149,13 +148,6 @@ class SqliteStore:
     def watch(self, prefix: str, after: int) -> AsyncIterator[tuple[Event, ...]]:
         """See `Store.watch`."""
         return self._history.follow(prefix, after)
-
-    async def advance(self, revision: int) -> None:
-        """See `Store.advance`."""
-        if revision > MAX_REVISION:
-            message = f"{revision} is no revision: at most {MAX_REVISION}"
-            raise ValueError(message)
-        await self._change(partial(sqlite_work.advance, revision=revision))
 
     async def close(self) -> None:
         """See `Store.close`."""

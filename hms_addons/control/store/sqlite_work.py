@@ -116,9 +116,3 @@ def end_leases(connection: sqlite3.Connection, leases: Iterable[str]) -> Change:
         found = connection.execute("SELECT key FROM entries WHERE lease = ?", (lease,))
         deletes.extend(Write(key, None) for (key,) in found)
     return _apply(connection, deletes)
-
-
-def advance(connection: sqlite3.Connection, revision: int) -> Change:
-    """See `Store.advance`."""
-    connection.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'revision'", (revision,))
-    return Change(read_revision(connection), ())

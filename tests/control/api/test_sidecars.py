@@ -68,7 +68,7 @@ async def test_a_sidecar_gets_its_configuration(control: RunningPlane) -> None:
     assert found["service"] == "auth-svc"
     assert found["document"]["service"] == "auth-svc"
     assert found["config_version"] == 1
-    assert answer.headers["etag"] == f'"{found["version"]}.{found["digest"]}"'
+    assert answer.headers["etag"] == f'"{found["version"]}.{found["digest"]}.{found["history"]}"'
 
 
 async def test_what_it_has_is_not_sent_again(control: RunningPlane) -> None:

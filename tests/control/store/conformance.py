@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from hms_addons.control.store.protocol import (
-    MAX_REVISION,
     CompactedError,
     ConflictError,
     Entry,
@@ -174,34 +173,6 @@ class StoreConformance:
         assert found is not None
         assert found.value == b"20"
         assert store.revision == 320
-
-    # Revisions
-
-    async def test_a_revision_can_be_advanced_and_never_goes_back(self, world: World) -> None:
-        store = await world.open()
-        await store.put("a", b"1")
-        watch = store.watch("", 1)
-        await store.advance(100)
-        assert store.revision == 100
-        await store.advance(50)
-        assert store.revision == 100
-        with pytest.raises(ValueError, match="is no revision"):
-            await store.advance(MAX_REVISION + 1)
-        await store.close()
-
-        again = await world.open()
-        assert again.revision == 100
-        assert await again.put("a", b"2", expected=1) == 101
-        await again.close()
-        with pytest.raises(StoreClosedError):
-            await anext(watch)
-
-    async def test_an_advance_hides_nothing_from_a_watch(self, store: Store) -> None:
-        watch = store.watch("", 0)
-        await store.put("a", b"1")
-        await store.advance(100)
-        await store.put("a", b"2")
-        assert await take(watch, 2) == [Event("a", b"1", 1), Event("a", b"2", 101)]
 
     # Watching
 
@@ -416,7 +387,6 @@ class StoreConformance:
             lambda: store.grant(1),
             lambda: store.keep_alive(lease),
             lambda: store.revoke(lease),
-            lambda: store.advance(3),
             lambda: anext(store.watch("", 1)),
         ]
         for call in calls:
@@ -470,19 +440,19 @@ class StoreConformance:
         self, world: World
     ) -> None:
         store = await world.open()
-        for call in (lambda: store.get("a"), lambda: store.list(""), lambda: store.advance(5)):
+        for call in (lambda: store.get("a"), lambda: store.list("")):
             reading = asyncio.ensure_future(call())
             await asyncio.sleep(0)
             reading.cancel()
             await asyncio.wait([reading])
-        assert await store.put("a", b"1") == 6
+        assert await store.put("a", b"1") == 1
         closing = asyncio.ensure_future(store.close())
         await asyncio.sleep(0)
         closing.cancel()
         await asyncio.wait([closing])
         await store.close()
         again = await world.open()
-        assert again.revision == 6
+        assert again.revision == 1
         await again.close()
 
     async def test_opening_can_be_cancelled_at_any_turn(self, world: World) -> None:

@@ -163,11 +163,6 @@ class StoreMachine(RuleBasedStateMachine):
             self.end([lease for lease, (_, at) in self.granted.items() if at == end])
         self.run(self.world.clock.advance(seconds))
 
-    @rule(forward=st.integers(-5, 50))
-    def advance(self, forward: int) -> None:
-        self.run(self.store.advance(self.revision + forward))
-        self.revision = max(self.revision, self.revision + forward)
-
     @rule()
     def restart(self) -> None:
         self.run(self.store.close())
