@@ -17,6 +17,7 @@ from hms_addons.cli.control import control
 from hms_addons.cli.fleet import services, status
 from hms_addons.cli.sidecar import sidecar
 from hms_addons.cli.token import token
+from hms_addons.cli.version import version
 
 app = typer.Typer(
     name="hms",
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+app.callback()(version)
 app.command(context_settings={"allow_interspersed_args": False})(sidecar)
 app.command()(check)
 app.command()(explain)
