@@ -33,7 +33,7 @@ def _print(wanted: bool) -> None:  # noqa: FBT001 - typer's callbacks take the v
 
 
 def version(
-    _shown: Annotated[
+    _shown: Annotated[  # noqa: FBT002 - typer makes the flag of it
         bool,
         typer.Option("--version", callback=_print, is_eager=True, help="Say what runs here."),
     ] = False,
