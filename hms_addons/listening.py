@@ -46,6 +46,11 @@ def listen(who: str, host: str, port: int) -> socket.socket:
     return listening
 
 
+def shown_address(host: str, port: int) -> str:
+    """`host:port` for people, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _why(who: str, host: str, port: int, error: OSError) -> str:
     start = f"{who} cannot listen on {host or '*'}:{port}: "
     if error.errno == errno.EADDRINUSE:

@@ -84,6 +84,8 @@ class Sidecar:
         self.clock = clock
         self.events = events or FlowEvents()
         self.snapshot: Snapshot | None = None
+        self._given: Snapshot | None = None
+        """The same as it came, before a trust domain was added."""
         self.rejected: dict[str, Any] | None = None
         """The last change that was refused: `reason` and `at`; None once one is accepted."""
         self.draining = False
@@ -130,7 +132,8 @@ class Sidecar:
             ListenError: a port cannot be listened on.
             PluginError: a plugin failed to start.
         """
-        await self.apply(snapshot)
+        if snapshot is not self._given:  # else it has been tried out by `apply`
+            await self.apply(snapshot)
         self._plugins_started = True  # even if one fails: those before it are to be shut down
         try:
             await self.plugins.startup(self)
@@ -213,7 +216,7 @@ class Sidecar:
             # An emptied or half-written file, most likely; not a wish to stop serving.
             message = "the new configuration has no listeners; to stop the sidecar, drain it"
             raise ConfigError(message)
-        identities = {name: entry.holder.current for name, entry in staged.items()}
+        given, identities = snapshot, {name: entry.holder.current for name, entry in staged.items()}
         unknown = self.upstream.unknown_balancers(snapshot)
         if unknown:
             raise ConfigError("; ".join(unknown))
@@ -226,7 +229,7 @@ class Sidecar:
                 self.plugins.restore(self.snapshot)
             raise
         # The point of no return: nothing from here on can fail or wait.
-        self.snapshot = snapshot
+        self.snapshot, self._given = snapshot, given
         changed = self._secrets.commit(staged)
         self.upstream.apply(snapshot)
         self._ports.swap(snapshot, ports, changed)

@@ -24,6 +24,7 @@ from hms_addons.config.source import FileSource
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.errors import MeshError
 from hms_addons.event_loop import loop_factory
+from hms_addons.listening import shown_address
 from hms_addons.sidecar import Sidecar
 from hms_addons.tasks import TaskSet
 
@@ -119,7 +120,9 @@ class SidecarProcess:
                 self._handle_signals()
             _settle_memory()
             for name, lane in sidecar.lanes.items():
-                logger.info("ready: %s on %s", name, sidecar.port_of(name))
+                port = sidecar.port_of(name)
+                if port is not None and port.address is not None:
+                    logger.info("ready: %s on %s", name, shown_address(*port.address))
                 logger.debug("%r", lane)
             return await self._serve()
         finally:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from hms_addons.listening import ListenError, listen
+from hms_addons.listening import ListenError, listen, shown_address
 
 
 def test_it_listens_before_anybody_accepts() -> None:
@@ -37,3 +37,8 @@ def test_a_closed_port_can_be_taken_again_at_once() -> None:
         with socket.create_connection(("127.0.0.1", port), 5):
             listening.accept()[0].close()
     listen("two", "127.0.0.1", port).close()
+
+
+def test_an_address_is_shown_as_it_would_be_written() -> None:
+    assert shown_address("127.0.0.1", 15001) == "127.0.0.1:15001"
+    assert shown_address("::1", 15001) == "[::1]:15001"

@@ -273,6 +273,22 @@ async def test_nobody_is_served_before_the_plugins_have_started() -> None:
         await mesh.sidecar.stop()
 
 
+async def test_what_was_tried_out_is_started_without_a_second_time(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    made = Running()
+    snapshot = snapshot_of(secret(tmp_path) + config(1, tls="strict"))
+    try:
+        with caplog.at_level("INFO"):
+            await made.sidecar.apply(snapshot)
+            await made.sidecar.start(snapshot)
+        assert made.sidecar.ready
+        assert len(made.probe.configured) == 1
+        assert caplog.text.count("is in force") == 1
+    finally:
+        await made.sidecar.stop()
+
+
 async def test_a_listener_moves() -> None:
     async with RawServer(app) as server, running(config(server.port)) as mesh:
         old = mesh.port()

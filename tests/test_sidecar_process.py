@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import sys
@@ -157,6 +158,7 @@ async def test_signals_reach_the_app(config: Path) -> None:
 async def test_a_changed_file_is_applied_and_a_bad_one_refused(config: Path) -> None:
     async with sidecar("-c", config) as process:
         await process.says("ready: out")
+        assert re.search(r"ready: out on 127\.0\.0\.1:[0-9]+$", process.log, re.MULTILINE)
         write(config, "listeners: 7\n")
         await process.says("the new configuration is refused, the old one goes on")
         write(config, "service: claims-svc\nlisteners:\n  - {name: out, port: 0, routes: []}\n")
