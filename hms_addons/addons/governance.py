@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.config.policy_header import (
-    MAX_ANSWER,
-    PolicyHeader,
-    PolicyHeaderError,
-    parse_policy_header,
-)
+from hms_addons.config.policy_question import ask_policy, open_client
 from hms_addons.errors import Fault
 from hms_addons.hookspecs import hookimpl
 from hms_addons.tasks import TaskSet
@@ -33,6 +28,7 @@ if TYPE_CHECKING:
     import httpx
 
     from hms_addons.clock import Clock
+    from hms_addons.config.policy_header import PolicyHeader
     from hms_addons.config.snapshot import Governance as GovernanceSpec
     from hms_addons.config.snapshot import HeaderNames, Snapshot
     from hms_addons.exchange import Exchange
@@ -47,7 +43,6 @@ RETRY_FIRST: Final = 1.0
 """Seconds until it is asked again after a failure, doubled with each further one up to …"""
 RETRY_MAX: Final = 30.0
 
-_OK: Final = frozenset({200, 204})
 _NEVER: Final = float("-inf")
 
 
@@ -248,7 +243,7 @@ class PolicySource:
 
     async def _ask_again_and_again(self) -> None:
         try:
-            async with self._open_client() as client:
+            async with open_client(self.spec, self._transport) as client:
                 while True:
                     delay = self.next_question_in()
                     if delay > 0:
@@ -257,20 +252,6 @@ class PolicySource:
                     self._end_first()
         finally:
             self._end_first()
-
-    def _open_client(self) -> httpx.AsyncClient:
-        import httpx  # noqa: PLC0415 - 8 MB that a sidecar without governance need not hold
-
-        return httpx.AsyncClient(
-            # A context of all public roots is large, and plain http needs none.
-            verify=self.spec.url.startswith("https:"),
-            # Neither a proxy from the environment nor a redirect may choose who governs.
-            trust_env=False,
-            follow_redirects=False,
-            timeout=self.spec.timeout,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=0),
-            transport=self._transport,
-        )
 
     async def _ask(self, client: httpx.AsyncClient) -> None:
         """Ask once, and take the answer in. Never raises but when cancelled."""
@@ -294,39 +275,11 @@ class PolicySource:
 
     async def _outcome(self, client: httpx.AsyncClient) -> PolicyHeader | str:
         """The answer, or why there is none."""
-        import httpx  # noqa: PLC0415 - see _open_client
-
         try:
-            return await self._fetch(client)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        except PolicyHeaderError as error:
-            return f"the answer cannot be used: {error}"
+            return await ask_policy(client, self.spec, self._headers)
         except Exception as error:
             logger.exception("HMS-GOV at %s could not be asked", self.place)
             return repr(error)
-
-    async def _fetch(self, client: httpx.AsyncClient) -> PolicyHeader:
-        url = self.spec.url.rstrip("/") + "/policy-header"
-        headers = {
-            "Accept": "application/json",
-            # No packed body: a small one could hold a huge one.
-            "Accept-Encoding": "identity",
-            "User-Agent": "hms-svc",
-        }
-        async with client.stream("GET", url, headers=headers) as response:
-            if response.status_code not in _OK:
-                raise PolicyHeaderError(f"its status is {response.status_code}, not 200")
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise PolicyHeaderError("it is packed (Content-Encoding), though it must not be")
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > MAX_ANSWER:
-                    raise PolicyHeaderError(f"it is larger than {MAX_ANSWER} bytes")
-            own = self._headers.policy_version
-            reserved = {name.lower() for name in self._headers.all} - {own.lower()}
-            return parse_policy_header(bytes(body), response.headers.raw, own, reserved)
 
     def _take(self, answer: PolicyHeader) -> None:
         before = self._answer
