@@ -9,8 +9,9 @@ Nouns:
 - **OutlierDetector** (`outlier_detection`): opens and closes endpoints' breakers by their results.
 - **CircuitBreaker** (`circuit_breaker`): thresholds of a cluster or a route: how much at once.
 - **Pool** (`pool`): an endpoint's connections, idle ones last in first out.
-- **Http1Connection** (`http1_client`): one connection; `response_parser`, `request_encoder`,
-  `request_pump` and `upstream_tunnel` are its parts.
+- **Http1Connection** (`http1_client`): one connection; `http1_exchange` is what it carries and how
+  that ends, and `response_parser`, `request_encoder`, `request_pump` and `upstream_tunnel` are its
+  parts.
 - **Connector** (`connector`): makes connections, TCP or mutual TLS; the seam that tests replace.
 - **Resolver** (`dns`): follows host names.
 - **retry**, **outcome**, **failures**: pure decisions, the words they are made in, and the words in

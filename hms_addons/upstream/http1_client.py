@@ -4,162 +4,65 @@ It carries one exchange at a time: `send` writes a request and gives a future of
 `pump` sends a streaming body beside it, so that an early response is not missed. Responses of known,
 small length are held whole and cost one wake-up; all others stream with backpressure.
 
-However an exchange ends, the owner (a `Pool`) hears of it exactly once, synchronously, through
-`finished`. That is where slots are given back, so none can leak while a coroutine is being cancelled.
+How an exchange ends, and who hears of it, is in `http1_exchange`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Self
 
 from hms_addons.http_message import Answer, BodyStream
 from hms_addons.lazy_timer import LazyTimer
+from hms_addons.upstream.http1_exchange import (
+    BODY,
+    CLOSED,
+    HEAD,
+    IDLE,
+    TUNNEL,
+    BodyControl,
+    Http1Exchange,
+)
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 from hms_addons.upstream.request_pump import RequestPump
 from hms_addons.upstream.response_parser import ResponseParser, ViolationError
 from hms_addons.upstream.upstream_tunnel import UpstreamTunnel
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
-    from hms_addons.clock import Clock, Timer
+    from hms_addons.clock import Clock
     from hms_addons.http_message import Fields
     from hms_addons.tasks import TaskSet
-    from hms_addons.upstream.circuit_breaker import CircuitBreaker
+    from hms_addons.upstream.http1_exchange import ConnectionOwner
 
 HELD_LIMIT: Final = 1024 * 1024
 """Default for the longest response body, in bytes, that is held whole."""
 
-RETIRED: Final = -1
-"""The epoch of no pool."""
-
 _CONTINUE: Final = 100
 
-# What the connection is doing.
-_IDLE, _HEAD, _BODY, _TUNNEL, _CLOSED = range(5)
 _NAMES: Final = ("idle", "awaiting", "receiving", "tunnel", "closed")
 
 
-class ConnectionOwner(Protocol):
-    """What a connection belongs to."""
+class Http1Connection(Http1Exchange):
+    """A connection to one endpoint; its attributes are those of `Http1Exchange`."""
 
-    def finished(self, connection: Http1Connection, *, reusable: bool) -> None:
-        """The exchange is over; keep the connection, or close it if it cannot be used again."""
+    __slots__ = ("_deadline", "_head_deadline", "_hold", "_parser", "_tasks", "_timeouts")
 
-    def lost(self, connection: Http1Connection) -> None:
-        """It is closed, or closing; nothing more will come of it."""
-
-    def gone(self, connection: Http1Connection) -> None:
-        """Its transport is gone too."""
-
-
-class _BodyControl:
-    """A streaming response's hold on its connection; let go when the response is whole.
-
-    Its consumer may still be draining it when the connection serves the next exchange already.
-    """
-
-    __slots__ = ("connection",)
-
-    def __init__(self, connection: Http1Connection) -> None:
-        self.connection: Http1Connection | None = connection
-
-    def pause(self) -> None:
-        if self.connection is not None:
-            self.connection.transport.pause_reading()
-
-    def resume(self) -> None:
-        if self.connection is not None:
-            self.connection.transport.resume_reading()
-
-    def abandon(self) -> None:
-        if self.connection is not None:
-            self.connection.abort()
-
-
-class Http1Connection:
-    """A connection to one endpoint.
-
-    Attributes:
-        transport: set once connected.
-        owner: its pool.
-        loop: the event loop it lives on.
-        handle: what a `ConnectionObserver` gave for it, else None.
-        epoch: of the pool when it was made; another epoch's connections are not pooled again.
-        expiry: set for when the peer's certificate expires; whoever sets it calls it off.
-        served: requests sent over it.
-        write_paused: the transport's buffer is above its high-water mark.
-        route_breaker: whose connection slot the current exchange occupies, beside its cluster's.
-        held_requests: breakers whose request slot lasts as long as the current response streams.
-    """
-
-    __slots__ = (
-        "_clock",
-        "_control",
-        "_deadline",
-        "_head_deadline",
-        "_hold",
-        "_interim",
-        "_parser",
-        "_pump",
-        "_state",
-        "_stream",
-        "_tasks",
-        "_timeouts",
-        "_timer",
-        "_tunnel",
-        "_waiter",
-        "epoch",
-        "expiry",
-        "handle",
-        "held_requests",
-        "loop",
-        "owner",
-        "route_breaker",
-        "served",
-        "transport",
-        "write_paused",
-    )
-
-    transport: asyncio.Transport
-
-    def __init__(self, owner: ConnectionOwner, clock: Clock, tasks: TaskSet) -> None:
-        # For the life of the connection.
-        self.owner = owner
-        self.loop = asyncio.get_running_loop()
-        self.handle: Any = None
-        self.epoch = 0
-        self.expiry: Timer | None = None
-        self.served = 0
-        self.write_paused = False
-        self._clock = clock
+    def __init__(self, owner: ConnectionOwner[Self], clock: Clock, tasks: TaskSet) -> None:
+        super().__init__(owner, clock)
         self._tasks = tasks
-        self._timer = LazyTimer(clock, self._timed_out)
         self._parser = ResponseParser()
-        self._state = _IDLE
         # Of the current exchange.
-        self.route_breaker: CircuitBreaker | None = None
-        self.held_requests: tuple[CircuitBreaker, ...] = ()
-        self._waiter: asyncio.Future[Answer] | None = None
         self._deadline: float | None = None
         self._head_deadline: float | None = None
         self._hold = HELD_LIMIT
-        self._interim: Callable[[int, bytes, Fields], None] | None = None
-        # Of its streams; None while there are none.
-        self._pump: RequestPump | None = None
         self._timeouts: tuple[float | None, float | None] = (None, None)
-        self._stream: BodyStream | None = None
-        self._control: _BodyControl | None = None
-        self._tunnel: UpstreamTunnel | None = None
+        # Last, since it is given what is made here: mypyc then knows that all of it is set.
+        self._timer = LazyTimer(clock, self._timed_out)
 
     def __repr__(self) -> str:
         return f"<Http1Connection {_NAMES[self._state]} served={self.served}>"
-
-    @property
-    def closed(self) -> bool:
-        """It is gone, or on its way."""
-        return self._state == _CLOSED
 
     # -- the exchange ---------------------------------------------------------------------------
 
@@ -196,11 +99,11 @@ class Http1Connection:
         self._head_deadline = head_deadline
         self._hold = hold
         self._interim = interim
-        if self._state != _IDLE or self.transport.is_closing():
+        if self._state != IDLE or self.transport.is_closing():
             self._refuse(waiter)
             return waiter
         self.served += 1
-        self._state = _HEAD
+        self._state = HEAD
         self._parser.begin(to_head=to_head, upgrade=upgrade)
         first = head_deadline or deadline
         if first is None:
@@ -210,9 +113,9 @@ class Http1Connection:
         self.transport.write(data)
         return waiter
 
-    def _refuse(self, waiter: asyncio.Future[Answer]) -> None:
+    def _refuse(self: Self, waiter: asyncio.Future[Answer]) -> None:
         detail = "the connection was closed before it was used"
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             self._waiter = None
             self.owner.finished(self, reusable=False)
             waiter.set_exception(UpstreamError(Outcome.RESET_BEFORE_REQUEST, detail))
@@ -234,66 +137,24 @@ class Http1Connection:
             timeout, head_timeout: seconds, from the end of the body, to the end of the response
                 and to its head.
         """
-        if self._state == _CLOSED:
+        if self._state == CLOSED:
             return
         self._timeouts = (timeout, head_timeout)
         self._pump = pump = RequestPump(self, body, length, timeout)
         pump.task = self._tasks.start(pump.run(), "request body")
-
-    def abort(self) -> None:
-        """End it at once, whatever is going on; an answer still awaited fails. Idempotent."""
-        if self._state == _CLOSED:
-            return
-        waiter = self._waiter
-        self._end(reusable=False)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(UpstreamError(Outcome.RESET, "the connection was given up"))
-
-    def give_up(self, waiter: asyncio.Future[Answer]) -> None:
-        """Whoever awaited `send`'s future was cancelled: nobody will take the answer.
-
-        The connection may already be carrying somebody else's exchange; that one is left alone.
-        """
-        if self._waiter is waiter:
-            self.abort()
-        elif waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-            waiter.result().release()
-
-    def park(self, until: float) -> None:
-        """Owner: it is idle now; close it at `until` (monotonic seconds) unless it is used."""
-        self._timer.set(until)
-
-    def retire(self) -> None:
-        """Its peer is not to be trusted any more: close it, after the exchange in flight if any.
-
-        A tunnel, which has no end, is cut.
-        """
-        self.epoch = RETIRED
-        if self._state == _TUNNEL:
-            self.abort()
-        else:
-            self.close()
-
-    def close(self) -> None:
-        """Owner: close an idle connection in good order. Idempotent."""
-        if self._state == _IDLE:
-            self._state = _CLOSED
-            self._timer.close()
-            self.transport.close()
-            self.owner.lost(self)
 
     # -- told by the pump -----------------------------------------------------------------------
 
     def request_sent(self) -> None:
         """The streaming body has been written; the response's time begins."""
         self._pump = None
-        if self._state not in {_HEAD, _BODY}:
+        if self._state not in {HEAD, BODY}:
             return
         now = self._clock.monotonic()
         timeout, head_timeout = self._timeouts
         self._deadline = None if timeout is None else now + timeout
         first = self._deadline
-        if self._state == _HEAD and head_timeout is not None:
+        if self._state == HEAD and head_timeout is not None:
             self._head_deadline = now + head_timeout
             first = self._head_deadline if first is None else min(first, self._head_deadline)
         if first is not None:
@@ -302,7 +163,7 @@ class Http1Connection:
     def request_failed(self, detail: str) -> None:
         """The streaming body cannot be completed, so neither can the request."""
         self._pump = None
-        if self._state != _CLOSED:
+        if self._state != CLOSED:
             self._fail(Outcome.REQUEST_BODY, detail)
 
     def limit_drain(self, timeout: float | None) -> None:
@@ -321,10 +182,10 @@ class Http1Connection:
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         state = self._state
-        if state == _TUNNEL:
+        if state == TUNNEL:
             self._tunnel.incoming.feed(data)  # type: ignore[union-attr] # a tunnel has one
             return
-        if state in (_IDLE, _CLOSED):
+        if state in (IDLE, CLOSED):
             self.abort()  # bytes that nobody asked for: not to be taken for the next response
             return
         parser = self._parser
@@ -335,11 +196,11 @@ class Http1Connection:
             violation = error
         if parser.interim:
             self._pass_interim()
-        if state == _HEAD and parser.head_complete:
+        if state == HEAD and parser.head_complete:
             if parser.rest is not None:
                 self._begin_tunnel(parser.rest)
                 return
-            self._state = _BODY
+            self._state = BODY
             if not parser.ended:
                 self._begin_body()
         stream = self._stream
@@ -355,20 +216,20 @@ class Http1Connection:
     def eof_received(self) -> bool:
         """The upstream has closed its side."""
         state = self._state
-        if state == _TUNNEL:
+        if state == TUNNEL:
             self._tunnel.incoming.feed_eof()  # type: ignore[union-attr] # a tunnel has one
             return self.transport.can_write_eof()  # the other half goes on, but not over TLS
-        if state == _IDLE:
+        if state == IDLE:
             self.close()
-        elif state != _CLOSED:
+        elif state != CLOSED:
             self._cut("closed the connection", None)
         return False
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self: Self, exc: Exception | None) -> None:
         """See `asyncio.BaseProtocol`."""
-        if self._state in (_IDLE, _TUNNEL):
+        if self._state in (IDLE, TUNNEL):
             self._end(reusable=False, error=exc)
-        elif self._state != _CLOSED:
+        elif self._state != CLOSED:
             self._cut("reset the connection" if exc else "closed the connection", exc)
         self.owner.gone(self)
 
@@ -405,7 +266,7 @@ class Http1Connection:
         length = parser.length
         if parser.bodyless or (length is not None and length <= self._hold):
             return
-        self._control = control = _BodyControl(self)
+        self._control = control = BodyControl(self)
         self._stream = BodyStream(control.pause, control.resume, control.abandon)
         self._resolve(
             Answer(parser.status, parser.reason, tuple(parser.fields), self._stream, length=length)
@@ -450,7 +311,7 @@ class Http1Connection:
 
     def _begin_tunnel(self, rest: bytes) -> None:
         parser = self._parser
-        self._state = _TUNNEL
+        self._state = TUNNEL
         self._timer.clear()  # the route's timeout is for responses; a tunnel has no end to wait for
         self._tunnel = tunnel = UpstreamTunnel(self)
         if rest:
@@ -460,11 +321,11 @@ class Http1Connection:
     # -- ends -----------------------------------------------------------------------------------
 
     def _timed_out(self) -> None:
-        if self._state == _IDLE:
+        if self._state == IDLE:
             self.close()
         elif self._pump is not None:
             self._fail(Outcome.TIMEOUT, "stopped taking the request body")
-        elif self._state == _HEAD:
+        elif self._state == HEAD:
             self._fail(Outcome.TIMEOUT, "gave no response in time")
         else:
             self._fail(Outcome.TIMEOUT, "did not finish its response in time")
@@ -481,60 +342,3 @@ class Http1Connection:
         else:
             stale = self.served > 1
             self._fail(Outcome.RESET, f"{how} without a response", stale=stale)
-
-    def _fail(self, outcome: Outcome, detail: str, *, stale: bool = False) -> None:
-        error = UpstreamError(outcome, detail, stale=stale)
-        waiter = self._waiter
-        self._end(reusable=False, error=error)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
-
-    def _end(
-        self, *, reusable: bool, whole: bool = False, error: BaseException | None = None
-    ) -> None:
-        """The one way out of an exchange: let go of everything, then tell the owner.
-
-        Args:
-            reusable: the connection may carry another.
-            whole: the response is, so the connection can be closed in good order.
-            error: what becomes of a stream that is not.
-        """
-        was_busy = self._state != _IDLE or self._waiter is not None
-        self._waiter = None
-        self._interim = None
-        if self._pump is not None:
-            # It answered before it had the whole request. What is left of that cannot be sent
-            # behind the answer's back, so the connection is of no further use.
-            task = self._pump.task
-            self._pump = None
-            reusable = whole = False
-            if task is not None:
-                task.cancel()
-        if self._stream is not None:
-            self._release_stream(error)
-        if self._tunnel is not None:
-            tunnel, self._tunnel = self._tunnel, None
-            tunnel.end(error)
-        if reusable:
-            self._state = _IDLE
-        else:
-            self._state = _CLOSED
-            self._timer.close()
-            if whole:
-                self.transport.close()
-            else:
-                self.transport.abort()
-        if was_busy:
-            self.owner.finished(self, reusable=reusable)
-        if not reusable:
-            self.owner.lost(self)
-
-    def _release_stream(self, error: BaseException | None) -> None:
-        stream, self._stream = self._stream, None
-        control, self._control = self._control, None
-        if control is not None:
-            control.connection = None
-        if stream is not None and not stream.ended:
-            stream.fail(error or ConnectionResetError("the exchange was given up"))
-        # The consumer may have paused reading; the next exchange must not inherit that.
-        self.transport.resume_reading()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hms_addons.http_message import BodyStream
 
 if TYPE_CHECKING:
-    from hms_addons.upstream.http1_client import Http1Connection
+    from hms_addons.upstream.http1_exchange import Http1Exchange
 
 
 class UpstreamTunnel:
@@ -19,7 +19,7 @@ class UpstreamTunnel:
 
     __slots__ = ("_connection", "_waiters", "incoming", "lost")
 
-    def __init__(self, connection: Http1Connection) -> None:
+    def __init__(self, connection: Http1Exchange) -> None:
         transport = connection.transport
         self._connection = connection
         self._waiters: list[asyncio.Future[None]] = []

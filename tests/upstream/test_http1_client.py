@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.http_message import HIGH_WATER, BodyStream
+from hms_addons.http_message import BodyStream
 from hms_addons.tasks import TaskSet
 from hms_addons.upstream.http1_client import HELD_LIMIT, Http1Connection
 from hms_addons.upstream.outcome import Outcome, UpstreamError
@@ -89,13 +89,6 @@ async def test_a_small_response_is_held_and_the_connection_kept(rig: Rig) -> Non
         assert rig.diary == ["reusable"] * n
         assert repr(rig.connection) == f"<Http1Connection idle served={n}>"
     assert bytes(rig.transport.written) == GET * 3
-
-
-async def test_the_slot_is_back_before_the_answer_is_seen(rig: Rig) -> None:
-    waiter = rig.send()
-    rig.say(OK)
-    assert rig.diary == ["reusable"]
-    assert waiter.done()
 
 
 async def test_a_longer_response_streams(rig: Rig) -> None:
@@ -189,51 +182,6 @@ async def test_connection_close_ends_it_in_good_order(rig: Rig) -> None:
     rig.say(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
     assert (await waiter).body == b"ok"
     assert (rig.transport.closing, rig.transport.aborted) == (True, False)
-    assert rig.diary == ["finished", "lost"]
-
-
-# -- backpressure ----------------------------------------------------------------------------------
-
-
-async def test_an_unread_stream_stops_the_upstream(rig: Rig) -> None:
-    waiter = rig.send()
-    rig.say(LONG % (10 * HIGH_WATER))
-    stream = (await waiter).body
-    assert isinstance(stream, BodyStream)
-    rig.say(b"x" * HIGH_WATER)
-    assert rig.transport.reading
-    rig.say(b"x")
-    assert not rig.transport.reading
-    while not rig.transport.reading:
-        await stream.read()
-    assert "buffered=0" in repr(stream)
-
-
-async def test_a_stream_drained_late_does_not_touch_the_next_exchange(rig: Rig) -> None:
-    first = rig.send()
-    rig.say(LONG % (HIGH_WATER * 5) + b"x" * (HIGH_WATER * 4))
-    old = (await first).body
-    assert isinstance(old, BodyStream)
-    assert not rig.transport.reading
-    rig.say(b"x" * HIGH_WATER)  # what was in the socket's buffer already
-    assert rig.diary == ["reusable"]
-    assert rig.transport.reading, "the next exchange must not inherit the pause"
-    second = rig.send()
-    rig.say(LONG % (HIGH_WATER * 5) + b"y" * (HIGH_WATER * 4))
-    assert not rig.transport.reading
-    async for _ in old:
-        pass
-    old.close()
-    assert not rig.transport.reading, "nor be resumed by the one before"
-    (await second).release()
-    assert rig.diary == ["reusable", "finished", "lost"]
-
-
-async def test_abandoning_a_stream_closes_the_connection(rig: Rig) -> None:
-    waiter = rig.send()
-    rig.say(CHUNKED)
-    (await waiter).release()
-    assert rig.transport.aborted
     assert rig.diary == ["finished", "lost"]
 
 
@@ -392,77 +340,9 @@ async def test_the_deadline_fails_a_stream(rig: Rig) -> None:
         await stream.read()
 
 
-async def test_an_idle_connection_closes_when_its_time_is_up(rig: Rig) -> None:
-    waiter = rig.send(GET, 110.0)
-    rig.say(OK)
-    await waiter
-    rig.connection.park(160.0)
-    rig.clock.tick(59.9)
-    assert rig.diary == ["reusable"]
-    rig.clock.tick(0.1)
-    assert rig.diary == ["reusable", "lost"]
-    assert not rig.transport.aborted
-
-
 async def test_a_request_without_deadline_waits_for_ever(rig: Rig) -> None:
     rig.connection.park(160.0)
     waiter = rig.send()
     rig.clock.tick(1_000_000)
     rig.say(OK)
     assert (await waiter).status == 200
-
-
-# -- giving up -------------------------------------------------------------------------------------
-
-
-async def test_giving_up_a_waiting_exchange_closes_the_connection(rig: Rig) -> None:
-    waiter = rig.send()
-    waiter.cancel()
-    rig.connection.give_up(waiter)
-    assert rig.diary == ["finished", "lost"]
-
-
-async def test_giving_up_too_late_leaves_the_next_exchange_alone(rig: Rig) -> None:
-    first = rig.send()
-    rig.say(OK)
-    second = rig.send()
-    rig.connection.give_up(first)  # its coroutine was cancelled before it could take the answer
-    rig.say(OK)
-    assert (await second).body == b"ok"
-
-
-async def test_giving_up_an_unread_stream_closes_its_connection(rig: Rig) -> None:
-    waiter = rig.send()
-    rig.say(CHUNKED)
-    rig.connection.give_up(waiter)
-    assert rig.diary == ["finished", "lost"]
-
-
-@pytest.mark.parametrize(
-    "head",
-    [CHUNKED, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\nConnection: upgrade\r\n\r\n"],
-)
-async def test_an_answer_that_comes_with_the_cancellation_is_let_go(rig: Rig, head: bytes) -> None:
-    waiter = rig.send(upgrade=True)
-    waiter.cancel()
-    rig.say(head)  # in the same turn of the loop, before whoever waited runs again
-    rig.connection.give_up(waiter)
-    await settle()
-    assert rig.diary == ["finished", "lost", "gone"]
-
-
-async def test_an_aborted_exchange_fails_its_stream(rig: Rig) -> None:
-    waiter = rig.send()
-    rig.say(CHUNKED)
-    stream = (await waiter).body
-    assert isinstance(stream, BodyStream)
-    rig.connection.abort()
-    with pytest.raises(ConnectionResetError):
-        await stream.read()
-
-
-async def test_an_aborted_exchange_fails_its_answer(rig: Rig) -> None:
-    waiter = rig.send()
-    rig.connection.abort()
-    assert await failure(waiter) == (Outcome.RESET, "the connection was given up")
-    assert rig.diary == ["finished", "lost"]
