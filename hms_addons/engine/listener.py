@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
     from hms_addons.clock import Clock
-    from hms_addons.engine.http1_server import Lane
+    from hms_addons.engine.lane import Lane
 
 logger = logging.getLogger(__name__)
 

@@ -1,17 +1,21 @@
-"""Answers on the wire: the head's bytes, and a streaming body in the framing the client can read."""
+"""Answers on the wire: the head's bytes, held bodies, streaming ones in the framing the client can read."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from hms_addons.engine.request_reader import RequestReader
 from hms_addons.errors import reason_phrase
 from hms_addons.http_message import BodyStream
 
 if TYPE_CHECKING:
+    from hms_addons.clock import Clock
     from hms_addons.engine.framing import RequestHead
-    from hms_addons.engine.http1_server import Http1Server
+    from hms_addons.engine.lane import Lane
     from hms_addons.http_message import Answer, Fields
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 NO_BODY_STATUS = frozenset({204, 304})
 """Statuses whose answers never have a body (RFC 9112 section 6.3)."""
@@ -85,7 +89,7 @@ def write_last_chunks(body: bytes, trailers: Fields) -> bytes:
     return chunk + b"0\r\n" + b"".join(lines) + b"\r\n"
 
 
-async def write_body(connection: Http1Server, request: RequestHead, answer: Answer) -> int:
+async def write_body(connection: ResponseWriter, request: RequestHead, answer: Answer) -> int:
     """Write a streaming answer piece by piece, at the pace the client takes it.
 
     Returns:
@@ -127,3 +131,76 @@ async def write_body(connection: Http1Server, request: RequestHead, answer: Answ
     if chunked:
         transport.write(write_last_chunks(b"", stream.trailers))
     return written
+
+
+class ResponseWriter(RequestReader):
+    """The part of an `Http1Server` that answers what was read.
+
+    Attributes:
+        draining: no request is taken after the one that is answered next.
+    """
+
+    __slots__ = ("draining",)
+
+    def __init__(self, lane: Lane, clock: Clock) -> None:
+        super().__init__(lane, clock)
+        self.draining = False
+
+    async def respond(self, request: RequestHead, answer: Answer, *, close: bool = False) -> int:
+        """Write `answer` to `request`.
+
+        Args:
+            request: the request being served.
+            answer: held or streaming.
+            close: do not keep the connection afterwards.
+
+        Returns:
+            The number of body bytes written.
+
+        Raises:
+            ConnectionResetError: the client has gone.
+            Exception: what the answer's stream failed with; the caller must `abort()`.
+        """
+        body = answer.body
+        if type(body) is bytes:
+            written = self.respond_held(request, answer, body, close=close)
+            if self.flow_control.paused:
+                await self.flow_control.drain()
+            return written
+        self._decide_keep_alive(request, close=close)
+        return await write_body(self, request, answer)
+
+    def respond_held(
+        self, request: RequestHead, answer: Answer, body: bytes, *, close: bool = False
+    ) -> int:
+        """Write an `answer` whose whole `body` is there; as `respond`, without waiting.
+
+        If `flow_control.paused` afterwards, the caller has to wait for it to drain: a client that
+        pipelines and does not read must not make this side buffer one answer after another.
+        """
+        self._decide_keep_alive(request, close=close)
+        if answer.trailers and request.minor and request.method != b"HEAD":
+            answer.length = None  # only a chunked body has room for them
+            head = write_head(answer, request, keep_alive=request.keep_alive)
+            self.transport.write(head + write_last_chunks(body, answer.trailers))
+            return len(body)
+        head = write_head(answer, request, keep_alive=request.keep_alive)
+        if not body or request.method == b"HEAD" or answer.status in NO_BODY_STATUS:
+            self.transport.write(head)
+            return 0
+        self.transport.write(head + body)
+        return len(body)
+
+    def _decide_keep_alive(self, request: RequestHead, *, close: bool) -> None:
+        stream = request.stream
+        if close or self.draining or (stream is not None and not stream.ended):
+            request.keep_alive = False
+
+    def send_continue(self) -> None:
+        """Tell the client to send the body that it announced with `Expect: 100-continue`."""
+        self.transport.write(CONTINUE)
+
+    def send_interim(self, status: int, reason: bytes, fields: Fields) -> None:
+        """Pass an interim (1xx) response on."""
+        lines = [b"HTTP/1.1 %d %b" % (status, reason), *(b"%b: %b" % field for field in fields)]
+        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")

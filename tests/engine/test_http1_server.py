@@ -1,7 +1,8 @@
 """The connection a client sees: requests in, answers out, in order, however the bytes are cut.
 
-Siblings: `_safety` (what is refused), `_upgrade`, `_time` (deadlines, backpressure, cancellation),
-`_fuzz` (Hypothesis), `_sockets` (real ones).
+Siblings: `_ahead` (what waits as bytes), `_upgrade`, `_time` (deadlines, backpressure, cancellation),
+`_sockets` (real ones); and, for its parts, `test_request_reader` (what is refused, and Hypothesis),
+`test_response_writer`, `test_client_transport` (clients that read too little).
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hms_addons.config.snapshot import Limits
-from hms_addons.engine.http1_server import PIPELINE
-from hms_addons.http_message import Answer, BodyStream
-from tests.fakes.lane import FakeLane, Response, Seen, Wire, echo, settle, whole_body
+from hms_addons.engine.request_reader import PIPELINE
+from hms_addons.http_message import Answer
+from tests.fakes.lane import FakeLane, Response, Seen, Wire, echo, settle
 
 if TYPE_CHECKING:
     from hms_addons.engine.framing import RequestHead
     from hms_addons.engine.http1_server import Http1Server
-    from hms_addons.http_message import Fields
-    from tests.fakes.lane import Handler
 
 GET = b"GET /verify-id HTTP/1.1\r\nHost: auth-svc.svc\r\n\r\n"
 POST = b"POST /reimburse HTTP/1.1\r\nHost: pay.svc\r\nContent-Length: 5\r\n\r\nhello"
@@ -92,47 +91,6 @@ async def test_trailers_are_cleaned(step: int | None) -> None:
     assert wire.lane.trailers == [((b"X-Sum", b"7"),)]
     assert wire.lane.heads[1].trailers == ()
     await finish(wire)
-
-
-async def test_a_chunked_answer_with_trailers(step: int | None) -> None:
-    wire = Wire(FakeLane(streaming_answer(b"one", b"two", trailers=((b"X-Sum", b"9"),))))
-    await wire.send(GET * 2, step)
-    answer = Response(200, {"transfer-encoding": "chunked"}, b"onetwo", {"x-sum": "9"}, reason="OK")
-    assert wire.responses() == [answer, answer]
-    await finish(wire)
-
-
-def streaming_answer(
-    *pieces: bytes, length: int | None = None, trailers: Fields = (), status: int = 200
-) -> Handler:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        await whole_body(request)
-        stream = BodyStream(lambda: None, lambda: None)
-        for piece in pieces:
-            stream.feed(piece)
-        stream.feed_eof(trailers)
-        return Answer(status, b"OK", (), stream, length=length)
-
-    return handler
-
-
-async def test_a_streaming_answer_of_known_length() -> None:
-    wire = Wire(FakeLane(streaming_answer(b"one", b"two", length=6)))
-    await wire.send(GET)
-    assert wire.responses() == [Response(200, {"content-length": "6"}, b"onetwo", reason="OK")]
-    await finish(wire)
-
-
-@pytest.mark.parametrize("pieces", [(b"one",), (b"one", b"twothree")], ids=["short", "long"])
-async def test_a_stream_that_is_not_as_long_as_it_said_never_looks_whole(
-    pieces: tuple[bytes, ...],
-) -> None:
-    wire = Wire(FakeLane(streaming_answer(*pieces, length=6)))
-    await wire.send(GET * 2)
-    assert wire.transport.aborted
-    assert len(wire.lane.heads) == 1
-    assert bytes(wire.transport.sent).count(b"HTTP/1.1") == 1
-    assert await wire.gone()
 
 
 # --- one after the other ----------------------------------------------------------------------------
@@ -274,15 +232,6 @@ async def test_who_keeps_the_connection(raw: bytes, keeps: bool, step: int | Non
     await finish(wire)
 
 
-async def test_a_streaming_answer_to_http_1_0_ends_with_the_connection() -> None:
-    wire = Wire(FakeLane(streaming_answer(b"one", b"two", trailers=((b"X-Sum", b"9"),))))
-    await wire.send(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-    (answer,) = wire.responses()
-    assert answer == Response(200, {"connection": "close"}, b"onetwo", reason="OK")
-    assert await wire.gone()
-    assert not wire.transport.aborted
-
-
 async def test_a_connection_that_may_not_be_is_cut_off() -> None:
     lane = FakeLane()
     lane.welcome = False
@@ -291,58 +240,6 @@ async def test_a_connection_that_may_not_be_is_cut_off() -> None:
     assert wire.transport.aborted
     assert await wire.gone()
     assert lane.heads == []
-
-
-# --- answers without a body ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("held", [True, False], ids=["held", "streaming"])
-async def test_head_has_the_length_and_not_the_body(held: bool) -> None:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer | None:
-        if held:
-            return Answer(200, b"OK", (), b"hello")
-        return await streaming_answer(b"hello", length=5)(connection, request)
-
-    wire = Wire(FakeLane(handler))
-    head = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"
-    await wire.send(head + head + GET)
-    answers = wire.responses(["HEAD", "HEAD", "GET"])
-    assert [(r.headers["content-length"], r.body) for r in answers] == [
-        ("5", b""),
-        ("5", b""),
-        ("5", b"hello"),
-    ]
-    await finish(wire)
-
-
-@pytest.mark.parametrize("status", [204, 304])
-@pytest.mark.parametrize("body", [b"", b"a body that a plugin gave it"], ids=["empty", "body"])
-@pytest.mark.parametrize("held", [True, False], ids=["held", "streaming"])
-async def test_a_status_without_a_body_has_none(status: int, body: bytes, held: bool) -> None:
-    """A byte too many here would be the first of the next answer."""
-
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer | None:
-        if held:
-            return Answer(status, b"", (), body)
-        return await streaming_answer(body or b"x", status=status)(connection, request)
-
-    wire = Wire(FakeLane(handler))
-    await wire.send(GET * 2)
-    assert [(r.status, r.body) for r in wire.responses()] == [(status, b"")] * 2
-    await finish(wire)
-
-
-async def test_interim_responses_come_first() -> None:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        connection.send_interim(103, b"Early Hints", ((b"Link", b"</a>; rel=preload"),))
-        return await echo(connection, request)
-
-    wire = Wire(FakeLane(handler))
-    await wire.send(GET)
-    early, final = wire.responses()
-    assert (early.status, early.headers) == (103, {"link": "</a>; rel=preload"})
-    assert final.status == 200
-    await finish(wire)
 
 
 # --- Expect: 100-continue -----------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hms_addons.engine.http1_server import PIPELINE, SLICE
+from hms_addons.engine.http1_server import SLICE
+from hms_addons.engine.request_reader import PIPELINE
 from tests.engine.test_http1_server_upgrade import NEXT, WEBSOCKET, Upgrading
 from tests.fakes.lane import FakeLane, Wire, echo, settle
 

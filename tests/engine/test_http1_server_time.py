@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hms_addons.config.snapshot import Limits
-from hms_addons.engine.http1_server import PIPELINE
+from hms_addons.engine.request_reader import PIPELINE
 from hms_addons.http_message import HIGH_WATER, Answer, BodyStream
 from tests.fakes.lane import FakeLane, Wire, echo, settle
 
@@ -251,106 +251,6 @@ async def test_a_client_that_leaves_while_it_is_answered() -> None:
 
 
 # --- the client is slow ------------------------------------------------------------------------------------
-
-
-async def test_a_client_that_does_not_read_holds_up_its_answer() -> None:
-    stream = BodyStream(lambda: calls.append("pause"), lambda: calls.append("resume"))
-    calls: list[str] = []
-
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        return Answer(200, b"", (), stream)
-
-    wire = Wire(FakeLane(handler))
-    wire.transport.stalled = True
-    await wire.send(GET)
-    for _ in range(20):
-        stream.feed(b"x" * 65536)
-        await settle(5)
-    # What was written before the transport said stop, and what the stream holds.
-    assert len(wire.transport.sent) < 3 * 65536
-    assert calls == ["pause"]
-    wire.transport.release()
-    stream.feed_eof()
-    await settle()
-    assert calls == ["pause", "resume"]
-    (answer,) = wire.responses()
-    assert len(answer.body) == 20 * 65536
-    wire.transport.leave()
-    assert await wire.gone()
-
-
-async def test_a_pipelining_client_that_does_not_read_gets_no_more_answers() -> None:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        return Answer(200, b"", (), b"x" * 100_000)
-
-    wire = Wire(FakeLane(handler))
-    wire.transport.stalled = True
-    await wire.send(GET * PIPELINE)
-    assert len(wire.lane.heads) == 1
-    wire.transport.release()
-    await settle(100)
-    assert statuses(wire) == [200] * PIPELINE
-    wire.transport.leave()
-    assert await wire.gone()
-
-
-@pytest.mark.parametrize("how", ["answered", "drained", "left", "idle"])
-async def test_a_client_that_never_takes_the_rest_is_cut_off(how: str) -> None:
-    wire = Wire()
-    wire.transport.stalled = True
-    await wire.send(
-        GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") if how == "answered" else GET
-    )
-    if how == "drained":
-        wire.connection.drain()
-    elif how == "left":
-        wire.transport.leave()
-    elif how == "idle":
-        await wire.clock.advance(3601)
-    await settle()
-    assert wire.transport.is_closing()
-    assert not wire.transport.lost
-    await wire.clock.advance(61)
-    assert wire.transport.aborted
-    assert await wire.gone()
-
-
-@pytest.mark.parametrize("held", [True, False], ids=["held", "streaming"])
-async def test_a_client_that_takes_nothing_for_a_minute_is_cut_off(held: bool) -> None:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        if held:
-            return Answer(200, b"", (), b"x" * 200_000)
-        stream = BodyStream(lambda: None, lambda: None)
-        stream.feed(b"x" * 200_000)
-        return Answer(200, b"", (), stream)
-
-    wire = Wire(FakeLane(handler))
-    wire.transport.stalled = True
-    await wire.send(GET)
-    for _ in range(5):  # as long as it takes some, it may be slow
-        await wire.clock.advance(59)
-        wire.transport.take(10_000)
-    await wire.clock.advance(59)
-    assert not wire.transport.aborted
-    await wire.clock.advance(62)
-    assert wire.transport.aborted
-    assert await wire.gone()
-
-
-async def test_a_client_that_took_it_all_has_time_again() -> None:
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        return Answer(200, b"", (), b"x" * 200_000)
-
-    wire = Wire(FakeLane(handler))
-    wire.transport.stalled = True
-    await wire.send(GET)
-    await wire.clock.advance(59)
-    wire.transport.release()
-    await wire.clock.advance(1000)
-    assert not wire.transport.is_closing()
-    assert statuses(wire) == [200]
-    wire.transport.leave()
-    assert await wire.gone()
 
 
 async def test_memory_is_bounded_while_a_later_request_waits_with_its_body() -> None:

@@ -48,7 +48,7 @@ async def whole_body(request: RequestHead) -> bytes:
 
 
 class FakeLane:
-    """Implements `http1_server.Lane`: each request goes to `handler`, which gives the answer.
+    """Implements `engine.lane.Lane`: each request goes to `handler`, which gives the answer.
 
     It keeps the contract that `FastLane` keeps: `finished` is called once for each, whatever happens.
     """

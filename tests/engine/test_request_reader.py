@@ -1,4 +1,7 @@
-"""What a connection refuses: SEMANTICS "HTTP/1.1 safety", each with its status and a closed end."""
+"""What a connection refuses: SEMANTICS "HTTP/1.1 safety", each with its status and a closed end.
+
+Siblings: `_fuzz` (Hypothesis). What it takes is in `test_http1_server`.
+"""
 
 from __future__ import annotations
 
@@ -365,52 +368,5 @@ async def test_an_http2_preface_behind_a_request_is_malformed() -> None:
     wire = Wire()
     await wire.send(GOOD + HTTP2_PREFACE)
     assert_refused(wire, 400, before=1)
-    wire.transport.leave()
-    assert await wire.gone()
-
-
-# --- the goodbye ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_a_refused_client_may_go_on_sending_for_a_while(tls: bool) -> None:
-    """Closing at once would reset the connection, and the reset would destroy the answer."""
-    wire = Wire(tls=tls)
-    await wire.send(request(HOST, b"X : a"))
-    assert repr(wire.connection).endswith("lingering>")
-    for _ in range(100):
-        wire.feed(b"x" * 100_000)
-    assert wire.transport.eof is not tls
-    assert not wire.transport.is_closing()
-    assert wire.transport.reading
-    await wire.clock.advance(1.9)
-    assert not wire.transport.is_closing()
-    await wire.clock.advance(0.2)
-    assert wire.transport.aborted
-    assert await wire.gone()
-
-
-async def test_a_refused_client_that_has_just_been_reset() -> None:
-    wire = Wire()
-    wire.transport.broken = True
-    await wire.send(request(HOST, b"X : a"))
-    assert wire.transport.aborted
-    assert await wire.gone()
-
-
-async def test_refused_while_reading_is_paused_still_reads_to_the_end() -> None:
-    gate = asyncio.Event()
-
-    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
-        await gate.wait()
-        return Answer(403, b"", (), b"no")
-
-    wire = Wire(FakeLane(handler))
-    await wire.send(request(HOST, CHUNKED, body=b"%x\r\n" % 300_000 + b"x" * 290_000))
-    assert not wire.transport.reading
-    gate.set()
-    await settle()
-    assert [r.status for r in wire.responses()] == [403]
-    assert wire.transport.reading
     wire.transport.leave()
     assert await wire.gone()
