@@ -234,6 +234,18 @@ async def test_it_leaves_in_order(
         await asyncio.wait_for(running.drained.wait(), 20)
         assert not running.sidecar.serving
         assert control.reports[-1]["ready"] is False
+        assert not control.left, "requests in flight are still reported on"
+        (name,) = {path.split("/")[3] for _, path, _ in control.requests if "/report" in path}
+    assert control.left == [f"{name} of claims-svc"]
+    assert control.requests[-1][:2] == ("DELETE", f"/v1/sidecars/{name}"), "the last word"
+
+
+async def test_who_ends_without_being_asked_to_is_missed(
+    control: FakeControlPlane, tmp_path: Path
+) -> None:
+    async with joined(control.url, tmp_path, pin=pin_of(control)):
+        await until(lambda: control.reports)
+    assert not control.left
 
 
 async def test_a_control_plane_that_is_away_does_not_hold_up_the_end(

@@ -6,7 +6,8 @@
 
 It follows the configuration, tells what became of each version, renews the certificate, and lists
 this instance of the service once it can take requests. When the sidecar leaves, the instance is
-taken back first, and for a moment more requests are still taken: callers hear of it meanwhile.
+taken back first, and for a moment more requests are still taken: callers hear of it meanwhile. The
+last word is a goodbye to the fleet, which would miss it otherwise; only an orderly end has one.
 Whatever the control plane does or fails to do, the sidecar serves on with what it has.
 """
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.config.snapshot import Direction
 from hms_addons.control_client.failures import ControlError
-from hms_addons.control_client.presence import Presence, Traits, own_host
+from hms_addons.control_client.presence import FAREWELL, Presence, Traits, own_host
 from hms_addons.control_client.reports import Reports
 from hms_addons.hookspecs import hookimpl
 from hms_addons.identity.identity_holder import SecretError
@@ -87,6 +88,8 @@ class ConfigSync:
         self._reports: Reports | None = None
         self._presence: Presence | None = None
         self._listing: asyncio.Task[Any] | None = None
+        self._farewell: float | None = None
+        """Seconds left for goodbyes; None until an orderly end has begun."""
 
     def __repr__(self) -> str:
         return f"<ConfigSync {self._source!r}>"
@@ -123,13 +126,19 @@ class ConfigSync:
         if self._listing is not None:
             self._listing.cancel()
             await asyncio.wait({self._listing})
-        if self._presence is not None and await self._presence.leave():
-            await self._mesh.clock.sleep(GRACE)
+        clock = self._mesh.clock
+        begun = clock.monotonic()
+        left = self._presence is not None and await self._presence.leave()
+        self._farewell = FAREWELL - (clock.monotonic() - begun)
+        if left:
+            await clock.sleep(GRACE)
 
     @hookimpl
     async def hms_shutdown(self) -> None:
-        """End everything."""
+        """End everything; if that is what was asked for, say goodbye."""
         await self._tasks.close()
+        if self._reports is not None and self._farewell is not None and self._farewell > 0:
+            await self._reports.leave(self._farewell)
         self._source.close()
         await self._client.close()
 

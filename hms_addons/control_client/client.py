@@ -200,6 +200,11 @@ class ControlClient:
         sequence = reply.json(self.where).get("bundle_sequence") if reply.body else None
         return sequence if isinstance(sequence, int) and not isinstance(sequence, bool) else None
 
+    async def leave(self, sidecar: str) -> None:
+        """Say goodbye: this sidecar ends in order, and is not to be missed."""
+        path = f"/v1/sidecars/{_segment(sidecar)}"
+        await self._ask(Question("DELETE", path, params={"service": self.service}))
+
     async def register(self, instance: str, body: Mapping[str, Any]) -> None:
         """Announce an instance of this service, or say that it is still there."""
         await self._ask(Question("PUT", self._instance_path(instance), body=body))

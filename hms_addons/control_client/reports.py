@@ -1,4 +1,4 @@
-"""What a sidecar tells its control plane of itself: every ten seconds, and at each change."""
+"""What a sidecar tells its control plane of itself: every ten seconds, at each change, and at the end."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ class Listener(Protocol):
     async def report(self, sidecar: str, body: Mapping[str, Any]) -> int | None:
         """Returns the sequence of the trust bundle in force."""
 
+    async def leave(self, sidecar: str) -> None:
+        """It ends in order: do not miss it."""
+
 
 class Reports:
     """Sends reports while `run` runs.
@@ -59,6 +62,8 @@ class Reports:
         self._rng = rng
         self._backoff = Backoff(rng)
         self._changed = asyncio.Event()
+        self._told = False
+        """A report may have been heard: one was sent, whether or not that was answered."""
 
     def __repr__(self) -> str:
         return f"<Reports {self._sidecar} {self._backoff!r}>"
@@ -92,4 +97,32 @@ class Reports:
         Raises:
             ControlError: it was not heard.
         """
+        self._told = True
         await self._answered(await self._listener.report(self._sidecar, self._body()))
+
+    async def leave(self, seconds: float) -> bool:
+        """Say goodbye, once `run` has ended. Returns whether it was heard.
+
+        Without it the fleet shows this sidecar as gone, and as not having said goodbye.
+
+        Args:
+            seconds: that it may take; a control plane that is away must not hold up an end.
+        """
+        if not self._told:
+            return False
+        try:
+            async with within(self._clock, seconds):
+                try:
+                    await self._listener.leave(self._sidecar)
+                except ControlError:
+                    # A connection that was kept for too long, most likely: once more, on a new one.
+                    await self._listener.leave(self._sidecar)
+        except (ControlError, TimeoutError) as error:
+            logger.warning(
+                "could not say goodbye (%s): `hms status` will show %s as gone",
+                str(error) or "no answer",
+                self._sidecar,
+            )
+            return False
+        self._told = False
+        return True

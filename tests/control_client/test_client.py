@@ -158,6 +158,8 @@ async def test_reports_and_registration(control: FakeControlPlane, sidecar: Side
     assert control.instances == {"i-1": {"address": "h:1"}}
     await sidecar.client.deregister("i-1")
     await sidecar.client.deregister("i-1")  # gone already
+    await sidecar.client.leave("s-1")
+    assert control.left == ["s-1 of claims-svc"]
     assert control.instances == {}
     paths = [path for _, path, _ in control.requests]
     assert "/v1/sidecars/a%2Fb/report" in paths

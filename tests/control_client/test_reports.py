@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ class Bench:
         self.answers: list[int | None] = []
         self.state = 0
         self.away = False
+        self.silent = False
+        self.goodbyes = 0
         self.reports = Reports(
             self, "s", lambda: {"state": self.state}, self.answered, self.clock, Random(0)
         )
@@ -34,6 +37,14 @@ class Bench:
             raise ControlAwayError("gone")
         self.heard.append(body["state"])
         return 7
+
+    async def leave(self, sidecar: str) -> None:
+        assert sidecar == "s"
+        self.goodbyes += 1
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.away:
+            raise ControlAwayError("gone")
 
     async def answered(self, sequence: int | None) -> None:
         self.answers.append(sequence)
@@ -80,3 +91,36 @@ async def test_it_goes_on_when_the_control_plane_is_back(bench: Bench) -> None:
     for _ in range(11):
         await bench.clock.advance(1)
     assert len(bench.heard) >= 2
+
+
+async def test_who_has_reported_says_goodbye_once(bench: Bench) -> None:
+    assert await bench.reports.leave(3.0)
+    assert not await bench.reports.leave(3.0)
+    assert bench.goodbyes == 1
+
+
+async def test_who_has_told_nothing_needs_no_goodbye() -> None:
+    bench = Bench()
+    assert not await bench.reports.leave(3.0)
+    assert bench.goodbyes == 0
+
+
+async def test_a_goodbye_is_said_once_more_on_a_new_connection_and_then_given_up(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.away = True
+    assert not await bench.reports.leave(3.0)
+    assert bench.goodbyes == 2
+    assert "will show s as gone" in caplog.text
+
+
+async def test_a_goodbye_that_nobody_answers_holds_nothing_up(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.silent = True
+    leaving = bench.tasks.start(bench.reports.leave(3.0), "leave")
+    await bench.clock.advance(2.9)
+    assert not leaving.done()
+    await bench.clock.advance(0.2)
+    assert leaving.result() is False
+    assert "no answer" in caplog.text

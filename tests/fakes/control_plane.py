@@ -41,6 +41,7 @@ class FakeControlPlane:
         document, version, digest: the snapshot; change it by `push`.
         requests: `(method, path, SPIFFE path of the caller or None)` of each request.
         reports, instances: what sidecars told.
+        left: who has said goodbye.
         answers: raw answers to give instead, by path.
     """
 
@@ -57,6 +58,7 @@ class FakeControlPlane:
         self.requests: list[tuple[str, str, str | None]] = []
         self.reports: list[dict[str, Any]] = []
         self.instances: dict[str, dict[str, Any]] = {}
+        self.left: list[str] = []
         self.answers: dict[str, bytes] = {}
         self._changed = asyncio.Event()
         self._seen = asyncio.Event()
@@ -153,6 +155,9 @@ class FakeControlPlane:
         if path.endswith("/report"):
             self.reports.append(data)
             return reply(200, json.dumps({"bundle_sequence": self.sequence}).encode())
+        if path.startswith("/v1/sidecars/"):
+            self.left.append(f"{path.rsplit('/', 1)[1]} of {query['service'][0]}")
+            return reply(204)
         instance = path.rsplit("/", 1)[1]
         if method == "PUT":
             self.instances[instance] = data

@@ -137,6 +137,23 @@ def test_a_replica_that_is_killed_is_gone_when_its_lease_ends(
         until(lambda: control.instances("auth-svc"), "it comes back, without a token", 20)
 
 
+def test_who_stops_in_order_is_forgotten_and_who_is_killed_is_missed(
+    control: ControlPlane, started: list[Sidecar]
+) -> None:
+    orderly, killed = control.sidecar("orderly"), control.sidecar("killed")
+    started += [orderly, killed]
+
+    def fleet() -> dict[str, str]:
+        return {sidecar["service"]: sidecar["state"] for sidecar in control.fleet()}
+
+    until(lambda: fleet() == {"orderly": "in sync", "killed": "in sync"}, "both report", 30)
+    assert orderly.program.stop() == 0
+    assert fleet() == {"killed": "in sync"}
+    killed.program.signal(signal.SIGKILL)
+    killed.program.wait()
+    until(lambda: fleet() == {"killed": "gone"}, "only the killed one is missed", 45)
+
+
 def test_a_push_that_a_sidecar_cannot_use_shows_in_the_fleet(
     control: ControlPlane, started: list[Sidecar]
 ) -> None:
