@@ -18,14 +18,24 @@ from hms_addons.control_client.presence import Traits
 from hms_addons.errors import MeshError
 from hms_addons.joining import ControlOptions, Joining
 from hms_addons.sidecar import Sidecar
+from tests.fakes.clock import FakeClock
 from tests.fakes.control_plane import FakeControlPlane, problem
 from tests.fakes.upstream_server import RawServer, read_head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from hms_addons.clock import Clock
+
 TOKEN = "hms1.a.secret"
 LOCAL = StandardListeners(inbound="127.0.0.1:0", outbound="127.0.0.1:0")
+
+
+async def passes(clock: FakeClock, seconds: float) -> None:
+    """Let time pass, and what is due go over the wire."""
+    for _ in range(round(seconds / 2)):
+        await clock.advance(2)
+        await SYSTEM_CLOCK.sleep(0.01)
 
 
 async def until(condition: Any) -> None:
@@ -71,18 +81,25 @@ class Running:
 
 @asynccontextmanager
 async def joined(
-    url: str, folder: Path, *files: Path, pin: str = "", token: str | None = TOKEN, **more: Any
+    url: str,
+    folder: Path,
+    *files: Path,
+    pin: str = "",
+    token: str | None = TOKEN,
+    clock: Clock = SYSTEM_CLOCK,
+    **more: Any,
 ) -> AsyncIterator[Running]:
     options = {"listeners": LOCAL, "state": folder, **more}
     joining = Joining(
         ControlOptions(urls=[url], service="claims-svc", token=token, ca_pin=pin, **options),
-        SYSTEM_CLOCK,
+        clock,
         Random(0),
         files=files,
     )
     drained = asyncio.Event()
     sidecar = Sidecar(
         build_plugins(None, Random(0), config_sync=joining.plugin),
+        clock=clock,
         on_drained=drained.set,
         provided=joining.holder,
     )
@@ -197,6 +214,21 @@ async def test_an_older_control_plane_wipes_nothing(
     control.push({}, version=3)
     async with joined(control.url, tmp_path, token=None) as running:
         assert "new-svc" in running.sidecar.snapshot.clusters, "nor after a restart"  # type: ignore[union-attr]
+
+
+async def test_what_else_gets_through_ends_the_wait_for_the_configuration(
+    control: FakeControlPlane, tmp_path: Path
+) -> None:
+    clock = FakeClock(wall=SYSTEM_CLOCK.wall())
+    async with joined(control.url, tmp_path, pin=pin_of(control), clock=clock) as running:
+        control.answers["/v1/snapshot"] = problem(500, "not now")
+        control.push({})
+        await until(lambda: running.control["problem"])
+        await passes(clock, 120)
+        asked, told = control.count("GET", "/v1/snapshot"), len(control.reports)
+        await passes(clock, 120)
+        assert len(control.reports) - told >= 10
+        assert control.count("GET", "/v1/snapshot") - asked >= 10, "8 are the most by itself"
 
 
 async def test_local_files_go_over_it_and_are_followed(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hms_addons.control_client.client import ControlClient
     from hms_addons.hookspecs import Mesh
     from hms_addons.identity.control_identity import ControlIdentity
+    from hms_addons.identity.identity_holder import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +108,9 @@ class ConfigSync:
             self._client, me.sidecar, me.traits, self._address, clock, self._rng
         )
         self._presence.on_change = reports.changed
+        self._presence.on_heard = self._source.heard
         self._source.on_change = self._changed
-        self._identity.holder.subscribe(lambda _: reports.changed())
+        self._identity.holder.subscribe(self._renewed)
         self._tasks.start(self._source.watch(mesh.apply, mesh.refuse), "configuration")
         self._tasks.start(self._identity.run(), "certificate")
         self._tasks.start(reports.run(), "reports")
@@ -205,6 +207,10 @@ class ConfigSync:
         if self._presence is not None and self._listing is not None:
             self._presence.poke()
 
+    def _renewed(self, _identity: Identity) -> None:
+        self._changed()
+        self._source.heard()
+
     def _report(self) -> dict[str, Any]:
         assert self._mesh is not None  # noqa: S101 - set at startup
         source, refused = self._source, self._source.refused
@@ -234,7 +240,8 @@ class ConfigSync:
         }
 
     async def _answered(self, sequence: int | None) -> None:
-        """The control plane has told which trust bundle is in force."""
+        """The control plane has heard, and tells which trust bundle is in force."""
+        self._source.heard()
         if sequence is None or sequence == self._identity.bundle_sequence:
             return
         try:

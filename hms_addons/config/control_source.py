@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from hms_addons.config.last_good import LastGood
 from hms_addons.config.load import PUSHED, load
+from hms_addons.config.poll_pace import PollPace
 from hms_addons.config.problems import ConfigProblems
 from hms_addons.config.source import WatchedFiles
 from hms_addons.config.standard_listeners import StandardListeners
-from hms_addons.control_client.backoff import Backoff
-from hms_addons.control_client.failures import ControlAwayError, ControlError, ControlHoldsError
+from hms_addons.control_client.failures import ControlError, ControlHoldsError
 from hms_addons.errors import ConfigError, MeshError
 from hms_addons.tasks import TaskSet
 
@@ -42,14 +42,6 @@ logger = logging.getLogger(__name__)
 
 WAIT: Final = 30.0
 """Seconds that a long poll waits for a change."""
-TAKE_SHARE: Final = 0.05
-"""The share of its time that a sidecar gives to taking changes: of a storm of them the last counts (as
-in Istio's debounce), so that registrations by the hundred cost requests little. A change that took
-1 ms is followed by 19 ms without another; a single one waits for nothing."""
-LONGEST_PAUSE: Final = 1.0
-"""Seconds between two changes at most, whatever they cost."""
-SHORTEST_POLL: Final = 1.0
-"""Seconds: an answer of "nothing new" that comes sooner was not waited for, so we do."""
 _LARGE: Final = 64
 """Listeners and clusters; more are compiled in a thread, so that requests need not wait."""
 
@@ -114,7 +106,7 @@ class ControlSource:
         self._last_good = LastGood(state, service, clock)
         self._service = service
         self._clock = clock
-        self._backoff = Backoff(rng)
+        self._pace = PollPace(clock, rng)
         self._files = WatchedFiles(files, clock)
         self._contents: list[tuple[str, bytes]] = []
         self._standard = standard
@@ -187,7 +179,7 @@ class ControlSource:
             if found:
                 return found
             wait = WAIT
-            await self._pause(failure)
+            await self._pace.after_failure(failure)
 
     def _first(self, pushed: PushedSnapshot, kept: PushedSnapshot | None) -> list[Candidate]:
         self._known = pushed.etag
@@ -203,6 +195,10 @@ class ControlSource:
             self.reject(pushed, str(error))
             logger.error("version %s cannot be used:\n%s", pushed.name, error)  # noqa: TRY400 - no fault of ours
             return []
+
+    def heard(self) -> None:
+        """Something else has reached the control plane: if we wait for it to come back, ask now."""
+        self._pace.heard()
 
     def close(self) -> None:
         """Keep the last good snapshot, if that is still to be done; call it when `watch` has ended."""
@@ -255,11 +251,11 @@ class ControlSource:
         except ControlHoldsError as error:
             self._away = False
             self._held(str(error))
-            await self._until(asked + SHORTEST_POLL)
+            await self._pace.after_nothing(asked)
             return
         except ControlError as error:
             self._lost(error)
-            await self._pause(error)
+            await self._pace.after_failure(error)
             return
         self._away = False
         repeated = pushed is None or pushed.etag == self._known
@@ -275,17 +271,11 @@ class ControlSource:
                 began = self._clock.monotonic()
                 await self._try(pushed, on_snapshot, on_refused)
                 cost = self._clock.monotonic() - began
-                await self._clock.sleep(min(cost / TAKE_SHARE - cost, LONGEST_PAUSE))
+                await self._pace.after_change(cost)
                 return
         # Whoever answers at once that there is nothing to take is not asked at once again.
         if not away:
-            await self._until(asked + SHORTEST_POLL)
-
-    async def _until(self, moment: float) -> None:
-        """Wait until that monotonic time."""
-        left = moment - self._clock.monotonic()
-        if left > 0:
-            await self._clock.sleep(left)
+            await self._pace.after_nothing(asked)
 
     async def _try(
         self,
@@ -386,19 +376,15 @@ class ControlSource:
         if self.trouble != message:
             logger.warning("%s", message)
         self._set_trouble(message)
-        self._backoff.reset()
+        self._pace.reached()
 
     def _reached(self) -> None:
         if self.trouble is not None:
             logger.info("in step with the control plane at %s again", self._feed.where)
         self._set_trouble(None)
-        self._backoff.reset()
+        self._pace.reached()
 
     def _set_trouble(self, trouble: str | None) -> None:
         if self.trouble != trouble:
             self.trouble = trouble
             self.on_change()
-
-    async def _pause(self, error: ControlError | None) -> None:
-        after = error.retry_after if isinstance(error, ControlAwayError) else None
-        await self._clock.sleep(self._backoff.next(after))

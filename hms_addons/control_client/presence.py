@@ -84,6 +84,8 @@ class Presence:
         """It may be listed: it was announced, whether or not that was answered."""
         self.on_change: Callable[[], object] = lambda: None
         """Called when `listed` has changed."""
+        self.on_heard: Callable[[], object] = lambda: None
+        """Called whenever the control plane has answered."""
 
     def __repr__(self) -> str:
         return f"<Presence {self._instance} listed={self.listed}>"
@@ -112,6 +114,7 @@ class Presence:
             if address is not None:
                 self._announced = True
                 await self._registry.register(self._instance, self._body(address))
+                self.on_heard()
                 if address != self.listed:
                     logger.info("registered as %s at %s", self._instance, address)
             elif self.listed is not None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.config.control_source import LONGEST_PAUSE, WAIT, ControlSource
+from hms_addons.config.control_source import WAIT, ControlSource
+from hms_addons.config.poll_pace import LONGEST_PAUSE
 from hms_addons.control_client.failures import ControlAwayError, ControlRefusedError
 from hms_addons.control_client.pushed import PushedSnapshot
 from hms_addons.errors import ConfigError
@@ -203,6 +204,24 @@ async def test_a_failure_is_followed_by_longer_and_longer_pauses(
     assert len(bench.feed.asked) == asked
     await bench.clock.advance(2)
     assert len(bench.feed.asked) == asked + 1
+
+
+async def test_after_an_outage_it_asks_as_soon_as_something_else_has_got_through(
+    bench: Bench,
+) -> None:
+    await bench.begin(pushed(1))
+    for _ in range(12):
+        await bench.say(ControlAwayError("nobody there"))
+        await bench.clock.advance(31)
+    await bench.say(ControlAwayError("nobody there"))
+    asked = len(bench.feed.asked)
+    await bench.clock.advance(2)
+    assert len(bench.feed.asked) == asked
+    bench.source.heard()
+    await bench.clock.advance(0)
+    assert len(bench.feed.asked) == asked + 1
+    await bench.say(pushed(2, "pushed-meanwhile"))
+    assert bench.versions == ["2.0002"]
 
 
 async def test_the_last_good_one_is_what_a_start_falls_back_on(

@@ -65,6 +65,15 @@ async def bench() -> AsyncIterator[Bench]:
     assert made.clock.pending == 0
 
 
+async def test_each_answer_is_told_of_and_no_failure(bench: Bench) -> None:
+    heard: list[float] = []
+    bench.presence.on_heard = lambda: heard.append(bench.clock.monotonic())
+    bench.registry.away = 3
+    for _ in range(60):
+        await bench.clock.advance(0.25)
+    assert len(heard) == len(bench.registry.calls) - 1 - 3
+
+
 async def test_it_is_renewed_three_times_in_a_lease(bench: Bench) -> None:
     assert bench.registry.calls == [("i", "h:1")]
     for _ in range(30):
