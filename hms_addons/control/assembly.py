@@ -96,6 +96,8 @@ async def assembled(
         _observe(plane)
         stack.push_async_callback(mirror.close)
         await mirror.start()
+        stack.push_async_callback(fleet.close)
+        await fleet.start()
         if settings.config is not None:
             followed = FollowedFiles(configs, settings.config, clock)
             stack.push_async_callback(followed.close)

@@ -1,7 +1,7 @@
 """Which sidecars there are, what each has, and what is wrong with it.
 
 A sidecar reports on every change and every ten seconds; a report lives for `TTL`. Whoever falls silent
-without a goodbye is *gone*, and remembered for a while, so that it does not vanish unnoticed.
+without a goodbye is *gone*, and remembered for a while, so that it does not vanish unnoticed; see `gone`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from hms_addons.control.gone import GoneSidecars, Sidecar
 from hms_addons.control.leased import LeasedKeys
 from hms_addons.errors import MeshError
 
@@ -31,9 +30,6 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = "sidecars/"
 TTL: Final = 30.0
 """Seconds that a report lives: three of those that come every ten."""
-REMEMBERED: Final = 3600.0
-"""Seconds for which a sidecar that is gone is shown."""
-MAX_GONE: Final = 1000
 MAX_VERSION: Final = 2**53
 """Far beyond what counting reaches; what is above was not handed out by us."""
 NEAR_EXPIRY: Final = 0.25
@@ -48,15 +44,6 @@ _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 class FleetError(MeshError):
     """A report cannot be taken; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Sidecar:
-    """One sidecar's last report."""
-
-    report: dict[str, Any]
-    seen: float
-    """Seconds since the epoch."""
 
 
 class Fleet:
@@ -87,13 +74,25 @@ class Fleet:
         self._configs = configs
         self._lineage = lineage
         self._clock = clock
-        self._sidecars: dict[str, _Sidecar] = {}
-        self._gone: OrderedDict[str, _Sidecar] = OrderedDict()
+        self._sidecars: dict[str, Sidecar] = {}
+        self._gone = GoneSidecars(store, clock)
         self._warned = False
         mirror.read(PREFIX, self._apply)
 
     def __repr__(self) -> str:
         return f"<Fleet {len(self._sidecars)} sidecars, {len(self._gone)} gone>"
+
+    async def start(self) -> None:
+        """Read who was gone before; the mirror has been started.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        await self._gone.start(self._sidecars)
+
+    async def close(self) -> None:
+        """Remember who is gone; follow no longer. Idempotent."""
+        await self._gone.close()
 
     async def report(self, id_: str, service: str, report: Mapping[str, Any]) -> None:
         """Take a sidecar's report; the same as before only says that it is there.
@@ -121,7 +120,7 @@ class Fleet:
         if revision is not None:
             await self._mirror.reach(revision)
         if id_ in self._sidecars:
-            self._sidecars[id_] = _Sidecar(self._sidecars[id_].report, self._clock.wall())
+            self._sidecars[id_] = Sidecar(self._sidecars[id_].report, self._clock.wall())
 
     async def leave(self, id_: str, service: str) -> None:
         """An orderly goodbye: the sidecar is neither there nor gone.
@@ -133,7 +132,7 @@ class Fleet:
         if known is None or known.report["service"] != service:
             return
         self._sidecars.pop(id_, None)
-        self._gone.pop(id_, None)
+        self._gone.discard(id_)
         revision = await self._keys.delete(f"{PREFIX}{id_}")
         if revision is not None:
             await self._mirror.reach(revision)
@@ -142,7 +141,6 @@ class Fleet:
         """Every sidecar, and all that is wrong, as JSON-ready types."""
         current = self._configs.current
         now = self._clock.wall()
-        self._forget(now)
         rows = [self._row(id_, sidecar, now) for id_, sidecar in self._sidecars.items()]
         rows += [_gone_row(id_, sidecar) for id_, sidecar in self._gone.items()]
         return {
@@ -157,7 +155,7 @@ class Fleet:
         if self._configs.trouble is not None:
             yield f"{self._configs.follows} is refused: {self._configs.trouble}"
 
-    def _row(self, id_: str, sidecar: _Sidecar, now: float) -> dict[str, Any]:
+    def _row(self, id_: str, sidecar: Sidecar, now: float) -> dict[str, Any]:
         report = sidecar.report
         wanted = self._snapshots.get(report["service"])
         state = self._state(report, wanted)
@@ -168,7 +166,7 @@ class Fleet:
         }
 
     def _certificate(
-        self, certificate: Mapping[str, Any] | None, known: _Sidecar | None
+        self, certificate: Mapping[str, Any] | None, known: Sidecar | None
     ) -> dict[str, Any] | None:
         """The certificate, and how long it had left when it was first reported."""
         if certificate is None:
@@ -185,15 +183,13 @@ class Fleet:
         for event in events:
             id_ = event.key.removeprefix(PREFIX)
             if event.value is not None:
-                self._sidecars[id_] = _Sidecar(json.loads(event.value), now)
-                self._gone.pop(id_, None)
+                self._sidecars[id_] = Sidecar(json.loads(event.value), now)
+                self._gone.discard(id_)
                 continue
             self._keys.forget(event.key)
             known = self._sidecars.pop(id_, None)
             if known is not None:
-                self._gone[id_] = known
-                if len(self._gone) > MAX_GONE:
-                    self._gone.popitem(last=False)
+                self._gone.add(id_, known)
         if not self._warned and not all(self._is_ours(s.report) for s in self._sidecars.values()):
             self._warned = True
             logger.warning(_AHEAD)
@@ -207,13 +203,6 @@ class Fleet:
         if report["version"] and report["digest"] == wanted.digest:
             return "in sync"  # the version may be from before a restart of ours
         return "behind" if self._is_ours(report) else "ahead"
-
-    def _forget(self, now: float) -> None:
-        while self._gone:
-            id_, sidecar = next(iter(self._gone.items()))
-            if now - sidecar.seen < REMEMBERED:
-                return
-            del self._gone[id_]
 
 
 def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float) -> Iterator[str]:
@@ -240,7 +229,7 @@ def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float)
         yield f"the breaker of {name} is open"
 
 
-def _shown(id_: str, sidecar: _Sidecar) -> dict[str, Any]:
+def _shown(id_: str, sidecar: Sidecar) -> dict[str, Any]:
     report = sidecar.report
     certificate = report.get("certificate")
     return {
@@ -258,8 +247,12 @@ def _shown(id_: str, sidecar: _Sidecar) -> dict[str, Any]:
     }
 
 
-def _gone_row(id_: str, sidecar: _Sidecar) -> dict[str, Any]:
+def _gone_row(id_: str, sidecar: Sidecar) -> dict[str, Any]:
     message = "is gone: it has not reported, and did not say goodbye"
+    certificate = sidecar.report.get("certificate")
+    if certificate is not None and certificate["not_after"] <= sidecar.seen + TTL:
+        # Then it could not report any more, whether it lives or not.
+        message += " (its certificate had expired)"
     return _shown(id_, sidecar) | {
         "state": "gone",
         "wanted": sidecar.report["version"],

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.control.fleet import MAX_GONE, MAX_VERSION, REMEMBERED, TTL, FleetError
+from hms_addons.control.fleet import MAX_VERSION, TTL, FleetError
+from hms_addons.control.gone import MAX_GONE, REMEMBERED
 from tests.fakes.control_state import Plane, control_plane, published
 
 if TYPE_CHECKING:
@@ -211,6 +212,41 @@ async def test_one_that_comes_back_is_not_gone(plane: Plane) -> None:
     await plane.mirror.reach(4)
     await report(plane)
     assert row(plane)["state"] == "in sync"
+
+
+async def test_one_whose_certificate_had_expired_is_gone_for_a_reason(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane, certificate={"not_after": plane.clock.wall() + 5, "serial": "ab"})
+    await plane.clock.advance(TTL + 0.1)
+    await plane.mirror.reach(4)
+    assert row(plane)["problems"] == [
+        "is gone: it has not reported, and did not say goodbye (its certificate had expired)"
+    ]
+
+
+async def test_those_that_are_gone_are_gone_after_a_restart(tmp_path: Path, plane: Plane) -> None:
+    path = tmp_path / "other" / "control.db"
+    async with control_plane(path, plane.clock) as first:
+        await pushed(first)
+        for id_ in ("s1", "s2", "s3"):
+            await report(first, id_)
+        seen = first.clock.wall()
+        await first.clock.advance(TTL + 0.1)
+        await first.mirror.reach(first.store.revision)
+        await report(first, "s3")
+        before = [row_of(first, id_) for id_ in ("s1", "s2")]
+    async with control_plane(path, plane.clock) as second:
+        assert [row_of(second, id_) for id_ in ("s1", "s2")] == before
+        assert {(found["state"], found["seen"]) for found in before} == {("gone", seen)}
+        assert row_of(second, "s3")["state"] == "in sync"
+        await report(second, "s1")
+        await second.fleet.leave("s2", "claims-svc")
+    async with control_plane(path, plane.clock) as third:
+        rows = third.fleet.status()["sidecars"]
+        assert [(found["id"], found["state"]) for found in rows] == [
+            ("s1", "in sync"),
+            ("s3", "in sync"),
+        ]
 
 
 async def test_one_that_says_goodbye_is_not_gone(plane: Plane) -> None:

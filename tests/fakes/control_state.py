@@ -39,6 +39,7 @@ class Plane:
         return await self.configs.put([("mesh.yaml", text.encode())], author="a test", **more)
 
     async def close(self) -> None:
+        await self.fleet.close()
         await self.snapshots.close()
         await self.mirror.close()
         await self.store.close()
@@ -57,6 +58,7 @@ async def open_plane(path: Path, clock: FakeClock, pauses: FakeClock | None = No
     snapshots = Snapshots(mirror, configs, registry, lineage, pauses or clock, TRUST_DOMAIN)
     fleet = Fleet(store, mirror, snapshots, configs, lineage, clock)
     await mirror.start()
+    await fleet.start()
     await snapshots.start()
     return Plane(clock, store, mirror, registry, configs, snapshots, fleet)
 
