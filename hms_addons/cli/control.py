@@ -96,6 +96,11 @@ def control(  # noqa: PLR0913 - one for each option
         reset_admin_token=reset_admin_token,
     )
 
+    try:
+        settings.check()
+    except MeshError as error:
+        raise fail(str(error), USAGE) from None
+
     async def main() -> int:
         return await ControlProcess(settings).run()
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.control.auth import AdminTokens, Authenticator
+from hms_addons.control.ca.authority import CaError, check_svid_lifetime
 from hms_addons.control.ca.mesh_authority import MeshAuthority
+from hms_addons.control.ca.template import host_name
 from hms_addons.control.configs import ConfigService
 from hms_addons.control.enrolment import Enrolment
 from hms_addons.control.fleet import Fleet
@@ -20,6 +22,8 @@ from hms_addons.control.registry import Registry
 from hms_addons.control.snapshots import Snapshots
 from hms_addons.control.store.sqlite import SqliteStore
 from hms_addons.control.tokens import JoinTokens
+from hms_addons.errors import MeshError
+from hms_addons.identity.spiffe_id import SpiffeIdError, validate_trust_domain
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +34,10 @@ if TYPE_CHECKING:
 
 STORE_FILE: Final = "control.db"
 """In the data folder."""
+
+
+class SettingsError(MeshError):
+    """A setting cannot be; the message says which, and nothing was touched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,27 @@ class Settings:
         listened = () if self.listens_everywhere else (self.host,)
         return tuple(dict.fromkeys(("localhost", "127.0.0.1", "::1", *listened, *self.names)))
 
+    def check(self) -> None:
+        """Find what cannot be before anything is made of it.
+
+        Raises:
+            SettingsError: there is such a thing.
+        """
+        try:
+            validate_trust_domain(self.trust_domain)
+        except SpiffeIdError as error:
+            raise SettingsError(f"--trust-domain {self.trust_domain!r}: {error}") from None
+        try:
+            check_svid_lifetime(self.svid_lifetime)
+        except CaError as error:
+            raise SettingsError(str(error)) from None
+        for option, names in (("--name", self.names), ("--listen", self.all_names)):
+            for name in names:
+                try:
+                    host_name(name)
+                except ValueError as error:
+                    raise SettingsError(f"{option}: {error}") from None
+
 
 @asynccontextmanager
 async def assembled(
@@ -64,8 +93,10 @@ async def assembled(
     """A control plane whose state is in `settings.data`; everything is closed at the end.
 
     Raises:
+        SettingsError: a setting cannot be.
         MeshError: the folder, the store or the CA cannot be used; nothing has changed.
     """
+    settings.check()
     async with AsyncExitStack() as stack:
         store = await SqliteStore.open(settings.data / STORE_FILE, clock)
         stack.push_async_callback(store.close)

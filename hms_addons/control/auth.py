@@ -274,18 +274,27 @@ class AdminTokens:
     async def load(self) -> str | None:
         """Read the hashes. If there are none, make the first token.
 
+        One that was made by a process that ended before it could show it is of no use to anybody,
+        and is replaced.
+
         Returns:
-            The new token, to be shown once; None if there was one.
+            The new token, to be shown once, and then `mark_shown`; None if there was one.
         """
         entries = await self._store.list(ADMIN_PREFIX)
-        self._hashes = frozenset(entry.key.removeprefix(ADMIN_PREFIX) for entry in entries)
+        self._hashes = frozenset(
+            entry.key.removeprefix(ADMIN_PREFIX) for entry in entries if _was_shown(entry.value)
+        )
         return None if self._hashes else await self.reset()
 
     async def reset(self) -> str:
-        """Make a new token; every older one is void. Returns it, to be shown once."""
+        """Make a new token; every older one is void.
+
+        Returns:
+            The token, to be shown once, and then `mark_shown`.
+        """
         token = ADMIN_TOKEN_START + secrets.token_urlsafe(32)
         digest = _digest(token)
-        about = json.dumps({"created": iso_time(self._clock.wall())}).encode()
+        about = json.dumps({"created": iso_time(self._clock.wall()), "shown": False}).encode()
         old = await self._store.list(ADMIN_PREFIX)
         await self._store.write(
             [
@@ -296,11 +305,25 @@ class AdminTokens:
         self._hashes = frozenset({digest})
         return token
 
+    async def mark_shown(self) -> None:
+        """An operator has been told what `load` or `reset` returned."""
+        about = json.dumps({"created": iso_time(self._clock.wall()), "shown": True}).encode()
+        await self._store.write([Write(ADMIN_PREFIX + digest, about) for digest in self._hashes])
+
     def verify(self, token: str) -> bool:
         """Whether it is an admin token; takes as long whatever is wrong with it."""
         digest = _digest(token)
         found = [hmac.compare_digest(digest, known) for known in self._hashes]
         return any(found)
+
+
+def _was_shown(about: bytes) -> bool:
+    """Whether somebody may have a token; of one that says nothing (an older version's) it is so."""
+    try:
+        told = json.loads(about)
+    except ValueError:
+        return True
+    return not (isinstance(told, dict) and told.get("shown") is False)
 
 
 def _digest(token: str) -> str:

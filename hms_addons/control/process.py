@@ -1,6 +1,6 @@
 """`hms control`: the control plane as a process.
 
-The port is taken first, then the store is opened, then the CA is read or made: whoever cannot serve
+The settings are checked first, then the port is taken, then the store is opened, then the CA is read or made: whoever cannot serve
 changes nothing. SIGTERM and SIGINT end it: long polls are answered at once, what is in flight is
 finished, and the exit code is 0. A second one ends it the hard way.
 """
@@ -19,6 +19,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.control.app import build_app
 from hms_addons.control.assembly import assembled
 from hms_addons.control.server import ControlServer
+from hms_addons.control.store.protocol import StoreError
 from hms_addons.identity.rotator import refresh_delay
 from hms_addons.listening import listen
 from hms_addons.tasks import TaskSet
@@ -64,6 +65,7 @@ class ControlProcess:
             MeshError: it cannot; the message says why and what to do.
         """
         settings = self._settings
+        settings.check()
         with contextlib.closing(listen("control plane", settings.host, settings.port)) as listening:
             async with assembled(settings, self._clock, self._stopping) as plane:
                 token = await self._admin_token(plane)
@@ -102,6 +104,8 @@ class ControlProcess:
         await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
         if server.ready.is_set():
             self._announce(plane, listening.getsockname()[1], token)
+            if token is not None:
+                await self._mark_shown(plane)
         await asyncio.wait({serving})
         unsubscribe()
         return 0 if self._stopping.is_set() else NOT_SERVING
@@ -154,6 +158,16 @@ class ControlProcess:
         self._stopping.set()
 
     # -- what is said ---------------------------------------------------------------------------
+
+    async def _mark_shown(self, plane: ControlPlane) -> None:
+        try:
+            await plane.admins.mark_shown()
+        except StoreError as error:
+            logger.error(  # noqa: TRY400 - says all
+                "the store does not know that the admin token was shown, so the next start will "
+                "void it and show another: %s",
+                error,
+            )
 
     def _announce(self, plane: ControlPlane, port: int, token: str | None) -> None:
         """The lines that an operator copies into a shell; the token this once."""

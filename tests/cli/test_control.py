@@ -18,6 +18,16 @@ if TYPE_CHECKING:
         (["--listen", "127.0.0.1:x"], "give host:port"),
         (["--listen", "127.0.0.1:70000"], "give host:port"),
         (["--svid-lifetime", "soon"], "--svid-lifetime soon"),
+        (
+            ["--svid-lifetime", "500ms"],
+            "SVIDs that live 0.5s cannot be: give --svid-lifetime between",
+        ),
+        (["--svid-lifetime", "1000d"], "SVIDs that live 1000d cannot be"),
+        (["--trust-domain", "Bad_Upper"], "--trust-domain 'Bad_Upper': trust domain"),
+        (["--trust-domain", ""], "--trust-domain '': the trust domain is empty"),
+        (["--name", "bad host!"], "--name: 'bad host!' is neither an IP address nor a host name"),
+        (["--name", "good.example", "--name", ""], "--name: ''"),
+        (["--listen", "bad host!:1"], "--listen: 'bad host!'"),
         (["--loop", "twisted"], "give uvloop or asyncio"),
         (["--log-level", "loud"], "give debug, info, warning or error"),
     ],
@@ -26,6 +36,7 @@ def test_usage_errors_touch_nothing(tmp_path: Path, arguments: list[str], said: 
     result = hms("control", "--data", tmp_path / "data", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
+    assert result.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
@@ -51,19 +62,3 @@ def test_a_taken_port_is_said_in_one_line(tmp_path: Path, host: str) -> None:
     assert "the port is in use" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--svid-lifetime", "500ms"], "--svid-lifetime between"),
-        (["--trust-domain", "Not A Domain"], "trust domain"),
-    ],
-)
-def test_what_the_ca_cannot_be_is_said_in_one_line(
-    tmp_path: Path, arguments: list[str], said: str
-) -> None:
-    result = hms("control", "--data", tmp_path, "--listen", "127.0.0.1:0", *arguments)
-    assert result.exit_code == 1
-    assert said in result.stderr
-    assert "Traceback" not in result.stderr

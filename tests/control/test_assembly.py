@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.control.assembly import STORE_FILE, Settings, assembled
+from hms_addons.control.assembly import STORE_FILE, Settings, SettingsError, assembled
 from hms_addons.control.ca.authority import CaError
 from hms_addons.control.store.protocol import StoreClosedError, StoreError
 from tests.fakes.clock import FakeClock
@@ -49,6 +49,19 @@ async def test_another_trust_domain_is_refused_and_the_folder_is_free_again(
             pass
     async with running_plane(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"svid_lifetime": 0.5}, {"trust_domain": "Bad_Upper"}, {"names": ["bad host!"]}],
+)
+async def test_settings_that_cannot_be_leave_nothing_behind(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(SettingsError):
+        async with running_plane(tmp_path / "data", **wrong):
+            pass
+    assert not (tmp_path / "data").exists()
 
 
 async def test_a_folder_that_another_one_uses_is_refused(tmp_path: Path) -> None:

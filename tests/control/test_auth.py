@@ -61,6 +61,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Front]:
     admins = AdminTokens(store, clock)
     token = await admins.load()
     assert token is not None
+    await admins.mark_shown()
     yield Front(token, clock, store, admins)
     await store.close()
 
@@ -81,10 +82,30 @@ async def test_the_first_token_is_told_once_and_kept_as_a_hash(front: Front) -> 
     assert front.token.removeprefix("hmsadm1.") not in repr((kept, front.admins))
 
 
+async def test_one_that_was_never_shown_is_replaced_at_the_next_start(front: Front) -> None:
+    lost = await front.admins.reset()
+    again = AdminTokens(front.store, front.clock)
+    fresh = await again.load()
+    assert fresh is not None
+    assert again.verify(fresh)
+    assert not again.verify(lost)
+    await again.mark_shown()
+    assert await again.load() is None
+
+
+@pytest.mark.parametrize("about", [b'{"created": "2026-01-01T00:00:00Z"}', b"", b"[]"])
+async def test_one_of_an_older_version_counts_as_shown(front: Front, about: bytes) -> None:
+    (entry,) = await front.store.list(ADMIN_PREFIX)
+    await front.store.put(entry.key, about)
+    assert await front.admins.load() is None
+    assert front.admins.verify(front.token)
+
+
 async def test_a_reset_voids_the_old_token_in_one_step(front: Front) -> None:
     before = front.store.revision
     fresh = await front.admins.reset()
     assert front.store.revision == before + 1
+    await front.admins.mark_shown()
     assert fresh != front.token
     for admins in (front.admins, AdminTokens(front.store, front.clock)):
         if admins is not front.admins:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import io
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -18,6 +21,11 @@ from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+class FullDisk(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 async def until(check: Any) -> None:
@@ -55,6 +63,31 @@ async def test_it_announces_itself_serves_and_ends_with_a_signal(
         assert "hms_control_connections 1.0" in (await client.get("/metrics")).text
     os.kill(os.getpid(), signal.SIGTERM)
     assert await asyncio.wait_for(running, 15) == 0
+    await tasks.close()
+
+
+async def test_an_admin_token_that_could_not_be_shown_is_replaced_at_the_next_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(tmp_path / "data", port=0)
+    with (
+        contextlib.redirect_stdout(FullDisk()),
+        pytest.raises(OSError, match="No space"),
+    ):
+        await ControlProcess(settings).run()
+    tasks = TaskSet("test")
+    for shown in (True, False):
+        running = tasks.start(ControlProcess(settings).run(), "process")
+        said: list[str] = []
+
+        def announced(said: list[str] = said) -> bool:
+            said.append(capsys.readouterr().out)
+            return "admin token" in said[-1] or "ADMIN_TOKEN" in said[-1]
+
+        await until(announced)
+        assert ("export HMS_ADMIN_TOKEN=" in said[-1]) == shown
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await asyncio.wait_for(running, 15) == 0
     await tasks.close()
 
 

@@ -55,6 +55,7 @@ class FramedRoutes:
         admins = AdminTokens(store, clock)
         token = await admins.load()
         assert token is not None
+        await admins.mark_shown()
         return cls(token, admins, store, clock)
 
     def app(self, rates: Mapping[Kind | None, Rate] = RATES) -> Frame:

@@ -68,4 +68,6 @@ async def running_plane(folder: Path, **settings: Any) -> AsyncIterator[RunningP
     made = Settings(data=folder, **settings)
     async with assembled(made, clock, asyncio.Event()) as plane:
         token = await plane.admins.load()
-        yield RunningPlane(plane, token or await plane.admins.reset(), clock)
+        token = token or await plane.admins.reset()
+        await plane.admins.mark_shown()
+        yield RunningPlane(plane, token, clock)

@@ -25,6 +25,7 @@ from hms_addons.control.ca.validator import (
     validate_svid,
 )
 from hms_addons.errors import MeshError
+from hms_addons.identity.enrolment import MAX_LIFETIME
 from hms_addons.identity.spiffe_id import SpiffeId
 from hms_addons.identity.svid import (
     Svid,
@@ -54,6 +55,30 @@ MIN_LIFETIME = 1.0
 
 class CaError(MeshError, ValueError):
     """The CA cannot be loaded, or cannot do what was asked; the message says what and why."""
+
+
+def check_svid_lifetime(seconds: float) -> None:
+    """Check what SVIDs are to live.
+
+    Raises:
+        CaError: it is not between a second and 90 days.
+    """
+    if MIN_LIFETIME <= seconds <= MAX_LIFETIME:
+        return
+    message = (
+        f"SVIDs that live {_spoken(seconds)} cannot be: give --svid-lifetime between "
+        f"{_spoken(MIN_LIFETIME)} and {_spoken(MAX_LIFETIME)}"
+    )
+    raise CaError(message)
+
+
+def _spoken(seconds: float) -> str:
+    """A duration as people write it: `90d`, `36h`, `0.5s`."""
+    if math.isfinite(seconds):
+        for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+            if seconds >= size and seconds % size == 0:
+                return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.15g}s"
 
 
 @dataclass(frozen=True, slots=True)

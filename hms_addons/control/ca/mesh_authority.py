@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from hms_addons.control.ca import template
-from hms_addons.control.ca.authority import MIN_LIFETIME, CaError
+from hms_addons.control.ca.authority import CaError, check_svid_lifetime
 from hms_addons.control.ca.authority_state import MARGIN, AuthorityState, Phase, pin_of
 from hms_addons.control.ca.csr import load_csr
 from hms_addons.control.ca.kept_authority import KeptAuthority
-from hms_addons.identity.enrolment import MAX_LIFETIME
 from hms_addons.identity.spiffe_id import SpiffeId
 from hms_addons.identity.svid import iso_time
 
@@ -86,12 +85,7 @@ class MeshAuthority:
         trust_domain: str,
         svid_lifetime: float = template.DEFAULT_SVID_LIFETIME,
     ) -> None:
-        if not MIN_LIFETIME <= svid_lifetime <= MAX_LIFETIME:
-            message = (
-                f"SVIDs that live {svid_lifetime:g}s cannot be: give --svid-lifetime between "
-                f"{MIN_LIFETIME:g}s and {MAX_LIFETIME / 86400:g} days"
-            )
-            raise CaError(message)
+        check_svid_lifetime(svid_lifetime)
         self._store = store
         self._clock = clock
         self.trust_domain = trust_domain

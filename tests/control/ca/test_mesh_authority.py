@@ -160,9 +160,22 @@ async def test_a_lost_ca_is_not_replaced_by_a_new_one(empty: Rig, trace: str) ->
     assert await empty.store.get(STATE_KEY) is None
 
 
-@pytest.mark.parametrize("lifetime", [0.5, 91 * DAY, float("nan"), float("inf")])
-async def test_absurd_lives_are_refused(empty: Rig, lifetime: float) -> None:
-    with pytest.raises(CaError, match="--svid-lifetime"):
+@pytest.mark.parametrize(
+    ("lifetime", "shown"),
+    [
+        (0.5, "0.5s"),
+        (91 * DAY, "91d"),
+        (1000 * DAY, "1000d"),
+        (1000 * DAY + 3600, "24001h"),
+        (1000 * DAY + 1, "86400001s"),
+        (float("nan"), "nans"),
+        (float("inf"), "infs"),
+    ],
+)
+async def test_absurd_lives_are_refused(empty: Rig, lifetime: float, shown: str) -> None:
+    with pytest.raises(
+        CaError, match=f"live {shown} cannot be.*--svid-lifetime between 1s and 90d"
+    ):
         await empty.restart(lifetime)
 
 
