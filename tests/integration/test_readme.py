@@ -33,6 +33,15 @@ def commands() -> list[str]:
     return [re.sub(r"\s+#.*", "", line.removeprefix("$ ")) for line in lines]
 
 
+def test_there_is_one_section_and_what_it_names_is_there() -> None:
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count(HEADING) == 1
+    words = " ".join(commands()).split()
+    files = [word for word in words if word.endswith((".yaml", ".py"))]
+    files += [f"{word.replace('.', '/')}.py" for word in words if word.startswith("scripts.")]
+    assert files == ["configs/routes.yaml", "scripts/lost_package/auth_svc.py"]
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+
+
 class Terminals:
     """A person with as many terminals as it takes, all in the project's folder.
 

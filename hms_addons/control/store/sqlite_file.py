@@ -37,6 +37,10 @@ _PAGES_AT: Final = slice(28, 32)
 _ID_AT: Final = slice(68, 72)
 _LARGEST_PAGE: Final = 65_536  # written as 1
 _HEAD_BYTES: Final = 100
+_RESTORE: Final = (
+    "restore its whole folder from a backup (it belongs together with its -wal, and a copy of one "
+    "without the other is none)"
+)
 _CODE: Final = 0xFF  # SQLite's extended error codes keep the plain one in the lowest byte
 
 
@@ -84,7 +88,7 @@ def explain(path: Path, error: sqlite3.Error) -> str:
             "see that the file system is not mounted read-only"
         )
     if plain in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return f"{path} is damaged or cut short ({error}): restore it from a backup"
+        return f"{path} is damaged or cut short ({error}): {_RESTORE}"
     if plain == sqlite3.SQLITE_FULL:
         return f"{path} could not grow ({error}): make room on its disk"
     return f"{path}: {error}"
@@ -128,7 +132,7 @@ def _check_head(path: Path) -> None:
         head = file.read(_HEAD_BYTES)
         size = os.fstat(file.fileno()).st_size
     if _HEAD.startswith(head[: len(_HEAD)]) and size < _whole(path, head):
-        message = f"{path} is cut short: it has {size} bytes; restore it from a backup"
+        message = f"{path} is cut short: it has {size} bytes; {_RESTORE}"
         raise StoreFileError(message)
     ours = head.startswith(_HEAD) and int.from_bytes(head[_ID_AT]) == APPLICATION_ID
     if not ours:
@@ -178,4 +182,4 @@ def _check_content(path: Path, connection: sqlite3.Connection) -> None:
         raise StoreFileError(message)
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise StoreFileError(f"{path} is damaged ({found}): restore it from a backup")
+        raise StoreFileError(f"{path} is damaged ({found}): {_RESTORE}")
