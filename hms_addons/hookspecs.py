@@ -43,7 +43,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Mesh(Protocol):
-    """What a plugin may ask of the running sidecar; given to `hms_startup`."""
+    """What a plugin may ask of the running sidecar; given to `hms_open` and `hms_startup`."""
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -56,6 +56,10 @@ class Mesh(Protocol):
     @property
     def ready(self) -> bool:
         """A snapshot, its certificates and its listeners are there, and no drain has begun."""
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why it is not `ready`, in a few words that may be told to anybody; None while it is."""
 
     @property
     def draining(self) -> bool:
@@ -132,6 +136,15 @@ class MeshSpecs:
 
         Raises:
             ConfigError: this plugin cannot work with `snapshot`; say where and what to change.
+        """
+
+    @hookspec
+    def hms_open(self, mesh: Mesh) -> Any:
+        """Open what must answer from the first moment on, as probes; called once. May be async.
+
+        A sidecar that has a control plane may then wait for long: `mesh.snapshot` is None until the first
+        configuration, and `hms_startup` comes after it. Use `mesh.serve`, which the sidecar ends by
+        itself; `hms_shutdown` is for what `hms_startup` began. An exception ends the start.
         """
 
     @hookspec

@@ -94,6 +94,9 @@ class ControlOptions:
 class Startable(Protocol):
     """The sidecar."""
 
+    async def open(self) -> None:
+        """Answer probes from now on; raises `MeshError`."""
+
     async def apply(self, snapshot: Snapshot) -> None:
         """Put it in force; raises `MeshError`."""
 
@@ -171,6 +174,7 @@ class Joining:
         Raises:
             MeshError: the control plane refuses this sidecar, or nothing it says can be used here.
         """
+        await sidecar.open()
         await self._prove()
         candidates = await self._source.load()
         for left, candidate in zip(reversed(range(len(candidates))), candidates, strict=True):

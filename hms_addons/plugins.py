@@ -174,6 +174,15 @@ compiles its hooks and takes plain ones only"
             except Exception:
                 logger.exception("plugin %s failed to go back to the old snapshot", hook.plugin)
 
+    async def open(self, mesh: Mesh) -> None:
+        """Have every plugin, in order, open what must answer at once.
+
+        Raises:
+            PluginError: one failed to.
+        """
+        for hook in self.hooks("hms_open"):
+            await _started(hook, mesh)
+
     async def startup(self, mesh: Mesh) -> None:
         """Start every plugin, in order.
 
@@ -183,14 +192,7 @@ compiles its hooks and takes plain ones only"
         self._not_started = {hook.plugin for hook in self.hooks("hms_startup")}
         for hook in self.hooks("hms_startup"):
             self._not_started.discard(hook.plugin)  # it may fail half way
-            try:
-                result = hook.call(mesh)
-                if inspect.isawaitable(result):
-                    await result
-            except (Exception, asyncio.CancelledError) as error:
-                pass_cancellation(error)
-                message = f"plugin '{hook.plugin}' failed to start: {str(error) or repr(error)}"
-                raise PluginError(message) from error
+            await _started(hook, mesh)
 
     async def announce(self, clock: Clock = SYSTEM_CLOCK) -> None:
         """Tell every plugin, in order, that the sidecar takes requests; failures are logged."""
@@ -215,6 +217,18 @@ compiles its hooks and takes plain ones only"
     def collect(self, hook_name: str) -> list[Any]:
         """What every implementation of a start-time hook returns, in order."""
         return [result for hook in self.hooks(hook_name) if (result := hook.call()) is not None]
+
+
+async def _started(hook: Hook, mesh: Mesh) -> None:
+    """Call a hook without which the sidecar cannot start."""
+    try:
+        result = hook.call(mesh)
+        if inspect.isawaitable(result):
+            await result
+    except (Exception, asyncio.CancelledError) as error:
+        pass_cancellation(error)
+        message = f"plugin '{hook.plugin}' failed to start: {str(error) or repr(error)}"
+        raise PluginError(message) from error
 
 
 async def _told(hook: Hook, clock: Clock, what: str) -> None:

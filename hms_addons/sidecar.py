@@ -106,6 +106,7 @@ class Sidecar:
         self._ports = Ports(self._make_lane, self._secrets.current, clock, elsewhere)
         self._admin: list[tuple[PortListener, AdminLane]] = []
         self._placeholder = unconnected_server()
+        self._opened = False
         self._started = False
         self._plugins_started = False
         self.chain: HookChain = plugins.compile_chain(self._rng, clock)
@@ -121,6 +122,16 @@ class Sidecar:
 
     # -- start and stop -------------------------------------------------------------------------
 
+    async def open(self) -> None:
+        """Let plugins open what must answer before there is a configuration; `start` does it else.
+
+        Raises:
+            PluginError: a plugin failed to, as its port is taken.
+        """
+        if not self._opened:
+            self._opened = True
+            await self.plugins.open(self)
+
     async def start(self, snapshot: Snapshot) -> None:
         """Apply the first snapshot, start the plugins, accept requests.
 
@@ -134,8 +145,9 @@ class Sidecar:
         """
         if snapshot is not self._given:  # else it has been tried out by `apply`
             await self.apply(snapshot)
-        self._plugins_started = True  # even if one fails: those before it are to be shut down
         try:
+            await self.open()
+            self._plugins_started = True  # even if one fails: those before it are to be shut down
             await self.plugins.startup(self)
         except BaseException:
             await self.stop()
@@ -149,7 +161,7 @@ class Sidecar:
         """End everything: let requests finish for `grace` seconds, then let go of all. Idempotent."""
         if grace and not self.draining:
             self.draining = True
-            await self.plugins.farewell(self.clock)
+            await self._say_farewell()
         self.draining = True
         lanes = self._ports.close()
         cut = await drain([lane.connections for lane in lanes], self.clock, grace)
@@ -173,8 +185,12 @@ class Sidecar:
             self.draining = True
             self._tasks.start(self._drain(), "drain")
 
+    async def _say_farewell(self) -> None:
+        if self._plugins_started:
+            await self.plugins.farewell(self.clock)
+
     async def _drain(self) -> None:
-        await self.plugins.farewell(self.clock)
+        await self._say_farewell()
         logger.info("draining: no new requests are taken; %g s for those in flight", DRAIN_GRACE)
         lanes = self._ports.close()
         cut = await drain([lane.connections for lane in lanes], self.clock, DRAIN_GRACE)
@@ -265,7 +281,18 @@ class Sidecar:
     @property
     def ready(self) -> bool:
         """See `hookspecs.Mesh`."""
-        return self._started and self.snapshot is not None and not self.draining
+        return self.not_ready is None
+
+    @property
+    def not_ready(self) -> str | None:
+        """See `hookspecs.Mesh`."""
+        if self.draining:
+            return "the sidecar is draining"
+        if self.snapshot is None and self.rejected is not None:
+            return "waiting for a first configuration that can be used: /config has what is wrong"
+        if self.snapshot is None:
+            return "waiting for the first configuration"
+        return None if self._started else "the sidecar is starting"
 
     @property
     def bindings(self) -> dict[str, Binding]:
@@ -318,26 +345,7 @@ class Sidecar:
 
     def certificates(self) -> list[dict[str, Any]]:
         """See `hookspecs.Mesh`."""
-        now = self.clock.wall()
-        found = []
-        for name, holder in self._secrets.holders.items():
-            identity = holder.current
-            if identity is None:
-                continue
-            svid = identity.svid
-            found.append(
-                {
-                    "secret": name,
-                    "spiffe_id": str(svid.spiffe_id),
-                    "serial": f"{svid.serial:x}",
-                    "not_before": iso_time(svid.not_before),
-                    "not_after": iso_time(svid.not_after),
-                    "remaining_s": round(svid.not_after - now, 1),
-                    "generation": identity.generation,
-                    "problem": self._secrets.problem(name),
-                }
-            )
-        return found
+        return self._secrets.describe()
 
     def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
         """See `hookspecs.Mesh`."""

@@ -40,6 +40,12 @@ class Recorder:
             raise self.refuses
 
     @hookimpl
+    async def hms_open(self, mesh: Any) -> None:
+        self.log.append((self.name, f"open {mesh}"))
+        if isinstance(self.refuses, RuntimeError):
+            raise self.refuses
+
+    @hookimpl
     async def hms_startup(self, mesh: Any) -> None:
         self.log.append((self.name, "startup"))
         if isinstance(self.refuses, RuntimeError):
@@ -104,6 +110,19 @@ def test_hms_configure_has_nothing_to_go_back_to_at_first() -> None:
     with pytest.raises(ConfigError):
         log.plugins.configure(NEW, None)
     assert log.calls == [("one", "new"), ("two", "new")]
+
+
+async def test_hms_open_runs_in_order_and_may_be_async() -> None:
+    log = Log()
+    await log.plugins.open("mesh")  # type: ignore[arg-type]
+    assert log.calls == [("one", "open mesh"), ("two", "open mesh"), ("three", "open mesh")]
+
+
+async def test_hms_open_that_fails_ends_the_start_and_names_the_plugin() -> None:
+    log = Log(RuntimeError("the port is in use"))
+    with pytest.raises(PluginError, match="plugin 'two' failed to start: the port is in use"):
+        await log.plugins.open("mesh")  # type: ignore[arg-type]
+    assert [name for name, _ in log.calls] == ["one", "two"]
 
 
 async def test_hms_startup_runs_in_order_and_may_be_async() -> None:

@@ -245,6 +245,64 @@ async def test_plugins_are_shut_down_after_one_that_failed_to_start() -> None:
     assert mesh.probe.stopped == 1
 
 
+async def test_what_is_opened_answers_before_there_is_a_configuration() -> None:
+    mesh = Running()
+    calls: list[str] = []
+    ports: list[int] = []
+
+    async def handler(request: AdminRequest) -> Answer:
+        del request
+        return Answer(204, b"No Content", (), local=True)
+
+    class Opens:
+        @hookimpl
+        async def hms_open(self, mesh: Any) -> None:
+            calls.append(f"open {mesh.snapshot} {mesh.not_ready}")
+            ports.append((await mesh.serve("127.0.0.1", 0, handler))[1])
+
+        @hookimpl
+        def hms_startup(self, mesh: Any) -> None:
+            calls.append(f"startup {mesh.not_ready}")
+
+    mesh.sidecar.plugins.register(Opens(), "opens")
+    await mesh.sidecar.open()
+    assert (await ask(ports[0]))[0] == b"HTTP/1.1 204 No Content"
+    assert not mesh.sidecar.ready
+    mesh.sidecar.refuse("no such thing")
+    assert "can be used" in (mesh.sidecar.not_ready or "")
+    await mesh.sidecar.start(snapshot_of(config(1)))
+    assert mesh.sidecar.ready
+    assert calls == [
+        "open None waiting for the first configuration",
+        "startup the sidecar is starting",
+    ]
+    await mesh.sidecar.stop()
+    assert not is_open(ports[0])
+
+
+async def test_a_drain_before_the_start_ends_it_and_bids_no_farewell() -> None:
+    mesh = Running()
+    calls: list[str] = []
+
+    class Opens:
+        @hookimpl
+        def hms_open(self) -> None:
+            calls.append("open")
+
+        @hookimpl
+        def hms_drain(self) -> None:
+            calls.append("drain")
+
+    mesh.sidecar.plugins.register(Opens(), "opens")
+    await mesh.sidecar.open()
+    mesh.sidecar.drain()
+    await mesh.clock.advance(1)
+    assert mesh.drained == 1
+    assert mesh.sidecar.not_ready == "the sidecar is draining"
+    await mesh.sidecar.stop()
+    assert calls == ["open"]
+
+
 async def test_nobody_is_served_before_the_plugins_have_started() -> None:
     mesh = Running()
     begun, go = asyncio.Event(), asyncio.Event()

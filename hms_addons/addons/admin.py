@@ -84,8 +84,8 @@ class Admin:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @hookimpl
-    async def hms_startup(self, mesh: Mesh) -> None:
-        """Open the port. One that is taken ends the start of the sidecar."""
+    async def hms_open(self, mesh: Mesh) -> None:
+        """Open the port, before there is a configuration. One that is taken ends the start of the sidecar."""
         if self._port is None:
             return
         self._mesh = mesh
@@ -198,14 +198,9 @@ def _live(mesh: Mesh, request: AdminRequest) -> _Page:
 
 def _ready(mesh: Mesh, request: AdminRequest) -> _Page:
     del request
-    if mesh.ready:
+    reason = mesh.not_ready
+    if reason is None:
         return _Page({"ready": True, "reason": None}, "ready")
-    if mesh.draining:
-        reason = "the sidecar is draining"
-    elif mesh.snapshot is None:
-        reason = "there is no configuration yet"
-    else:
-        reason = "the sidecar is starting"
     return _Page({"ready": False, "reason": reason}, f"not ready: {reason}", 503)
 
 
@@ -216,14 +211,17 @@ def _config(mesh: Mesh, request: AdminRequest) -> _Page:
     snapshot = mesh.snapshot
     data = {**mesh.status(), "document": dict(snapshot.document) if snapshot is not None else None}
     if snapshot is None:
-        return _Page(data, "# no configuration yet")
-    lines = [f"# version {snapshot.version}, from {snapshot.source}"]
+        lines, later = ["# no configuration yet"], "what came was refused at"
+    else:
+        lines = [f"# version {snapshot.version}, from {snapshot.source}"]
+        later = "this one goes on, as a later change was refused at"
     lines.extend(_control_lines(data.get("control")))
     rejected = data.get("rejected")
     if rejected:
-        lines.append(f"# a later change was refused at {rejected['at']}, and this one goes on:")
+        lines.append(f"# {later} {rejected['at']}:")
         lines.extend(f"#   {line}" for line in str(rejected["reason"]).splitlines())
-    lines.append(yaml.safe_dump(data["document"], sort_keys=False, allow_unicode=True))
+    if snapshot is not None:
+        lines.append(yaml.safe_dump(data["document"], sort_keys=False, allow_unicode=True))
     return _Page(data, "\n".join(lines))
 
 

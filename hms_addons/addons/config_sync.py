@@ -96,10 +96,14 @@ class ConfigSync:
         return f"<ConfigSync {self._source!r}>"
 
     @hookimpl
-    async def hms_startup(self, mesh: Mesh) -> None:
-        """Begin to follow, to report and to renew."""
+    def hms_open(self, mesh: Mesh) -> None:
+        """Have `/config` tell of the control plane, also while its first configuration is waited for."""
         self._mesh = mesh
         mesh.add_status("control", self._source.status)
+
+    @hookimpl
+    async def hms_startup(self, mesh: Mesh) -> None:
+        """Begin to follow, to report and to renew."""
         me, clock = self._me, mesh.clock
         reports = self._reports = Reports(
             self._client, me.sidecar, self._report, self._answered, clock, self._rng

@@ -7,10 +7,11 @@ where there is a control plane: all such names share one holder, which is fed el
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.identity.file_secret import FileSecret
 from hms_addons.identity.identity_holder import IdentityHolder, SecretError
+from hms_addons.identity.svid import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -75,6 +76,28 @@ class SecretStore:
         """Why the secret's files, as they are now, cannot be used; None if they can."""
         entry = self._entries.get(name)
         return entry.secret.problem if entry is not None and entry.secret is not None else None
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every secret that is there, as JSON-ready types; no keys."""
+        now = self._clock.wall()
+        found = []
+        for name, holder in self.holders.items():
+            if holder.current is None:
+                continue
+            svid = holder.current.svid
+            found.append(
+                {
+                    "secret": name,
+                    "spiffe_id": str(svid.spiffe_id),
+                    "serial": f"{svid.serial:x}",
+                    "not_before": iso_time(svid.not_before),
+                    "not_after": iso_time(svid.not_after),
+                    "remaining_s": round(svid.not_after - now, 1),
+                    "generation": holder.current.generation,
+                    "problem": self.problem(name),
+                }
+            )
+        return found
 
     def stage(
         self,

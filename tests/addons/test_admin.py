@@ -49,7 +49,7 @@ class FakeMesh:
     def __init__(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot
         self.clock = FakeClock()
-        self.ready = True
+        self.not_ready: str | None = None
         self.draining = False
         self.drains = 0
         self.bound = "127.0.0.1"
@@ -100,7 +100,11 @@ class FakeMesh:
     def drain(self) -> None:
         self.drains += 1
         self.draining = True
-        self.ready = False
+        self.not_ready = "the sidecar is draining"
+
+    @property
+    def ready(self) -> bool:
+        return self.not_ready is None
 
 
 class FakeRequest:
@@ -133,7 +137,7 @@ class Bench:
         self, path: str, *query: tuple[str, str], method: str = "GET", **headers: str
     ) -> Answer:
         if self.mesh.handler is None:
-            await self.admin.hms_startup(self.mesh)
+            await self.admin.hms_open(self.mesh)
         assert self.mesh.handler is not None
         return await self.mesh.handler(
             FakeRequest(method, path, list(query), {"host": "localhost:15000"} | headers)
@@ -157,7 +161,7 @@ def bench() -> Bench:
 async def test_it_listens_where_it_is_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.admin = Admin("::1", 0)
     with caplog.at_level(logging.INFO):
-        await bench.admin.hms_startup(bench.mesh)
+        await bench.admin.hms_open(bench.mesh)
     assert bench.admin.address == ("::1", 54321)
     assert "admin on http://[::1]:54321" in caplog.text
     assert "beyond this machine" not in caplog.text
@@ -166,7 +170,7 @@ async def test_it_listens_where_it_is_told(bench: Bench, caplog: pytest.LogCaptu
 
 async def test_it_can_be_left_closed(bench: Bench) -> None:
     bench.admin = Admin(port=None)
-    await bench.admin.hms_startup(bench.mesh)
+    await bench.admin.hms_open(bench.mesh)
     assert bench.mesh.handler is None
     assert repr(bench.admin) == "<Admin closed>"
 
@@ -174,7 +178,7 @@ async def test_it_can_be_left_closed(bench: Bench) -> None:
 async def test_opening_it_to_the_network_is_warned_of(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await Admin("0.0.0.0").hms_startup(bench.mesh)
+    await Admin("0.0.0.0").hms_open(bench.mesh)
     assert "open beyond this machine" in caplog.text
 
 
@@ -212,11 +216,9 @@ async def test_live_and_ready(bench: Bench) -> None:
     assert await bench.ask("/live") == (200, "live\n")
     assert await bench.ask("/ready") == (200, "ready\n")
     assert await bench.data("/ready") == {"ready": True, "reason": None}
-    bench.mesh.ready = False
+    bench.mesh.not_ready = "the sidecar is starting"
     assert await bench.ask("/ready") == (503, "not ready: the sidecar is starting\n")
-    bench.mesh.draining = True
-    assert await bench.ask("/ready") == (503, "not ready: the sidecar is draining\n")
-    bench.mesh.draining, bench.mesh.snapshot = False, None
+    bench.mesh.not_ready = "there is no configuration yet"
     assert await bench.data("/ready") == {
         "ready": False,
         "reason": "there is no configuration yet",
@@ -260,6 +262,9 @@ async def test_config_before_there_is_one(bench: Bench) -> None:
     bench.mesh.snapshot = None
     assert await bench.ask("/config") == (200, "# no configuration yet\n")
     assert (await bench.data("/config"))["document"] is None
+    bench.mesh.rejected = {"reason": "1.yaml:3:5: bad", "at": "2027-01-15"}
+    _, text = await bench.ask("/config")
+    assert "# what came was refused at 2027-01-15:\n#   1.yaml:3:5: bad\n" in text
 
 
 async def test_clusters_as_a_table(bench: Bench) -> None:

@@ -99,10 +99,16 @@ class ControlPlane(Closing):
     # -- sidecars -------------------------------------------------------------------------------
 
     def sidecar(
-        self, service: str, app: int | None = None, *more: str, name: str | None = None
+        self,
+        service: str,
+        app: int | None = None,
+        *more: str,
+        name: str | None = None,
+        token: str | None = None,
     ) -> Sidecar:
         """A sidecar of `service`; one without an app only calls others."""
-        return Sidecar(self, service, app, more, self.folder / (name or service))
+        token = token or self.token(service)
+        return Sidecar(self, service, app, more, self.folder / (name or service), token)
 
 
 class Sidecar:
@@ -115,6 +121,7 @@ class Sidecar:
         app: int | None,
         more: tuple[str, ...],
         state: Path,
+        token: str,
     ) -> None:
         self.state = state
         self.outbound, self.inbound, self.admin = free_port(), free_port(), free_port()
@@ -127,7 +134,7 @@ class Sidecar:
         )
         self.program = hms_sidecar(
             *self._arguments,
-            env={"HMS_CA_PIN": control.env["HMS_CA_PIN"], "HMS_TOKEN": control.token(service)},
+            env={"HMS_CA_PIN": control.env["HMS_CA_PIN"], "HMS_TOKEN": token},
         )
 
     def restart(self) -> None:
@@ -138,10 +145,12 @@ class Sidecar:
         """Wait until it takes requests."""
         self.program.wait_for("ready: ", timeout)
 
+    def ask(self, path: str) -> httpx.Response:
+        """One request to its admin port."""
+        url = f"http://127.0.0.1:{self.admin}{path}"
+        return httpx.get(url, trust_env=False, timeout=10)
+
     def config(self) -> dict[str, Any]:
         """`/config` of its admin port."""
-        answer = httpx.get(
-            f"http://127.0.0.1:{self.admin}/config?format=json", trust_env=False, timeout=10
-        )
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] = self.ask("/config?format=json").json()
         return found

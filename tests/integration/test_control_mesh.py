@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes.control_plane import FakeControlPlane
-from tests.integration.basics import free_port, until
+from tests.integration.basics import accepts, free_port, until
 from tests.integration.clients import Connection, Response, fetch
 from tests.integration.control_mesh import ControlPlane, Sidecar
 from tests.integration.processes import Program, hms_sidecar
@@ -271,6 +271,33 @@ def test_a_damaged_last_good_file_is_set_aside(
     claims.program.wait_for("set aside as snapshot.json.damaged")
     claims.wait_ready()
     assert claims.config()["control"]["in_sync"]
+
+
+def test_probes_are_answered_while_the_control_plane_is_waited_for(
+    control: ControlPlane, started: list[Sidecar]
+) -> None:
+    token = control.token("claims-svc")
+    control.stop()
+    claims = control.sidecar("claims-svc", token=token)
+    started.append(claims)
+    until(lambda: accepts(claims.admin), "the admin port")
+    assert claims.ask("/live").status_code == 200
+    ready = claims.ask("/ready")
+    assert ready.status_code == 503
+    assert ready.text == "not ready: waiting for the first configuration\n"
+    assert claims.config()["control"]["address"] == control.url
+
+    # An admin port that is taken is an error at once.
+    pin = ("--ca-pin", control.env["HMS_CA_PIN"], "--state", control.folder / "other")
+    base = ("--control", control.url, "--service", "claims-svc", "--token", "hms1.a.b")
+    with hms_sidecar(*base, *pin, "--admin", f"127.0.0.1:{claims.admin}") as other:
+        assert other.wait() == 1
+        assert "plugin 'admin' failed to start: " in other.output
+        assert f"127.0.0.1:{claims.admin}: the port is in use" in other.output
+
+    control.start()
+    claims.wait_ready()
+    assert claims.ask("/ready").status_code == 200
 
 
 def test_a_stranger_is_turned_away_and_told_why(control: ControlPlane) -> None:
