@@ -8,6 +8,7 @@ import inspect
 import os
 import shutil
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["PATH"] = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath), "/usr/sbin"]
 )
+
+# `hms config` remembers what its user has seen; nothing of that may get into the real home.
+_STATE_HOME = tempfile.TemporaryDirectory(prefix="hms-tests-")
+os.environ["XDG_STATE_HOME"] = _STATE_HOME.name
 
 
 class Peer(NamedTuple):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hms_addons.cli.operator import AdminToken, CaPin, Control, connect, outcome_of, show
 from hms_addons.cli.output import USAGE, Json, fail, paths
+
+if TYPE_CHECKING:
+    from hms_addons.operator_client.seen_versions import SeenVersions
 
 config = typer.Typer(
     help="The configuration that the control plane hands out to the sidecars.\n\n"
@@ -38,6 +42,12 @@ def push(
     admin_token: AdminToken = None,
     ca_pin: CaPin = None,
     *,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", envvar="HMS_FORCE", help="Push over a version that you have not seen, too."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -51,15 +61,20 @@ def push(
     Example: `hms config push routes.yaml canary.yaml`
 
     What is wrong is said with file, line and column, as `hms check` says it, and then nothing has
-    changed. If somebody else pushes in the same moment, one of you is told; `--made-from` says so
-    also when it was earlier. Exit code 0: in force; 1: refused.
+    changed. If somebody else has pushed since `hms config` last showed you the configuration (or
+    pushes in the same moment), you are told who, and nothing has changed either: look with
+    `hms config diff`, then push again, or use `--force`. What you have seen is kept in
+    `~/.local/state/hms` (XDG_STATE_HOME), on this computer; from others, as in a pipeline, say what
+    your files were made from with `--made-from`, which counts more. Exit code 0: in force; 1: refused.
     """
     from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
 
     client = connect(control, admin_token, ca_pin)
     found = outcome_of(
         client,
-        lambda asked: commands.push(asked, paths(files), dry_run=dry_run, made_from=made_from),
+        lambda asked: commands.push(
+            asked, paths(files), _seen(), dry_run=dry_run, made_from=made_from, force=force
+        ),
     )
     show(found, as_json=as_json)
 
@@ -87,9 +102,11 @@ def diff(
         raise fail("diff: give files, or two versions", USAGE)
     client = connect(control, admin_token, ca_pin)
     if numbers:
-        found = outcome_of(client, lambda asked: commands.diff_versions(asked, *numbers))
+        found = outcome_of(
+            client, lambda asked: commands.diff_versions(asked, numbers[0], numbers[1], _seen())
+        )
     else:
-        found = outcome_of(client, lambda asked: commands.diff_files(asked, paths(what)))
+        found = outcome_of(client, lambda asked: commands.diff_files(asked, paths(what), _seen()))
     show(found, as_json=as_json)
 
 
@@ -107,7 +124,8 @@ def history(
     """
     from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
 
-    show(outcome_of(connect(control, admin_token, ca_pin), commands.history), as_json=as_json)
+    client = connect(control, admin_token, ca_pin)
+    show(outcome_of(client, lambda asked: commands.history(asked, _seen())), as_json=as_json)
 
 
 @config.command()
@@ -126,7 +144,10 @@ def rollback(
     from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
 
     client = connect(control, admin_token, ca_pin)
-    show(outcome_of(client, lambda asked: commands.rollback(asked, version)), as_json=as_json)
+    show(
+        outcome_of(client, lambda asked: commands.rollback(asked, version, _seen())),
+        as_json=as_json,
+    )
 
 
 @config.command("show")
@@ -147,4 +168,14 @@ def show_config(
     from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
 
     client = connect(control, admin_token, ca_pin)
-    show(outcome_of(client, lambda asked: commands.show(asked, version)), as_json=as_json)
+    show(outcome_of(client, lambda asked: commands.show(asked, version, _seen())), as_json=as_json)
+
+
+def _seen() -> SeenVersions:
+    """What this user has seen."""
+    from hms_addons.operator_client.seen_versions import (  # noqa: PLC0415 - start-up time
+        SeenVersions,
+        default_path,
+    )
+
+    return SeenVersions(default_path(), lambda what: sys.stderr.write(f"hms: warning: {what}\n"))

@@ -1,4 +1,8 @@
-"""`hms config`: push files, and look at what has been pushed."""
+"""`hms config`: push files, and look at what has been pushed.
+
+Whatever shows a version to its user notes that in `SeenVersions`; a push over one that this user has
+never seen is refused.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hms_addons.operator_client.client import OperatorClient
+    from hms_addons.operator_client.seen_versions import SeenVersions
 
 MAX_BYTES = 4 * 1024 * 1024
 """What the control plane takes."""
@@ -26,16 +31,25 @@ _UNPROCESSABLE = 422
 
 
 async def push(
-    client: OperatorClient, paths: Sequence[Path], *, dry_run: bool, made_from: int | None
+    client: OperatorClient,
+    paths: Sequence[Path],
+    seen: SeenVersions,
+    *,
+    dry_run: bool = False,
+    made_from: int | None = None,
+    force: bool = False,
 ) -> Outcome:
     """Push some files as the configuration, the later over the earlier.
 
     Args:
         client: asks.
         paths: the files.
+        seen: the versions that this user has seen.
         dry_run: only check them.
         made_from: the version they were made from. If another is in force, somebody else has
-            pushed, and nothing is changed. None takes the one that is in force now.
+            pushed, and nothing is changed. None takes the one that is in force now, unless it is
+            newer than what this user has seen.
+        force: take it even so.
 
     Raises:
         OperatorError: it could not be done, for another reason than what is in the files.
@@ -43,7 +57,17 @@ async def push(
     files = _read(paths)
     if isinstance(files, Outcome):
         return files
-    version = await _version_in_force(client) if made_from is None else made_from
+    unseen = None
+    if made_from is None:
+        newest = await _newest(client)
+        version = newest["version"] if newest else 0
+        known = seen.get(client.url)
+        if newest and known is not None and known < version and not force:
+            raise _never_seen(newest, known)
+        # What is remembered may be newer: of another control plane, which had this address before.
+        unseen = newest if known != version else None
+    else:
+        version = made_from
     try:
         answer = await client.ask(
             "PUT",
@@ -58,7 +82,10 @@ async def push(
         if error.status == _PRECONDITION_FAILED:
             raise await _overtaken(client, version, error) from error
         raise
-    return _pushed(answer.json(), version)
+    result = answer.json()
+    if not dry_run:
+        seen.saw_in_force(client.url, result["version"])
+    return _pushed(result, version, unseen)
 
 
 def _read(paths: Sequence[Path]) -> list[dict[str, str]] | Outcome:
@@ -82,6 +109,28 @@ def _read(paths: Sequence[Path]) -> list[dict[str, str]] | Outcome:
 
 async def _version_in_force(client: OperatorClient) -> int:
     return (await client.ask("GET", "/v1/config/versions")).version or 0
+
+
+async def _newest(client: OperatorClient) -> Mapping[str, Any] | None:
+    """What is known of the version in force; None: nothing was pushed."""
+    versions = (await client.ask("GET", "/v1/config/versions")).json()["versions"]
+    return versions[0] if versions else None
+
+
+def _origin(version: Mapping[str, Any]) -> str:
+    """Who pushed what, and when."""
+    return f"{version['source']}, by {version['author']}, {iso_time(version['created'])}"
+
+
+def _never_seen(newest: Mapping[str, Any], known: int) -> OperatorError:
+    version = newest["version"]
+    last = f"the last that you have seen is {known}" if known else "you have seen none"
+    look = f"hms config diff {known} {version}" if known else "hms config show"
+    return OperatorError(
+        f"somebody else has pushed: version {version} is in force ({_origin(newest)}), and {last}; "
+        f"nothing has changed. See what is new with `{look}`, take it into your files, and "
+        "push again; or overwrite it with --force"
+    )
 
 
 def _refused(error: RefusedError) -> Outcome:
@@ -116,7 +165,7 @@ def _problem(said: Mapping[str, Any]) -> Problem:
     )
 
 
-def _pushed(result: Mapping[str, Any], before: int) -> Outcome:
+def _pushed(result: Mapping[str, Any], before: int, unseen: Mapping[str, Any] | None) -> Outcome:
     lines = [str(_problem(problem)) for problem in result["problems"]]
     version = result["version"]
     if not result["changed"]:
@@ -125,24 +174,26 @@ def _pushed(result: Mapping[str, Any], before: int) -> Outcome:
         lines.append(f"ok: nothing was done; it would become version {version}")
     else:
         lines.append(f"ok: version {version} is in force, after {before or 'none'}")
+    if result["changed"] and unseen is not None:
+        would = "would replace" if result["dry_run"] else "replaces"
+        lines.append(f"it {would} one that was not shown here before: {_origin(unseen)}")
     return Outcome("\n".join(lines), {"ok": True, **result})
 
 
 async def _overtaken(client: OperatorClient, version: int, error: RefusedError) -> OperatorError:
     """Somebody else has pushed: who, when, and how to go on."""
-    versions = (await client.ask("GET", "/v1/config/versions")).json()["versions"]
-    newest = versions[0] if versions else None
+    newest = await _newest(client)
     if newest is None:
         return error
     return OperatorError(
-        f"somebody else has pushed: version {newest['version']} is in force ({newest['source']}, "
-        f"{iso_time(newest['created'])}), and yours was made from {version}; nothing has changed. "
+        f"somebody else has pushed: version {newest['version']} is in force ({_origin(newest)}), "
+        f"and yours was made from {version}; nothing has changed. "
         f"See what is new with `hms config diff {version} {newest['version']}`, take it into your "
         f"files, and push again with --made-from {newest['version']}"
     )
 
 
-async def history(client: OperatorClient) -> Outcome:
+async def history(client: OperatorClient, seen: SeenVersions) -> Outcome:
     """The versions that are kept.
 
     Raises:
@@ -154,11 +205,13 @@ async def history(client: OperatorClient) -> Outcome:
         f"{item['author']}  {item['source']}"
         for item in document["versions"]
     ]
+    newest = document["versions"][:1]
+    seen.saw_in_force(client.url, newest[0]["version"] if newest else 0)
     text = "\n".join(lines) or "nothing has been pushed yet: `hms config push FILE…`"
     return Outcome(text, document)
 
 
-async def rollback(client: OperatorClient, version: int) -> Outcome:
+async def rollback(client: OperatorClient, version: int, seen: SeenVersions) -> Outcome:
     """Make an old version the newest.
 
     Raises:
@@ -178,6 +231,7 @@ async def rollback(client: OperatorClient, version: int) -> Outcome:
             raise await _overtaken(client, before, error) from error
         raise
     result = answer.json()
+    seen.saw_in_force(client.url, result["version"])
     if not result["changed"]:
         text = f"ok: nothing has changed; version {result['version']} says the same as {version}"
         return Outcome(text, result)
@@ -185,7 +239,7 @@ async def rollback(client: OperatorClient, version: int) -> Outcome:
     return Outcome(text, result)
 
 
-async def show(client: OperatorClient, version: int | None) -> Outcome:
+async def show(client: OperatorClient, version: int | None, seen: SeenVersions) -> Outcome:
     """A version's files, or those in force.
 
     Raises:
@@ -193,10 +247,14 @@ async def show(client: OperatorClient, version: int | None) -> Outcome:
     """
     path = "/v1/config" if version is None else f"/v1/config/versions/{version}"
     document = (await client.ask("GET", path)).json()
+    if version is None:
+        seen.saw_in_force(client.url, document["version"])
+    else:
+        seen.saw(client.url, document["version"])
     return Outcome(_as_text(document["files"]), document)
 
 
-async def diff_versions(client: OperatorClient, old: int, new: int) -> Outcome:
+async def diff_versions(client: OperatorClient, old: int, new: int, seen: SeenVersions) -> Outcome:
     """What lies between two versions.
 
     Raises:
@@ -205,10 +263,11 @@ async def diff_versions(client: OperatorClient, old: int, new: int) -> Outcome:
     document = (
         await client.ask("GET", "/v1/config/diff", params={"from": str(old), "to": str(new)})
     ).json()
+    seen.saw(client.url, max(old, new))
     return Outcome(document["diff"] or f"versions {old} and {new} say the same", document)
 
 
-async def diff_files(client: OperatorClient, paths: Sequence[Path]) -> Outcome:
+async def diff_files(client: OperatorClient, paths: Sequence[Path], seen: SeenVersions) -> Outcome:
     """What pushing some files would change.
 
     Raises:
@@ -219,11 +278,13 @@ async def diff_files(client: OperatorClient, paths: Sequence[Path]) -> Outcome:
         return files
     try:
         pushed = (await client.ask("GET", "/v1/config")).json()
-        old, name = _as_text(pushed["files"]), f"version {pushed['version']}"
+        version = pushed["version"]
+        old, name = _as_text(pushed["files"]), f"version {version}"
     except RefusedError as error:
         if error.status != 404:  # noqa: PLR2004 - nothing has been pushed
             raise
-        old, name = "", "nothing"
+        old, name, version = "", "nothing", 0
+    seen.saw_in_force(client.url, version)
     new = _as_text(files)
     lines = difflib.unified_diff(
         old.splitlines(), new.splitlines(), name, ", ".join(map(str, paths)), lineterm=""

@@ -46,7 +46,10 @@ class Operator:
 
     def run(self, *words: str) -> Done:
         """Run `hms WORDS…` to its end."""
-        return self._processes.run(self._processes.program(["hms", *words]), self.environment())
+        # What this operator has seen is the demonstration's, not that of whoever runs it.
+        own = {"XDG_STATE_HOME": str(self.exports.parent.absolute() / "operator-state")}
+        command = self._processes.program(["hms", *words])
+        return self._processes.run(command, {**self.environment(), **own})
 
     def json(self, *words: str) -> tuple[int, Any]:
         """Run `hms WORDS… --json`. Returns its exit code and what it printed.

@@ -64,6 +64,40 @@ def test_a_day_of_an_operator(control: Control, routes: Path) -> None:
     assert [item["version"] for item in json.loads(history.stdout)["versions"]] == [3, 2, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_operator_does_not_overwrite_what_another_has_pushed(
+    tmp_path: Path, routes: Path
+) -> None:
+    with Control(tmp_path / "data") as control:
+        homes = {name: {"XDG_STATE_HOME": str(tmp_path / name)} for name in ("anna", "bert")}
+
+        def push(name: str, port: str, *more: str) -> tuple[int, str]:
+            routes.write_text(GOOD.replace("9001", port))
+            done = hms(control, "config", "push", routes, *more, **homes[name])
+            return done.returncode, done.stdout
+
+        assert push("anna", "9001") == (0, "ok: version 1 is in force, after none\n")
+        code, said = push("bert", "9002")
+        assert code == 0
+        assert f"replaces one that was not shown here before: {routes}, by admin" in said
+
+        code, said = push("anna", "9003")
+        assert code == 1
+        assert f"version 2 is in force ({routes}, by admin" in said
+        assert "hms config diff 1 2" in said
+        assert "9002" in hms(control, "config", "show").stdout
+        assert "9002" in hms(control, "config", "diff", "1", "2", **homes["anna"]).stdout
+        assert push("anna", "9003") == (0, "ok: version 3 is in force, after 2\n")
+
+        assert push("bert", "9004", "--force")[0] == 0
+        kept = tmp_path / "anna" / "hms" / "seen-versions.json"
+        kept.write_text("half a fi")
+        code, said = push("anna", "9005")
+        assert code == 0
+        assert f"hms: warning: {kept}" in said
+
+
 @pytest.mark.timeout(300)
 def test_status_tells_the_truth(control: Control) -> None:
     assert hms(control, "status").returncode == 0

@@ -10,6 +10,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.check import check_files
 from hms_addons.operator_client import config_commands as commands
 from hms_addons.operator_client.client import OperatorClient, OperatorError
+from hms_addons.operator_client.seen_versions import SeenVersions
 from tests.fakes import pki
 from tests.fakes.cli import BAD, GOOD
 from tests.fakes.control_server import Answers, Scripted, pin_of, scripted
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from hms_addons.operator_client.outcome import Outcome
 
+NOTHING = SeenVersions(None, pytest.fail)
 VERSIONS = {
     "etag": '"3"',
     "versions": [
@@ -46,15 +48,25 @@ def good(tmp_path: Path) -> Path:
     return path
 
 
-async def push(client: OperatorClient, *paths: Path, **options: Any) -> Outcome:
-    return await commands.push(client, paths, **{"dry_run": False, "made_from": None, **options})
+@pytest.fixture
+def seen(tmp_path: Path) -> SeenVersions:
+    return SeenVersions(tmp_path / "state" / "seen.json", pytest.fail)
+
+
+async def push(
+    client: OperatorClient, *paths: Path, seen: SeenVersions = NOTHING, **options: Any
+) -> Outcome:
+    return await commands.push(client, paths, seen, **options)
 
 
 async def test_files_are_pushed_with_their_names_over_the_version_in_force(good: Path) -> None:
     async with connected({("PUT", "/v1/config"): (200, PUSHED)}) as (client, app):
         outcome = await push(client, good)
     assert outcome.ok
-    assert outcome.text == "ok: version 4 is in force, after 3"
+    assert outcome.text == (
+        "ok: version 4 is in force, after 3\n"
+        "it replaces one that was not shown here before: a.yaml, by admin, 1970-01-01T00:00:00Z"
+    )
     method, path, headers, body = app.asked[-1]
     assert (method, path, headers["if-match"]) == ("PUT", "/v1/config", '"3"')
     assert json.loads(body) == {"files": [{"name": str(good), "content": GOOD}]}
@@ -78,7 +90,9 @@ async def test_a_dry_run_does_nothing_and_says_what_it_would(good: Path) -> None
     would = {**PUSHED, "dry_run": True}
     async with connected({("PUT", "/v1/config"): (200, would)}) as (client, app):
         outcome = await push(client, good, dry_run=True)
-    assert outcome.text == "ok: nothing was done; it would become version 4"
+    first, second = outcome.text.splitlines()
+    assert first == "ok: nothing was done; it would become version 4"
+    assert second.startswith("it would replace one that was not shown here before: a.yaml")
     assert app.asked[-1][1] == "/v1/config?dry_run=1"
 
 
@@ -109,7 +123,9 @@ async def test_somebody_else_has_pushed(good: Path) -> None:
         with pytest.raises(OperatorError) as caught:
             await push(client, good, made_from=1)
     message = str(caught.value)
-    assert "somebody else has pushed: version 3 is in force (a.yaml, 1970-01-01T" in message
+    assert (
+        "somebody else has pushed: version 3 is in force (a.yaml, by admin, 1970-01-01T" in message
+    )
     assert "yours was made from 1" in message
     assert "hms config diff 1 3" in message
     assert "--made-from 3" in message
@@ -143,7 +159,7 @@ async def test_other_refusals_are_told_as_they_are(good: Path) -> None:
 
 async def test_the_history_has_a_line_for_each_version() -> None:
     async with connected({}) as (client, _):
-        outcome = await commands.history(client)
+        outcome = await commands.history(client, NOTHING)
     first, second = outcome.text.splitlines()
     assert first.split() == ["3", "1970-01-01T00:00:00Z", "12", "bytes", "admin", "a.yaml"]
     assert second.split()[0] == "2"
@@ -152,13 +168,13 @@ async def test_the_history_has_a_line_for_each_version() -> None:
 async def test_a_history_without_versions_says_how_to_begin() -> None:
     none: dict[str, Any] = {"versions": []}
     async with connected({("GET", "/v1/config/versions"): (200, none)}) as (client, _):
-        assert "hms config push" in (await commands.history(client)).text
+        assert "hms config push" in (await commands.history(client, NOTHING)).text
 
 
 async def test_a_rollback_makes_a_new_version() -> None:
     answers: Answers = {("POST", "/v1/config/versions/2/rollback"): (200, PUSHED)}
     async with connected(answers) as (client, app):
-        outcome = await commands.rollback(client, 2)
+        outcome = await commands.rollback(client, 2, NOTHING)
     assert outcome.text == "ok: version 4 is in force, and says what version 2 said"
     assert app.asked[-1][2]["if-match"] == '"3"'
 
@@ -167,7 +183,7 @@ async def test_a_rollback_to_the_same_says_so() -> None:
     same = {**PUSHED, "version": 3, "changed": False}
     answers: Answers = {("POST", "/v1/config/versions/2/rollback"): (200, same)}
     async with connected(answers) as (client, _):
-        outcome = await commands.rollback(client, 2)
+        outcome = await commands.rollback(client, 2, NOTHING)
     assert outcome.text == "ok: nothing has changed; version 3 says the same as 2"
 
 
@@ -176,7 +192,7 @@ async def test_a_rollback_to_what_is_not_valid_any_more_is_refused() -> None:
     refusal = {"status": 422, "problems": [{**problem, "message": "gone", "suggestion": None}]}
     answers: Answers = {("POST", "/v1/config/versions/2/rollback"): (422, refusal)}
     async with connected(answers) as (client, _):
-        outcome = await commands.rollback(client, 2)
+        outcome = await commands.rollback(client, 2, NOTHING)
     assert not outcome.ok
     assert outcome.text.startswith("a.yaml:1:2: x: gone\nrefused: 1 error")
 
@@ -185,30 +201,34 @@ async def test_a_rollback_to_what_is_not_valid_any_more_is_refused() -> None:
 async def test_show_prints_the_content_as_it_was_pushed(version: int | None, path: str) -> None:
     content = {"version": 2, "files": [{"name": "a.yaml", "content": "a: 1\n"}]}
     async with connected({("GET", path): (200, content)}) as (client, _):
-        outcome = await commands.show(client, version)
+        outcome = await commands.show(client, version, NOTHING)
     assert outcome.text == "a: 1\n"
 
 
 async def test_show_names_several_files() -> None:
     files = [{"name": "a.yaml", "content": "a: 1\n"}, {"name": "b.yaml", "content": "b: 1\n"}]
-    async with connected({("GET", "/v1/config"): (200, {"files": files})}) as (client, _):
-        outcome = await commands.show(client, None)
+    async with connected({("GET", "/v1/config"): (200, {"version": 3, "files": files})}) as (
+        client,
+        _,
+    ):
+        outcome = await commands.show(client, None, NOTHING)
     assert outcome.text == "# -- a.yaml\na: 1\n\n# -- b.yaml\nb: 1\n"
 
 
 async def test_the_difference_of_two_versions_is_the_control_planes() -> None:
     answers: Answers = {("GET", "/v1/config/diff"): (200, {"diff": "-a\n+b\n"})}
     async with connected(answers) as (client, app):
-        assert (await commands.diff_versions(client, 2, 3)).text == "-a\n+b\n"
+        assert (await commands.diff_versions(client, 2, 3, NOTHING)).text == "-a\n+b\n"
     assert app.asked[-1][1] == "/v1/config/diff?from=2&to=3"
     async with connected({("GET", "/v1/config/diff"): (200, {"diff": ""})}) as (client, _):
-        assert (await commands.diff_versions(client, 2, 3)).text == "versions 2 and 3 say the same"
+        same = await commands.diff_versions(client, 2, 3, NOTHING)
+    assert same.text == "versions 2 and 3 say the same"
 
 
 async def test_the_difference_of_files_is_to_what_is_in_force(good: Path) -> None:
     pushed = {"version": 3, "files": [{"name": "x", "content": GOOD.replace("15001", "15002")}]}
     async with connected({("GET", "/v1/config"): (200, pushed)}) as (client, _):
-        outcome = await commands.diff_files(client, [good])
+        outcome = await commands.diff_files(client, [good], NOTHING)
     assert "--- version 3" in outcome.text
     assert "-    port: 15002" in outcome.text
     assert "+    port: 15001" in outcome.text
@@ -217,5 +237,101 @@ async def test_the_difference_of_files_is_to_what_is_in_force(good: Path) -> Non
 async def test_where_nothing_is_in_force_all_is_new(good: Path) -> None:
     answers: Answers = {("GET", "/v1/config"): (404, {"status": 404})}
     async with connected(answers) as (client, _):
-        outcome = await commands.diff_files(client, [good])
+        outcome = await commands.diff_files(client, [good], NOTHING)
     assert outcome.text.count("\n+") == len(GOOD.splitlines()) + 1
+
+
+# -- two operators ---------------------------------------------------------------------------------
+
+
+async def test_a_push_over_what_its_maker_has_not_seen_is_refused(
+    good: Path, seen: SeenVersions
+) -> None:
+    async with connected({("PUT", "/v1/config"): (200, PUSHED)}) as (client, app):
+        seen.saw_in_force(client.url, 2)
+        for dry_run in (False, True):
+            with pytest.raises(OperatorError) as caught:
+                await push(client, good, seen=seen, dry_run=dry_run)
+        asked = [method for method, *_ in app.asked]
+    assert "PUT" not in asked
+    message = str(caught.value)
+    assert "version 3 is in force (a.yaml, by admin, 1970-01-01T00:00:00Z)" in message
+    assert "the last that you have seen is 2" in message
+    assert "`hms config diff 2 3`" in message
+    assert "--force" in message
+    assert seen.get(client.url) == 2
+
+
+async def test_who_saw_that_there_was_nothing_is_told_to_look(
+    good: Path, seen: SeenVersions
+) -> None:
+    async with connected({}) as (client, _):
+        seen.saw_in_force(client.url, 0)
+        with pytest.raises(OperatorError, match="you have seen none; .* `hms config show`"):
+            await push(client, good, seen=seen)
+
+
+@pytest.mark.parametrize("known", [None, 3, 7])
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_push_is_accepted_and_remembered(
+    good: Path, seen: SeenVersions, known: int | None, *, force: bool
+) -> None:
+    async with connected({("PUT", "/v1/config"): (200, PUSHED)}) as (client, app):
+        if known is not None:
+            seen.saw_in_force(client.url, known)
+        outcome = await push(client, good, seen=seen, force=force)
+    assert app.asked[-1][2]["if-match"] == '"3"'
+    # 7 was of another control plane, or of one that was restored.
+    assert ("not shown here before: a.yaml" in outcome.text) == (known != 3)
+    assert seen.get(client.url) == 4
+
+
+async def test_force_overwrites_and_says_whose(good: Path, seen: SeenVersions) -> None:
+    async with connected({("PUT", "/v1/config"): (200, PUSHED)}) as (client, _):
+        seen.saw_in_force(client.url, 2)
+        outcome = await push(client, good, seen=seen, force=True)
+    assert "it replaces one that was not shown here before: a.yaml, by admin" in outcome.text
+
+
+async def test_what_is_said_of_the_files_counts_more_than_what_was_seen(
+    good: Path, seen: SeenVersions
+) -> None:
+    async with connected({("PUT", "/v1/config"): (200, PUSHED)}) as (client, app):
+        seen.saw_in_force(client.url, 1)
+        outcome = await push(client, good, seen=seen, made_from=3)
+    assert app.asked[-1][2]["if-match"] == '"3"'
+    assert outcome.text == "ok: version 4 is in force, after 3"
+
+
+async def test_a_dry_run_and_a_refusal_are_not_remembered(good: Path, seen: SeenVersions) -> None:
+    stale = {"status": 412, "detail": "version 3 is in force"}
+    answers: Answers = {("PUT", "/v1/config"): (200, {**PUSHED, "dry_run": True})}
+    async with connected(answers) as (client, app):
+        await push(client, good, seen=seen, dry_run=True)
+        app.answers["PUT", "/v1/config"] = (412, stale)
+        with pytest.raises(OperatorError):
+            await push(client, good, seen=seen)
+    assert seen.get(client.url) is None
+
+
+async def test_whatever_shows_a_version_remembers_it(good: Path, seen: SeenVersions) -> None:
+    content = {"version": 3, "files": [{"name": "a.yaml", "content": GOOD}]}
+    answers: Answers = {
+        ("GET", "/v1/config"): (200, content),
+        ("GET", "/v1/config/versions/2"): (200, {**content, "version": 2}),
+        ("GET", "/v1/config/diff"): (200, {"diff": ""}),
+        ("POST", "/v1/config/versions/2/rollback"): (200, PUSHED),
+    }
+    async with connected(answers) as (client, _):
+        for look, then in (
+            (commands.show(client, 2, seen), 2),
+            (commands.history(client, seen), 3),
+            (commands.show(client, 2, seen), 3),
+            (commands.diff_versions(client, 1, 2, seen), 3),
+            (commands.diff_versions(client, 6, 2, seen), 6),
+            (commands.diff_files(client, [good], seen), 3),
+            (commands.rollback(client, 2, seen), 4),
+            (commands.show(client, None, seen), 3),
+        ):
+            await look
+            assert seen.get(client.url) == then
