@@ -144,6 +144,17 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
             rich_help_panel=_CONTROL,
         ),
     ] = "",
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata",
+            envvar="HMS_METADATA",
+            metavar="NAME=VALUE",
+            help="What else `hms services` should say of this instance; may be repeated, and commas "
+            "separate several.",
+            rich_help_panel=_CONTROL,
+        ),
+    ] = None,
     admin: Annotated[
         str,
         typer.Option("--admin", envvar="HMS_ADMIN", help="Address of the admin port, or `off`."),
@@ -175,7 +186,7 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
     configuration goes on. SIGTERM drains. With a command the exit code is the app's.
     """
     from hms_addons.config.standard_listeners import StandardListeners  # noqa: PLC0415 - start-up time
-    from hms_addons.control_client.presence import Traits  # noqa: PLC0415
+    from hms_addons.control_client.presence import Traits, parse_metadata  # noqa: PLC0415
     from hms_addons.joining import ControlOptions  # noqa: PLC0415
     from hms_addons.sidecar_process import SidecarProcess, run  # noqa: PLC0415 - start-up time
 
@@ -202,7 +213,7 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
                 state=state,
                 listeners=StandardListeners(app, inbound, outbound),
                 advertise=advertise,
-                traits=Traits(version, weight, zone),
+                traits=Traits(version, weight, zone, parse_metadata(metadata or ())),
             )
             options.check()
         elif not config:

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 from hms_addons.clock import within
 from hms_addons.control_client.backoff import Backoff
 from hms_addons.control_client.failures import ControlError
+from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
     from hms_addons.clock import Clock
@@ -27,6 +28,9 @@ TTL: Final = 15.0
 """Seconds that an instance is listed after its last renewal."""
 RENEWALS: Final = 3
 JITTER: Final = 0.1
+MAX_METADATA: Final = 64
+MAX_METADATA_LENGTH: Final = 256
+"""What the control plane takes: so many, of so many characters each, names and values alike."""
 FAREWELL: Final = 3.0
 """Seconds for taking it back; a control plane that is away must not hold up a drain."""
 
@@ -47,6 +51,32 @@ class Traits(NamedTuple):
     version: str = ""
     weight: int = 1
     zone: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """Whatever people want to know of it, by name."""
+
+
+def parse_metadata(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Names and values from `name=value`, one a word or several with commas.
+
+    Raises:
+        MeshError: the control plane would not take them.
+    """
+    found: dict[str, str] = {}
+    for part in (part.strip() for word in words for part in word.split(",")):
+        if not part:
+            continue
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not name:
+            raise MeshError(f"--metadata {part}: give name=value; commas separate several")
+        if name in found:
+            raise MeshError(f"--metadata {part}: {name} is there twice")
+        if max(len(name), len(value)) > MAX_METADATA_LENGTH:
+            message = f"--metadata {part[:40]}…: at most {MAX_METADATA_LENGTH} characters each"
+            raise MeshError(message)
+        found[name] = value
+    if len(found) > MAX_METADATA:
+        raise MeshError(f"--metadata: {len(found)} of them; at most {MAX_METADATA} are taken")
+    return tuple(found.items())
 
 
 class Presence:
@@ -130,7 +160,8 @@ class Presence:
         return renewal
 
     def _body(self, address: str) -> dict[str, Any]:
-        return {"address": address, **self._traits._asdict(), "metadata": {}, "ttl": TTL}
+        metadata = dict(self._traits.metadata)
+        return {"address": address, **self._traits._asdict(), "metadata": metadata, "ttl": TTL}
 
     async def leave(self) -> bool:
         """Take the instance back, once `run` has ended. Returns whether it was listed, and is not now."""

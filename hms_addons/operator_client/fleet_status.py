@@ -155,7 +155,7 @@ async def services(client: OperatorClient, *, width: int | None = None) -> Outco
         file=out, width=width or WIDTH, force_terminal=width is not None, highlight=False
     )
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("SERVICE", "INSTANCE", "ADDRESS", "VERSION", "WEIGHT", "ZONE"):
+    for heading in ("SERVICE", "INSTANCE", "ADDRESS", "VERSION", "WEIGHT", "ZONE", "METADATA"):
         table.add_column(heading, overflow="fold")
     for service in found:
         for instance in service["instances"]:
@@ -166,6 +166,11 @@ async def services(client: OperatorClient, *, width: int | None = None) -> Outco
                 _plain(instance["version"] or "-"),
                 str(instance["weight"]),
                 _plain(instance["zone"] or "-"),
+                _plain(_metadata(instance["metadata"]) or "-"),
             )
     console.print(table)
     return Outcome(out.getvalue(), document)
+
+
+def _metadata(metadata: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in metadata.items())

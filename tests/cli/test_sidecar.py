@@ -30,6 +30,14 @@ def test_sidecar_needs_a_configuration() -> None:
     assert "--config" in result.stderr
 
 
+def test_metadata_that_cannot_be_is_a_usage_error() -> None:
+    control = ("--control", "https://127.0.0.1:1", "--service", "auth-svc")
+    for arguments, variables in ((["--metadata", "team"], {}), ([], {"HMS_METADATA": "a=1,team"})):
+        result = hms("sidecar", *control, *arguments, env=variables)
+        assert result.exit_code == 2
+        assert "--metadata team: give name=value" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [("HMS_LOOP", "twisted", "--loop"), ("HMS_ADMIN", "x", "host:port")],

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hms_addons.control_client.failures import ControlAwayError
-from hms_addons.control_client.presence import TTL, Presence, Traits, own_host
+from hms_addons.control_client.presence import (
+    MAX_METADATA,
+    MAX_METADATA_LENGTH,
+    TTL,
+    Presence,
+    Traits,
+    own_host,
+    parse_metadata,
+)
+from hms_addons.errors import MeshError
 from hms_addons.tasks import TaskSet
 from tests.fakes.clock import FakeClock
 
@@ -20,11 +29,13 @@ class FakeRegistry:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str | None]] = []
+        self.bodies: list[Mapping[str, Any]] = []
         self.away = 0
         self.stuck = False
 
     async def register(self, instance: str, body: Mapping[str, Any]) -> None:
         self.calls.append((instance, body["address"]))
+        self.bodies.append(body)
         await self._fare()
 
     async def deregister(self, instance: str) -> None:
@@ -148,3 +159,48 @@ async def test_the_address_that_a_connection_comes_from() -> None:
     assert await own_host("https://127.0.0.1:15010") == "127.0.0.1"
     with pytest.raises(OSError, match=r".*"):
         await own_host("https://no-such-host.invalid:1")
+
+
+# -- what else is told -----------------------------------------------------------------------------
+
+
+def test_metadata_is_written_as_names_and_values() -> None:
+    assert parse_metadata([]) == ()
+    assert parse_metadata(["team=blue", "build=7, note = a=b ,empty=,"]) == (
+        ("team", "blue"),
+        ("build", "7"),
+        ("note", "a=b"),
+        ("empty", ""),
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("team", "give name=value"),
+        ("=blue", "give name=value"),
+        ("a=1,a=2", "a is there twice"),
+        ("a=" + "x" * (MAX_METADATA_LENGTH + 1), "at most 256 characters"),
+        ("x" * (MAX_METADATA_LENGTH + 1) + "=a", "at most 256 characters"),
+        (",".join(f"k{n}=" for n in range(MAX_METADATA + 1)), "65 of them; at most 64"),
+    ],
+)
+def test_metadata_that_the_control_plane_would_not_take_is_refused(word: str, why: str) -> None:
+    with pytest.raises(MeshError, match=f"--metadata.*{why}"):
+        parse_metadata([word])
+
+
+async def test_metadata_is_registered(bench: Bench) -> None:
+    traits = Traits("v2", 3, "b", (("team", "blue"),))
+    presence = Presence(bench.registry, "i", traits, lambda: "h:1", bench.clock, Random(0))
+    task = bench.tasks.start(presence.run(), "run")
+    await bench.clock.advance(0)
+    task.cancel()
+    assert bench.registry.bodies[-1] == {
+        "address": "h:1",
+        "version": "v2",
+        "weight": 3,
+        "zone": "b",
+        "metadata": {"team": "blue"},
+        "ttl": TTL,
+    }

@@ -134,13 +134,16 @@ async def test_services_have_a_line_for_each_instance() -> None:
         "version": "v2",
         "weight": 3,
         "zone": "",
+        "metadata": {},
     }
-    document = {"services": [{"name": "auth-svc", "instances": [instance]}]}
+    tagged = {**instance, "id": "i2", "metadata": {"team": "blue", "build": "7\x1b[2J[red]"}}
+    document = {"services": [{"name": "auth-svc", "instances": [instance, tagged]}]}
     async with connected("/v1/services", document) as client:
         outcome = await fleet_status.services(client)
     assert outcome.text.splitlines()[1].split() == [
-        *("auth-svc", "i1", "10.0.0.7:15006", "v2", "3", "-"),
+        *("auth-svc", "i1", "10.0.0.7:15006", "v2", "3", "-", "-"),
     ]
+    assert outcome.text.splitlines()[2].endswith("-     team=blue, build=7\ufffd[2J[red]")
     assert outcome.document == document
 
 
