@@ -118,7 +118,8 @@ class TlsConnection:
         # costs more than the reading.
         while (incoming.pending or ssl_object.pending()) and not self._closing:
             try:
-                plain = ssl_object.read(_READ)
+                # What is read is never longer than what it came in, and a small buffer is cheaper.
+                plain = ssl_object.read(min(_READ, incoming.pending + ssl_object.pending()))
             except ssl.SSLWantReadError:
                 break
             except ssl.SSLZeroReturnError:

@@ -21,6 +21,8 @@ _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-
 
 _HOST_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-"
 """What names and IPv4 addresses are made of."""
+_KNOWN_HOSTS: Final = 1024
+_KNOWN_LENGTH: Final = 256
 _PORT_DIGITS = 5
 
 _ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"authorization"})
@@ -137,11 +139,25 @@ def check_head(request: RequestHead, version: str, limits: Limits) -> Failure | 
     if host is None:
         if request.minor:
             return _refuse(Fault.BAD_REQUEST, "the Host header is missing")
-    elif not _is_plain_host(host) and _HOST.fullmatch(host) is None:
+    elif host not in _known_hosts and not _is_host(host):
         return _refuse(Fault.BAD_REQUEST, "the Host header is not a host and port")
     if request.method == b"CONNECT":
         return _refuse(Fault.METHOD_NOT_ALLOWED, "CONNECT is refused: the mesh is no open proxy")
     return _check_body(request, head, limits)
+
+
+_known_hosts: Final[set[bytes]] = set()
+"""Hosts that were looked at lately and found to be good: there are few, and they come again."""
+
+
+def _is_host(host: bytes) -> bool:
+    if not _is_plain_host(host) and _HOST.fullmatch(host) is None:
+        return False
+    if len(host) <= _KNOWN_LENGTH:
+        if len(_known_hosts) >= _KNOWN_HOSTS:
+            _known_hosts.clear()
+        _known_hosts.add(host)
+    return True
 
 
 def _is_plain_host(host: bytes) -> bool:

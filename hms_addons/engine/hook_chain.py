@@ -124,7 +124,8 @@ class HookChain:
             route: Any = None
             for hook in self._route:
                 route = hook.call(exchange)
-                if route is not None and inspect.isawaitable(route):
+                # The usual case first, here as in `forward`: `isawaitable` asks abstract classes.
+                if route is not None and type(route) is not Route and inspect.isawaitable(route):
                     limit = limit or HookLimit(self._clock)
                     route = await limit.wait(route, _patience(exchange))
                 if exchange.failure is not None:

@@ -7,15 +7,19 @@ the same upstreams, the same assertions.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from scripts.demonstration.ports import is_free
 from tests.fakes import pki
-from tests.integration.basics import free_port
+from tests.integration.basics import free_port, until
 from tests.integration.clients import Connection, Response, fetch
 from tests.integration.processes import (
     STARTED,
@@ -28,9 +32,23 @@ from tests.integration.servers import Unreachable, Upstream, governance, refusin
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from pathlib import Path
 
 JWT_ENV = {"HMS_TEST_SECRET": pki.jwt_key("HS256").secret}
+
+
+WELL_KNOWN = (15000, 15001, 15010)
+"""Ports that the README, the seed's caller and the demo name."""
+
+
+@pytest.fixture
+def well_known() -> Iterator[None]:
+    """The ports that users know, for one test alone, however many processes run tests."""
+    lock = Path(tempfile.gettempdir()) / "hms-svc-well-known-ports.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for port in WELL_KNOWN:
+            until(lambda: is_free(port), f"free port {port}", 90)  # noqa: B023 - used at once
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

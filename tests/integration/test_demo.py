@@ -32,7 +32,11 @@ LEFT = 3
 CONTROL = 1 + 1 + LEFT + 1
 """Part 2: also the control plane."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("well_known"),
+]
 
 
 class Demo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pty
 import re
@@ -11,23 +10,17 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from scripts.demonstration.ports import is_free
 from tests.integration.basics import MESH, ROOT, Closing, until
 from tests.integration.clients import fetch
 from tests.integration.mitm_kit import App, MeshFiles
 from tests.integration.processes import Program, hms_sidecar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PORT = 15001
 """What configs/routes.yaml and the seed's caller say."""
@@ -36,18 +29,8 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b[=>]|[\x0e
 """What a terminal takes as orders (ECMA-48)."""
 
 
-@pytest.fixture
-def well_known() -> Iterator[None]:
-    """The fixed ports, for this test alone; the demo's test takes the same."""
-    lock = Path(tempfile.gettempdir()) / "hms-svc-well-known-ports.lock"
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        for port in (PORT, ADMIN):
-            until(lambda: is_free(port), f"free port {port}", 90)  # noqa: B023 - used at once
-        yield
-
-
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # others may have the ports
 @pytest.mark.usefixtures("well_known")
 def test_bare_in_the_repository_it_takes_the_routes_that_lie_there(tmp_path: Path) -> None:
     home = ("--set", f"confdir={tmp_path}")
@@ -65,6 +48,7 @@ def test_bare_in_the_repository_it_takes_the_routes_that_lie_there(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("well_known")
 def test_the_seeds_caller_is_served_by_the_seeds_routes(seed: Path, tmp_path: Path) -> None:
     with App() as app:

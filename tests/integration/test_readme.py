@@ -112,7 +112,8 @@ def test_it_is_under_ten_lines() -> None:
 
 @pytest.mark.slow
 @pytest.mark.curl
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("well_known")
 def test_its_commands_bring_up_a_mesh(terminals: Terminals) -> None:
     control, push, auth, claims, curl, status = commands()
     running = terminals.stay(control)
