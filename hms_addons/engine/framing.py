@@ -8,7 +8,7 @@ decide is here, in the order of RFC 9112 section 6.3 and SEMANTICS "HTTP/1.1 saf
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import Failure, Fault
 

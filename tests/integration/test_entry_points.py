@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
@@ -12,15 +13,19 @@ import subprocess
 import sys
 import termios
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from scripts.demonstration.ports import is_free
 from tests.integration.basics import MESH, ROOT, Closing, until
 from tests.integration.clients import fetch
 from tests.integration.mitm_kit import App, MeshFiles
 from tests.integration.processes import Program, hms_sidecar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PORT = 15001
 """What configs/routes.yaml and the seed's caller say."""
