@@ -293,7 +293,7 @@ class FastLane:
                 answer = local_answer(exchange)
             exchange.answer = answer
         if self._events.watched:
-            answer = await flow_view.show_answer(exchange, self._events, self._clock.wall())
+            answer = await flow_view.show_answer(exchange, self._events, self._clock.wall)
             if answer is None:
                 _kill(connection, exchange)
                 return
@@ -304,6 +304,9 @@ class FastLane:
             failure = exchange.failure
             close = failure is not None and failure.close
             exchange.bytes_out = await connection.respond(request, answer, close=close)
+            if type(given.body) is not bytes and exchange.made_flow is not None:
+                # Where nobody has read it to its end: a plugin's answer went out in its place, say.
+                await flow_view.show_end(exchange, self._events, self._clock.wall)
             if answer.tunnel is not None:
                 await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
         finally:
@@ -370,5 +373,5 @@ def _blame_the_body(found: Failure, exchange: Exchange) -> None:
 
 def _kill(connection: Http1Server, exchange: Exchange) -> None:
     """A script, or a person in mitmweb, has called `flow.kill()`."""
-    exchange.fail(Fault.CLIENT_GONE, "the flow was killed: its connection is cut off")
+    exchange.fail(Fault.CLIENT_GONE, flow_view.KILLED)
     connection.abort()

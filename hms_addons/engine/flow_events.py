@@ -92,7 +92,7 @@ class FlowEvents:
 
         As in mitmproxy, a flow that is killed before its response ends with the event `error`.
         """
-        last = listeners is self.response or listeners is self.error
+        last = bool(listeners) and (listeners is self.response or listeners is self.error)
         await self.fire(listeners, flow)
         if self.update:
             await self.fire(self.update, [flow])

@@ -7,10 +7,12 @@ was edited or replaced; a summary of what the mesh did goes to `flow.comment` an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
 from hms_addons.engine.hygiene import HOP_BY_HOP
+from hms_addons.engine.response_writer import NO_BODY_STATUS
+from hms_addons.errors import Fault
 from hms_addons.http_message import Answer, BodyStream, without_fields
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from hms_addons.engine.flow_events import FlowEvents
     from hms_addons.exchange import Exchange
     from hms_addons.http_message import Fields
+
+KILLED = "the flow was killed: its connection is cut off"
 
 _FRAMING = HOP_BY_HOP | {b"content-length"}
 
@@ -44,50 +48,147 @@ def answer_of(response: Response) -> Answer:
     )
 
 
-async def show_answer(exchange: Exchange, events: FlowEvents, now: float) -> Answer | None:
+async def show_answer(
+    exchange: Exchange, events: FlowEvents, now: Callable[[], float]
+) -> Answer | None:
     """Fire `responseheaders` and `response`; the answer as it was left, None if it was killed.
 
-    A streaming body is not held for them: as in mitmproxy, `response` then comes without content.
+    A streaming body is not held for them. As in mitmproxy, `response` then has no content, and comes
+    when the last piece has passed (`show_end`); what is changed there is too late. After a cut it
+    never comes.
+
+    Args:
+        exchange: with its answer.
+        events: who listens.
+        now: tells the time, in seconds since the epoch.
     """
     answer, flow = exchange.answer, exchange.flow
     assert answer is not None  # noqa: S101 - the lane has seen to it
-    streaming = isinstance(answer.body, BodyStream)
-    shown_fields = answer.fields
-    if not streaming and answer.length is not None:
-        shown_fields = (*shown_fields, (b"Content-Length", b"%d" % answer.length))
-    content = None if isinstance(answer.body, BodyStream) else answer.body
-    response = build_response(
-        answer.status, answer.reason, shown_fields, content, answer.trailers, now
-    )
-    response.stream = streaming
+    shown = _make_response(exchange, answer, now())
+    response, passes = shown.response, shown.passes
     flow.response = response
     annotate(exchange)
-    if events.responseheaders:
+    if events.responseheaders or passes:
         await events.fire_flow(events.responseheaders, flow)
-    if events.response and not was_killed(flow):
+    if passes:
+        # Not if a script has put an answer of its own in its place.
+        passes = flow.response is response or bool(flow.response and flow.response.stream)
+    if events.response and not passes and not was_killed(flow):
         await events.fire_flow(events.response, flow)
     if was_killed(flow):
         answer.release()
         return None
-    shown, data = flow.response, flow.response.data if flow.response else None
-    if shown is None or data is None:
-        return answer
-    if shown is not response and not shown.stream:
+    if flow.response is not None:
+        _read_back(exchange, answer, shown, flow.response)
+    if passes and isinstance(answer.body, BodyStream) and flow.response is not None:
+        flow.response.data.timestamp_end = None
+        answer.body = _WatchedStream(answer.body, exchange, events, now)
+    return exchange.answer
+
+
+class _Shown(NamedTuple):
+    """An answer as it is shown first.
+
+    Attributes:
+        response: what stands in the flow.
+        fields, content: its, before anybody has changed them.
+        passes: it has a body that streams.
+    """
+
+    response: Response
+    fields: Fields
+    content: bytes | None
+    passes: bool
+
+
+def _make_response(exchange: Exchange, answer: Answer, now: float) -> _Shown:
+    body = answer.body
+    content = None if isinstance(body, BodyStream) else body
+    passes = (
+        content is None and exchange.method_bytes != b"HEAD" and answer.status not in NO_BODY_STATUS
+    )
+    fields = answer.fields
+    if content is not None and answer.length is not None:
+        fields = (*fields, (b"Content-Length", b"%d" % answer.length))
+    response = build_response(answer.status, answer.reason, fields, content, answer.trailers, now)
+    response.stream = content is None
+    if passes:
+        response.data.timestamp_end = None
+    return _Shown(response, fields, content, passes)
+
+
+def _read_back(exchange: Exchange, answer: Answer, shown: _Shown, response: Response) -> None:
+    """Take over what `response` says by now."""
+    data = response.data
+    streaming = isinstance(answer.body, BodyStream)
+    if response is not shown.response and not response.stream:
         answer.release()
-        exchange.answer = answer_of(shown)
+        exchange.answer = answer_of(response)
     else:
         answer.status, answer.reason = data.status_code, data.reason
-        if data.headers.fields is not shown_fields:
+        if data.headers.fields is not shown.fields:
             answer.fields = without_fields(data.headers.fields, _FRAMING)
-    if shown is response and not streaming:
+    if response is shown.response and not streaming:
         answer.trailers = data.trailers.fields if data.trailers is not None else ()
-        if data.content is not content:
+        if data.content is not shown.content:
             answer.body = data.content or b""
             answer.length = len(answer.body)
-    if streaming and callable(shown.stream) and isinstance(answer.body, BodyStream):
-        answer.body = transformed(answer.body, shown.stream)
+    if isinstance(answer.body, BodyStream) and callable(response.stream):
+        answer.body = transformed(answer.body, response.stream)
         answer.length = None
-    return exchange.answer
+
+
+async def show_end(exchange: Exchange, events: FlowEvents, now: Callable[[], float]) -> None:
+    """Fire `response` for an answer that has been streamed, unless it has been."""
+    flow = exchange.flow
+    if flow.response is not None and flow.response.data.timestamp_end is None:
+        flow.response.data.timestamp_end = now()
+        annotate(exchange)
+        await events.fire_flow(events.response, flow)
+
+
+class _WatchedStream(BodyStream):
+    """A streaming answer that somebody watches: `response` comes at its end, before it is told on.
+
+    So a trailer may still be changed, and a flow that is killed meanwhile is cut at its next piece.
+    """
+
+    __slots__ = ("_events", "_exchange", "_now", "_source")
+
+    def __init__(
+        self, source: BodyStream, exchange: Exchange, events: FlowEvents, now: Callable[[], float]
+    ) -> None:
+        super().__init__(lambda: None, lambda: None)
+        self._source = source
+        self._exchange = exchange
+        self._events = events
+        self._now = now
+
+    async def read(self) -> bytes:
+        """See `BodyStream.read`."""
+        data = await self._source.read()
+        flow = self._exchange.flow
+        if was_killed(flow):
+            await self._events.fire_flow(self._events.error, flow)
+            self._cut()
+        if data or flow.response is None:
+            return data
+        if self._source.trailers:
+            set_trailers(flow.response, self._source.trailers)
+        await show_end(self._exchange, self._events, self._now)
+        if was_killed(flow):
+            self._cut()
+        trailers = flow.response.data.trailers if flow.response is not None else None
+        self.trailers = trailers.fields if trailers is not None else ()
+        return data
+
+    def _cut(self) -> None:
+        self._exchange.fail(Fault.CLIENT_GONE, KILLED)
+        raise ConnectionResetError(KILLED)
+
+    def close(self) -> None:
+        """See `BodyStream.close`."""
+        self._source.close()
 
 
 class _TransformedStream(BodyStream):

@@ -10,7 +10,7 @@ import pytest
 
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.http_message import Answer, BodyStream
-from hms_addons.upstream.outcome import FAULTS, Outcome
+from hms_addons.upstream.outcome import FAULTS, Outcome, UpstreamError
 from tests.fakes.exchange import make_route
 from tests.fakes.lane import settle
 from tests.fakes.world import World, nothing, phase_of
@@ -83,23 +83,97 @@ async def test_the_client_leaves_while_an_addon_waits(event: str) -> None:
         await gate.wait()
 
     source = Source()
-    world = World(events={event: wait, "error": nothing}, forward=source.answer)
+    whole = Answer(200, b"OK", (), b"whole")
+    world = World(
+        events={event: wait, "error": nothing},
+        forward=lambda exchange: whole if event == "response" else source.answer(),
+    )
     assert await world.send(GET) == []
     world.transport.reset()
     await settle()
     assert len(world.completed) == 1
     gate.set()
     await world.end()
-    assert source.abandoned == (1 if "response" in event else 0)
+    assert source.abandoned == (event == "responseheaders")
 
 
 async def test_the_client_leaves_while_a_person_holds_the_answer() -> None:
     """Nobody will write it, so its upstream connection must not wait for that."""
     source = Source()
-    world = World(events={"response": lambda flow: flow.intercept()}, forward=source.answer)
+    world = World(events={"responseheaders": lambda flow: flow.intercept()}, forward=source.answer)
     assert await world.send(GET) == []
     world.transport.reset()
     await settle()
+    assert source.abandoned == 1
+    await world.end()
+
+
+async def test_the_client_leaves_while_a_person_holds_the_end_of_a_stream() -> None:
+    source = Source()
+    world = World(events={"response": lambda flow: flow.intercept()}, forward=source.answer)
+    source.stream.feed(b"all of it")
+    source.stream.feed_eof()
+    world.connection.data_received(GET)
+    await settle()
+    assert bytes(world.transport.sent).endswith(b"all of it\r\n"), "but not its last chunk"
+    assert world.completed == []
+    world.transport.reset()
+    await settle()
+    assert len(world.completed) == 1
+    await world.end()
+
+
+async def test_a_stream_s_events_come_at_its_beginning_and_at_its_end() -> None:
+    source = Source()
+    names = ("requestheaders", "request", "responseheaders", "response", "error")
+    world = World(events=dict.fromkeys(names, nothing), forward=source.answer)
+    source.stream.feed(b"one")
+    world.connection.data_received(GET)
+    await settle()
+    assert world.log[-1] == "responseheaders"
+    assert bytes(world.transport.sent).endswith(b"one\r\n")
+    source.stream.feed(b"two")
+    source.stream.feed_eof()
+    [answer] = await world.send(b"")
+    assert answer.body == b"onetwo"
+    assert world.log[-2:] == ["response", "complete"]
+    flow = world.completed[0].flow
+    assert flow.response is not None
+    assert flow.response.timestamp_end is not None
+    assert flow.error is None
+    await world.end()
+    assert "error" not in world.log
+
+
+async def test_a_stream_cut_in_the_middle_has_an_error_and_no_response() -> None:
+    source = Source()
+    world = World(events={"response": nothing, "error": nothing}, forward=source.answer)
+    source.stream.feed(b"half")
+    world.connection.data_received(GET)
+    await settle()
+    source.stream.fail(UpstreamError(Outcome.RESET, "the upstream has gone"))
+    await settle()
+    assert world.transport.aborted
+    assert world.log[-2:] == ["complete", "error"]
+    assert "response" not in world.log
+    flow = world.completed[0].flow
+    assert flow.error is not None
+    assert flow.error.msg == "the answer's body was cut short: the upstream has gone"
+    assert flow.response is not None
+    assert flow.response.timestamp_end is None
+    await world.end()
+
+
+async def test_a_plugin_that_replaces_a_watched_stream_ends_it_for_watchers() -> None:
+    source = Source()
+
+    def replace(exchange: Exchange) -> None:
+        exchange.answer = Answer(200, b"OK", (), b"mine")
+
+    world = World(events={"response": nothing}, forward=source.answer, respond=replace)
+    [answer] = await world.send(GET)
+    assert answer.body == b"mine"
+    assert world.log[-2:] == ["response", "complete"]
     assert source.abandoned == 1
     await world.end()
 
@@ -247,11 +321,20 @@ async def test_the_client_leaves_before_its_tunnel_begins() -> None:
 @pytest.mark.parametrize("event", ["responseheaders", "response"])
 async def test_a_streaming_answer_that_is_killed_is_let_go(event: str) -> None:
     source = Source()
+    source.stream.feed(b"piece")
+    if event == "response":
+        source.stream.feed_eof()
     world = World(events={event: lambda flow: flow.kill(), "error": nothing}, forward=source.answer)
-    await world.send(GET)
+    world.connection.data_received(GET)
+    await settle()
     assert world.transport.aborted
-    assert source.abandoned == 1
+    sent = bytes(world.transport.sent)
+    assert sent.endswith(b"piece\r\n") if event == "response" else not sent
+    assert source.abandoned == (event == "responseheaders"), "else it was read to its end"
     assert world.log.count("error") == (event == "responseheaders")
+    failure = world.completed[0].failure
+    assert failure is not None
+    assert (failure.flag, failure.detail[:19]) == ("DC", "the flow was killed")
     await world.end()
 
 
@@ -329,7 +412,7 @@ async def test_a_script_that_replaces_a_streaming_answer() -> None:
     def replace(flow: HTTPFlow) -> None:
         flow.response = FlowResponse.make(418, b"short and stout")
 
-    world = World(events={"response": replace}, forward=source.answer)
+    world = World(events={"responseheaders": replace}, forward=source.answer)
     [answer] = await world.send(GET)
     assert (answer.status, answer.body) == (418, b"short and stout")
     assert source.abandoned == 1

@@ -51,13 +51,17 @@ def streaming(*pieces: bytes, abandoned: list[str] | None = None) -> Exchange:
     return exchange
 
 
-async def edited(exchange: Exchange, edit: Callable[[Any], Any]) -> Answer:
-    """The answer after a script's `response` has had it."""
+def now() -> float:
+    return 1.0
 
-    def response(flow: HTTPFlow) -> None:
+
+async def edited(exchange: Exchange, edit: Callable[[Any], Any], event: str = "response") -> Answer:
+    """The answer after a script's `response` (or another event) has had it."""
+
+    def hook(flow: HTTPFlow) -> None:
         edit(flow.response)
 
-    answer = await flow_view.show_answer(exchange, events_with(response=response), 1.0)
+    answer = await flow_view.show_answer(exchange, events_with(**{event: hook}), now)
     assert answer is not None
     assert answer is exchange.answer
     return answer
@@ -77,7 +81,7 @@ async def test_both_events_see_the_whole_answer() -> None:
         length = flow.response.headers.get("Content-Length")
         seen.append((flow.response.status_code, flow.response.content, length))
 
-    await flow_view.show_answer(held(), events_with(responseheaders=note, response=note), 1.0)
+    await flow_view.show_answer(held(), events_with(responseheaders=note, response=note), now)
     assert seen == [(200, b"hello", "5")] * 2
 
 
@@ -127,11 +131,19 @@ async def test_a_replaced_answer_is_taken_and_the_old_body_let_go() -> None:
     abandoned: list[str] = []
     exchange = streaming(b"never read", abandoned=abandoned)
 
-    def response(flow: HTTPFlow) -> None:
+    heard: list[bytes | None] = []
+
+    def responseheaders(flow: HTTPFlow) -> None:
         flow.response = Response.make(403, b"no", {"X-Why": "script"})
 
-    answer = await flow_view.show_answer(exchange, events_with(response=response), 1.0)
+    def response(flow: HTTPFlow) -> None:
+        assert flow.response is not None
+        heard.append(flow.response.raw_content)
+
+    events = events_with(responseheaders=responseheaders, response=response)
+    answer = await flow_view.show_answer(exchange, events, now)
     assert answer is not None
+    assert heard == [b"no"], "it is held, so `response` comes before it is sent"
     assert (answer.status, answer.body, answer.length) == (403, b"no", 2)
     assert (b"X-Why", b"script") in answer.fields
     assert abandoned == ["abandoned"]
@@ -145,7 +157,7 @@ async def test_a_killed_answer_is_none_and_its_body_let_go() -> None:
         responseheaders=lambda flow: flow.kill(), response=lambda flow: heard.append("response")
     )
     exchange.flow.live = True
-    assert await flow_view.show_answer(exchange, events, 1.0) is None
+    assert await flow_view.show_answer(exchange, events, now) is None
     assert abandoned == ["abandoned"]
     assert heard == [], "no `response` after a kill"
 
@@ -153,7 +165,9 @@ async def test_a_killed_answer_is_none_and_its_body_let_go() -> None:
 async def test_a_stream_is_shown_without_content_and_not_read() -> None:
     exchange = streaming(b"a", b"b")
     contents: list[bytes | None] = []
-    answer = await edited(exchange, lambda response: contents.append(response.raw_content))
+    answer = await edited(
+        exchange, lambda response: contents.append(response.raw_content), "responseheaders"
+    )
     assert contents == [None]
     assert isinstance(answer.body, BodyStream)
     assert [piece async for piece in answer.body] == [b"a", b"b"]
@@ -167,12 +181,132 @@ async def test_a_function_changes_the_pieces_of_a_stream_and_ends_it() -> None:
         seen.append(data)
         return [data.upper(), b"."] if data else b"end"
 
-    answer = await edited(streaming(b"a", b"b"), lambda r: setattr(r, "stream", change))
+    answer = await edited(
+        streaming(b"a", b"b"), lambda r: setattr(r, "stream", change), "responseheaders"
+    )
     assert isinstance(answer.body, BodyStream)
     assert answer.length is None, "nobody knows how long it will be"
     assert b"".join([piece async for piece in answer.body]) == b"A.B.end"
     assert seen == [b"a", b"b", b""]
     assert answer.body.trailers == ((b"X-Sum", b"7"),)
+
+
+async def read_through(answer: Answer | None) -> list[bytes]:
+    assert answer is not None
+    assert isinstance(answer.body, BodyStream)
+    return [piece async for piece in answer.body]
+
+
+async def test_response_comes_when_the_last_piece_of_a_stream_has_passed() -> None:
+    log: list[tuple[Any, ...]] = []
+
+    def note(event: str) -> Callable[[HTTPFlow], None]:
+        def hook(flow: HTTPFlow) -> None:
+            assert flow.response is not None
+            trailers = flow.response.trailers
+            log.append((event, flow.response.timestamp_end, trailers and trailers["X-Sum"]))
+
+        return hook
+
+    events = events_with(responseheaders=note("responseheaders"), response=note("response"))
+    times = iter([1.0, 2.0])
+    exchange = streaming(b"a", b"b")
+    answer = await flow_view.show_answer(exchange, events, lambda: next(times))
+    assert answer is not None
+    assert isinstance(answer.body, BodyStream)
+    assert await answer.body.read() == b"a"
+    assert await answer.body.read() == b"b"
+    assert log == [("responseheaders", None, None)]
+    assert await answer.body.read() == b""
+    assert log[1:] == [("response", 2.0, "7")]
+    assert answer.body.trailers == ((b"X-Sum", b"7"),)
+    assert await answer.body.read() == b""
+    await flow_view.show_end(exchange, events, lambda: 3.0)
+    assert len(log) == 2, "once"
+
+
+async def test_views_are_told_of_a_stream_s_beginning_and_end_though_nobody_listens() -> None:
+    ends: list[float | None] = []
+
+    def update(flows: list[HTTPFlow]) -> None:
+        assert flows[0].response is not None
+        ends.append(flows[0].response.timestamp_end)
+
+    await read_through(
+        await flow_view.show_answer(streaming(b"a"), events_with(update=update), now)
+    )
+    assert ends == [None, 1.0]
+
+
+async def test_trailers_changed_at_a_stream_s_end_are_taken() -> None:
+    def response(flow: HTTPFlow) -> None:
+        assert flow.response is not None
+        flow.response.trailers = Headers(((b"X-Sum", b"9"),))
+
+    answer = await flow_view.show_answer(streaming(b"a"), events_with(response=response), now)
+    assert await read_through(answer) == [b"a"]
+    assert answer is not None
+    assert isinstance(answer.body, BodyStream)
+    assert answer.body.trailers == ((b"X-Sum", b"9"),)
+
+
+async def test_a_stream_killed_at_its_end_never_looks_whole() -> None:
+    heard: list[str] = []
+    events = events_with(response=lambda flow: flow.kill(), error=heard.append)
+    exchange = streaming(b"a")
+    exchange.flow.live = True
+    answer = await flow_view.show_answer(exchange, events, now)
+    with pytest.raises(ConnectionResetError, match="killed"):
+        await read_through(answer)
+    assert heard == [], "it has had its `response`"
+    assert exchange.failure is not None
+    assert exchange.failure.flag == "DC"
+
+
+async def test_a_stream_killed_under_way_is_cut_at_its_next_piece_and_told_of_once() -> None:
+    heard: list[str] = []
+    events = events_with(
+        response=lambda flow: heard.append("response"), error=lambda flow: heard.append("error")
+    )
+    exchange = streaming(b"a", b"b")
+    exchange.flow.live = True
+    answer = await flow_view.show_answer(exchange, events, now)
+    assert answer is not None
+    assert isinstance(answer.body, BodyStream)
+    assert await answer.body.read() == b"a"
+    exchange.flow.kill()
+    with pytest.raises(ConnectionResetError, match="killed"):
+        await answer.body.read()
+    assert heard == ["error"]
+
+
+async def test_a_stream_that_breaks_off_has_no_response_event() -> None:
+    heard: list[str] = []
+    exchange = streaming(b"a", abandoned=[])
+    answer = await flow_view.show_answer(exchange, events_with(response=heard.append), now)
+    assert answer is not None
+    assert isinstance(answer.body, BodyStream)
+    assert await answer.body.read() == b"a"
+    answer.release()
+    with pytest.raises(ConnectionAbortedError):
+        await answer.body.read()
+    assert heard == []
+    assert exchange.flow.response is not None
+    assert exchange.flow.response.timestamp_end is None
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304)])
+async def test_a_stream_that_has_no_body_to_send_is_over_at_once(method: str, status: int) -> None:
+    heard: list[float | None] = []
+
+    def response(flow: HTTPFlow) -> None:
+        assert flow.response is not None
+        heard.append(flow.response.timestamp_end)
+
+    exchange = make_exchange(method=method)
+    exchange.answer = Answer(status, b"", FIELDS, BodyStream(lambda: None, lambda: None))
+    await flow_view.show_answer(exchange, events_with(response=response), now)
+    assert heard == [1.0]
 
 
 @pytest.mark.parametrize("nothing", [b"", [], [b"", b""]])

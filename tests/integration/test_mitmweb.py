@@ -419,6 +419,7 @@ def test_a_big_body_streams_past_and_is_not_lost(desk: Desk) -> None:
     assert len(response.content) == 3 << 19
     flow = desk.outbound()
     assert flow["response"]["contentLength"] is None
+    until(lambda: desk.outbound()["response"]["timestamp_end"], "the end of its answer")
 
 
 def test_an_upstream_that_cuts_its_body_short_is_an_error(desk: Desk) -> None:
@@ -427,3 +428,4 @@ def test_an_upstream_that_cuts_its_body_short_is_an_error(desk: Desk) -> None:
     flow = desk.web.one(lambda flow: flow.get("error"), "failed flow")
     assert "cut short" in flow["error"]["msg"]
     assert "flag=UC" in flow["comment"]
+    assert flow["response"]["timestamp_end"] is None

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from mitmproxy.http import HTTPFlow
+
     from tests.integration.clients import Response
     from tests.integration.processes import Program
 
@@ -157,6 +159,37 @@ def test_flows_are_written_to_a_file_and_read_back(desk: Desk, tmp_path: Path) -
     config = files.write("mesh.yaml", files.outbound())
     with mitm("mitmdump", tmp_path, config, "-r", str(desk.saved), ready=None) as reader:
         reader.wait_for("/plain/saved")
+
+
+def test_what_streams_is_saved_once_it_is_over_whole_or_cut(desk: Desk) -> None:
+    with Connection(desk.files.out) as connection:
+        assert len(connection.exchange("GET", "/plain/big").body) == 3 << 19
+        connection.request("GET", "/plain/cut")
+        assert connection.head().status == 200
+        with pytest.raises((EOFError, ConnectionError)):
+            connection.read_exactly(3_000_000)
+
+    def found() -> list[HTTPFlow]:
+        flows = [
+            flow
+            for flow in read_flows(desk.saved.read_bytes())
+            if flow.request.path in {"/plain/big", "/plain/cut"}
+        ]
+        return flows if len(flows) == 2 else []
+
+    whole, cut = until(found, "both flows")
+    assert whole.response is not None
+    assert cut.response is not None
+    assert whole.error is None
+    assert whole.response.timestamp_end is not None
+    assert (whole.response.headers["x-mine"], whole.response.raw_content) == (
+        "first good day",
+        None,
+    ), "its `response` has been told"
+    assert cut.error is not None
+    assert "cut short" in cut.error.msg
+    assert cut.response.timestamp_end is None
+    assert "x-mine" not in cut.response.headers
 
 
 def test_a_regular_and_an_upstream_proxy_beside_the_mesh_go_through_it(
