@@ -18,6 +18,7 @@ from hms_addons.control.lineage import Lineage
 from hms_addons.control.metrics import ControlMetrics
 from hms_addons.control.mirror import Mirror
 from hms_addons.control.plane import ControlPlane
+from hms_addons.control.readiness import Readiness
 from hms_addons.control.registry import Registry
 from hms_addons.control.snapshots import Snapshots
 from hms_addons.control.store.sqlite import SqliteStore
@@ -122,6 +123,7 @@ async def assembled(
             snapshots=snapshots,
             fleet=fleet,
             metrics=ControlMetrics(),
+            readiness=Readiness(store),
             stopping=stopping,
         )
         _observe(plane)

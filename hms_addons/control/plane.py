@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hms_addons.control.enrolment import Enrolment
     from hms_addons.control.fleet import Fleet
     from hms_addons.control.metrics import ControlMetrics
+    from hms_addons.control.readiness import Readiness
     from hms_addons.control.registry import Registry
     from hms_addons.control.snapshots import Snapshots
     from hms_addons.control.store.protocol import Store
@@ -37,5 +38,6 @@ class ControlPlane:
     snapshots: Snapshots
     fleet: Fleet
     metrics: ControlMetrics
+    readiness: Readiness
     stopping: asyncio.Event = field(repr=False)
     """Set when the process ends: whoever waits is answered."""

@@ -33,10 +33,8 @@ async def get_readiness(plane: PlaneOf) -> Health:
     """Whether the store answers and the process is not about to end."""
     if plane.stopping.is_set():
         raise ApiError(503, "the control plane is about to stop")
-    try:
-        await plane.store.get("ca/state")
-    except Exception as error:
-        raise ApiError(503, "the store does not answer; the log says why") from error
+    if not await plane.readiness.look():
+        raise ApiError(503, "the store does not answer; the log says why")
     return Health(status="ok")
 
 

@@ -22,11 +22,16 @@ async def test_it_is_not_ready_when_it_is_about_to_stop(control: RunningPlane) -
     assert (await control.ask("GET", "/healthz")).status_code == 200
 
 
-async def test_it_is_not_ready_without_its_store(control: RunningPlane) -> None:
+async def test_it_is_not_ready_without_its_store_and_the_log_says_why_once(
+    control: RunningPlane, caplog: pytest.LogCaptureFixture
+) -> None:
     await control.plane.store.close()
-    answer = await control.ask("GET", "/readyz")
-    assert answer.status_code == 503
-    assert answer.headers["content-type"] == "application/problem+json"
+    for _ in range(3):
+        answer = await control.ask("GET", "/readyz")
+        assert answer.status_code == 503
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"] == "the store does not answer; the log says why"
+    assert caplog.text.count("not ready: the store does not answer: the store ") == 1
 
 
 async def test_its_metrics_are_for_prometheus(control: RunningPlane) -> None:
