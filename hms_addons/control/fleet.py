@@ -152,6 +152,13 @@ class Fleet:
     def _problems(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if any(row["state"] == "ahead" for row in rows):
             yield _AHEAD
+        if self._snapshots.trouble is not None:
+            yield (
+                "what has changed cannot be handed out, and sidecars keep what they have (the "
+                f"control plane's log says more): {self._snapshots.trouble}"
+            )
+        if self._mirror.failure is not None:
+            yield str(self._mirror.failure)
         if self._configs.trouble is not None:
             yield f"{self._configs.follows} is refused: {self._configs.trouble}"
 

@@ -40,6 +40,7 @@ class Mirror:
 
     Attributes:
         revision: up to which everything has been applied.
+        failure: why it follows no longer; None: it does.
     """
 
     def __init__(self, store: Store) -> None:
@@ -50,7 +51,7 @@ class Mirror:
         self._readers: list[_Reader] = []
         self._news = asyncio.Event()
         self._tasks = TaskSet("mirror")
-        self._failure: StoreError | None = None
+        self.failure: StoreError | None = None
 
     def __repr__(self) -> str:
         return f"<Mirror {len(self._known)} keys at revision {self.revision}>"
@@ -85,8 +86,8 @@ class Mirror:
             StoreError: that will not be.
         """
         while self.revision < revision:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             await self._news.wait()
 
     async def _follow(self) -> None:
@@ -144,6 +145,6 @@ class Mirror:
         self._news = asyncio.Event()
 
     def _fail(self, error: StoreError) -> None:
-        self._failure = error
+        self.failure = error
         self._news.set()
         self._news = asyncio.Event()

@@ -19,12 +19,14 @@ nothing of is *held*: not replaced before a configuration is pushed; see `lineag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hms_addons.clock import within
 from hms_addons.control.completion import as_json, joined, own_part, shared_part
 from hms_addons.control.configs import CURRENT, document_of
 from hms_addons.control.registry import PREFIX as SERVICES
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE: Final = 0.1
 """Seconds between two publications, at least."""
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between attempts, at most, and between lines of the log, while a change cannot be handed out."""
 DIGEST_LENGTH: Final = 12
 """Hex digits."""
 _TURN: Final = 50
@@ -142,6 +146,7 @@ class Snapshots:
 
     Attributes:
         computed: how many documents have been worked out.
+        trouble: why what has changed cannot be handed out; None: it can.
     """
 
     def __init__(
@@ -167,6 +172,11 @@ class Snapshots:
         self._released = False
         """Nothing is held any more, and those who waited know."""
         self.computed = 0
+        self.trouble: str | None = None
+        self._failures = 0
+        """Attempts that were logged since the last that went well."""
+        self._again_at = 0.0
+        """When the next attempt is due, and may be logged, if the last one failed."""
         configs.on_decided = self._dirty.set
         for prefix in (CURRENT, SERVICES):
             mirror.read(prefix, lambda _: self._dirty.set())
@@ -263,16 +273,45 @@ class Snapshots:
 
     async def _run(self) -> None:
         while True:
-            await self._dirty.wait()
+            await self._due()
             try:
                 await self._publish()
             except StoreClosedError:
                 return
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - logged there
                 # Whatever it was, what is handed out stays, and the next change may be better.
-                logger.exception("the change cannot be handed out yet; trying again")
-                self._dirty.set()
+                self._failed(error)
+            else:
+                self._succeeded()
             await self._clock.sleep(PAUSE)
+
+    async def _due(self) -> None:
+        """Wait for a change; after a failure until the next attempt at the latest."""
+        if self.trouble is None:
+            await self._dirty.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with within(self._clock, self._again_at - self._clock.monotonic()):
+                await self._dirty.wait()
+
+    def _failed(self, error: Exception) -> None:
+        self.trouble = str(error) or type(error).__name__
+        now = self._clock.monotonic()
+        if self._failures and now < self._again_at:
+            return  # a further change has led to a further attempt: it is the same trouble
+        pause = min(LONGEST_PAUSE, PAUSE * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        self._again_at = now + pause
+        logger.error(
+            "what has changed cannot be handed out; trying again, next in %.1f s",
+            pause,
+            exc_info=error,
+        )
+
+    def _succeeded(self) -> None:
+        if self.trouble is not None:
+            logger.info("what has changed is handed out again")
+        self.trouble, self._failures = None, 0
 
     async def _publish(self) -> None:
         self._dirty.clear()

@@ -6,6 +6,7 @@ import pytest
 
 from hms_addons.control.fleet import MAX_VERSION, TTL, FleetError
 from hms_addons.control.gone import MAX_GONE, REMEMBERED
+from hms_addons.control.store.protocol import StoreError
 from tests.fakes.control_state import Plane, control_plane, published
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ async def test_one_that_has_seen_more_than_this_store(
     await report(plane, "s2")
     assert plane.fleet.status()["problems"] == []
     assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"in sync"}
+
+
+async def test_what_is_wrong_with_the_control_plane_itself_is_said(plane: Plane) -> None:
+    plane.mirror.failure = StoreError("the store cannot be followed any more")
+    plane.snapshots.trouble = "no JSON"
+    handed_out, followed = plane.fleet.status()["problems"]
+    assert handed_out.endswith("(the control plane's log says more): no JSON")
+    assert followed == "the store cannot be followed any more"
 
 
 @pytest.mark.parametrize("version", [-1, MAX_VERSION + 1])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -301,9 +302,25 @@ async def test_what_cannot_be_handed_out_is_tried_again(
     for _ in range(3):
         await plane.clock.advance(PAUSE)
         await plane.store.get("a")
-    assert "cannot be handed out yet" in caplog.text
+    assert "cannot be handed out" in caplog.text
     assert plane.snapshots.get("x") == last
+    assert plane.snapshots.trouble is not None
+    assert plane.snapshots.trouble in plane.fleet.status()["problems"][0]
 
+    # For as long as it lasts, the log gets ever fewer lines, however much changes meanwhile.
+    for n in range(600):
+        if n % 10 == 0:
+            await plane.registry.register(instance(n))
+        await plane.clock.advance(PAUSE)
+        await plane.store.get("a")
+    assert 5 < len(caplog.records) < 13
+    assert plane.snapshots.get("x").config_version == 1
+
+    caplog.clear()
+    caplog.set_level(logging.INFO)
     await plane.push(MESH.replace("auth", "pay"))
     await published(plane)
     assert plane.snapshots.get("x").config_version == 3
+    assert plane.snapshots.trouble is None
+    assert plane.fleet.status()["problems"] == []
+    assert "is handed out again" in caplog.text
