@@ -176,6 +176,7 @@ class Joining:
         """
         await sidecar.open()
         await self._prove()
+        self.plugin.begin()
         candidates = await self._source.load()
         for left, candidate in zip(reversed(range(len(candidates))), candidates, strict=True):
             try:
@@ -183,6 +184,7 @@ class Joining:
             except MeshError as error:
                 self._source.reject(candidate.pushed, str(error))
                 if not left:
+                    await self.plugin.give_up()
                     raise
                 logger.error("%s cannot be used here: %s", candidate.pushed.name, error)  # noqa: TRY400 - no fault of ours
                 continue
@@ -215,6 +217,7 @@ class Joining:
 
     async def close(self) -> None:
         """Let go of the control plane and of the state folder."""
+        await self.plugin.close()
         await self._client.close()
         if self._lock is not None:
             os.close(self._lock)

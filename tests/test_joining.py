@@ -18,6 +18,7 @@ from hms_addons.control_client.presence import Traits
 from hms_addons.errors import MeshError
 from hms_addons.joining import ControlOptions, Joining
 from hms_addons.sidecar import Sidecar
+from hms_addons.state_folder import StateFolder
 from tests.fakes.clock import FakeClock
 from tests.fakes.control_plane import FakeControlPlane, problem
 from tests.fakes.upstream_server import RawServer, read_head
@@ -360,10 +361,13 @@ async def test_a_first_configuration_that_cannot_be_used_gives_way_to_the_last_g
         pass
     for bad in ({"clusters": [{"name": "a", "load_balancer": "x"}]}, {"clusters": 5}):
         control.push(bad)
+        asked = control.count("GET", "/v1/snapshot")
         async with joined(control.url, tmp_path, token=None) as running:
             assert running.sidecar.status()["version"].startswith("2.")
             assert running.sidecar.status()["rejected"]
             await until(lambda: control.reported(state="nack"))
+            # httpcore leaks a connection that is cancelled in its handshake: let it be made.
+            await until(lambda: control.count("GET", "/v1/snapshot") > asked + 1)  # noqa: B023 - used at once
 
 
 async def test_a_first_configuration_that_cannot_be_used_alone_ends_the_start(
@@ -373,6 +377,106 @@ async def test_a_first_configuration_that_cannot_be_used_alone_ends_the_start(
     with pytest.raises(MeshError, match="no-such"):
         async with joined(control.url, tmp_path, pin=pin_of(control)):
             pass
+    (report,) = control.reports
+    assert (report["state"], report["version"], report["ready"]) == ("nack", 2, False)
+    assert "no-such" in report["reason"]
+    assert report["certificate"]["not_after"]
+    assert not control.left, "that would take the reason away again"
+
+
+async def test_a_control_plane_that_hears_nothing_does_not_hold_up_a_failed_start(
+    control: FakeControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    StateFolder(tmp_path).write("id", b"claims-svc-1")
+    control.answers["/v1/sidecars/claims-svc-1/report"] = b""
+    control.push({"clusters": [{"name": "a", "load_balancer": "no-such"}]})
+    clock = FakeClock(wall=SYSTEM_CLOCK.wall())
+    context = joined(control.url, tmp_path, pin=pin_of(control), clock=clock)
+    starting = asyncio.ensure_future(context.__aenter__())
+    await control.until(lambda: bool(control.count("POST", "/v1/sidecars")))
+    await passes(clock, 2)
+    assert not starting.done()
+    await passes(clock, 4)
+    with pytest.raises(MeshError, match="no-such"):
+        await asyncio.wait_for(starting, 10)
+    assert "could not tell the control plane of it: no answer" in caplog.text
+
+
+async def test_who_waits_for_a_configuration_that_can_be_used_is_in_the_fleet(
+    control: FakeControlPlane, tmp_path: Path
+) -> None:
+    """The local file is what makes it unusable, so the control plane cannot know."""
+    local = tmp_path / "local.yaml"
+    local.write_text("clusters: [{name: a, lb_policy: x}]")
+    clock = FakeClock(wall=SYSTEM_CLOCK.wall())
+    more: dict[str, Any] = {"pin": pin_of(control), "clock": clock}
+    context = joined(control.url, tmp_path / "s", local, **more)
+    starting = asyncio.ensure_future(context.__aenter__())
+    await until(lambda: control.reports)
+    assert control.reports[0]["state"] == "nack"
+    assert "local.yaml:1:" in control.reports[0]["reason"]
+    await passes(clock, 60)
+    assert len(control.reports) >= 5, "a report lives for half a minute"
+    assert not control.left
+    # Told to stop, it says goodbye.
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert len(control.left) == 1
+    # Told something better, it starts, and one task reports.
+    local.write_text("clusters: [{name: a}]")
+    async with joined(control.url, tmp_path / "s", local, **more):
+        await until(lambda: control.reported(state="ack"))
+        told = len(control.reports)
+        await passes(clock, 60)
+        assert 5 <= len(control.reports) - told <= 8
+
+
+async def test_the_certificate_is_renewed_while_the_first_configuration_is_waited_for(
+    control: FakeControlPlane, tmp_path: Path
+) -> None:
+    control.answers["/v1/snapshot"] = problem(503, "not now")
+    control.lifetime = 300.0
+    clock = FakeClock(wall=SYSTEM_CLOCK.wall())
+    begun = clock.monotonic()
+    context = joined(control.url, tmp_path, pin=pin_of(control), clock=clock)
+    starting = asyncio.ensure_future(context.__aenter__())
+    await until(lambda: control.count("GET", "/v1/snapshot"))
+    assert control.count("POST", "/v1/svids") == 1
+    await passes(clock, 140)
+    assert control.count("POST", "/v1/svids") == 1
+    await clock.advance(12)
+    await until(lambda: control.count("POST", "/v1/svids") == 2)  # at half of its five minutes
+    assert not starting.done()
+    # The same task goes on after the start, and no other. (The control plane's clock stands still, so
+    # the next one has only half as long to live.)
+    del control.answers["/v1/snapshot"]
+    while not starting.done():
+        await passes(clock, 2)
+    running = await starting
+    assert running.sidecar.ready
+    while control.count("POST", "/v1/svids") == 2:
+        await passes(clock, 2)
+    assert 220 < clock.monotonic() - begun < 230
+    told = len(control.reports)
+    await passes(clock, 6)
+    await until(lambda: len(control.reports) > told)
+    assert control.count("POST", "/v1/svids") == 3
+    await context.__aexit__(None, None, None)
+
+
+async def test_told_to_stop_while_it_waits_it_leaves_nothing(
+    control: FakeControlPlane, tmp_path: Path
+) -> None:
+    control.answers["/v1/snapshot"] = problem(503, "not now")
+    context = joined(control.url, tmp_path, pin=pin_of(control))
+    starting = asyncio.ensure_future(context.__aenter__())
+    await until(lambda: control.count("GET", "/v1/snapshot"))
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not control.reports
+    assert not control.left, "who was never there says no goodbye"
 
 
 async def test_replicas_side_by_side_do_not_share_a_key(

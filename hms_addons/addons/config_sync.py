@@ -4,10 +4,12 @@
     ControlIdentity (renews the SVID) ────────────┼─▶ Reports ──▶ control plane
     Presence (registers the service) ─────────────┘
 
-It follows the configuration, tells what became of each version, renews the certificate, and lists
-this instance of the service once it can take requests. When the sidecar leaves, the instance is
-taken back first, and for a moment more requests are still taken: callers hear of it meanwhile. The
-last word is a goodbye to the fleet, which would miss it otherwise; only an orderly end has one.
+It renews the certificate from the moment there is one, however long the first configuration is waited
+for, and tells of one that cannot be used. Once the sidecar has started, it follows the configuration,
+tells what became of each version, and lists this instance of the service as soon as that can take
+requests. When the sidecar leaves, the instance is taken back first, and for a moment more requests are
+still taken: callers hear of it meanwhile. The last word is a goodbye to the fleet, which would miss it
+otherwise; only an orderly end has one.
 Whatever the control plane does or fails to do, the sidecar serves on with what it has.
 """
 
@@ -17,6 +19,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hms_addons.clock import within
 from hms_addons.config.snapshot import Direction
 from hms_addons.control_client.failures import ControlError
 from hms_addons.control_client.presence import FAREWELL, Presence, Traits, own_host
@@ -28,7 +31,7 @@ from hms_addons.tasks import TaskSet
 if TYPE_CHECKING:
     from random import Random
 
-    from hms_addons.config.control_source import ControlSource
+    from hms_addons.config.control_source import ControlSource, Refused
     from hms_addons.config.snapshot import EndpointSpec, Snapshot
     from hms_addons.control_client.client import ControlClient
     from hms_addons.hookspecs import Mesh
@@ -87,10 +90,13 @@ class ConfigSync:
         self._mesh: Mesh | None = None
         self._host: str | None = None
         self._reports: Reports | None = None
+        self._reporting = False
+        self._unusable: Refused | None = None
+        """What has come so far, while nothing that can be used has."""
         self._presence: Presence | None = None
         self._listing: asyncio.Task[Any] | None = None
-        self._farewell: float | None = None
-        """Seconds left for goodbyes; None until an orderly end has begun."""
+        self._farewell: float | None = FAREWELL
+        """Seconds left for goodbyes; None while an end would be none that was asked for."""
 
     def __repr__(self) -> str:
         return f"<ConfigSync {self._source!r}>"
@@ -101,23 +107,41 @@ class ConfigSync:
         self._mesh = mesh
         mesh.add_status("control", self._source.status)
 
-    @hookimpl
-    async def hms_startup(self, mesh: Mesh) -> None:
-        """Begin to follow, to report and to renew."""
-        me, clock = self._me, mesh.clock
-        reports = self._reports = Reports(
-            self._client, me.sidecar, self._report, self._answered, clock, self._rng
+    def begin(self) -> None:
+        """There is an SVID: keep it fresh from now on, and tell of what cannot be used."""
+        mesh = self._mesh
+        assert mesh is not None  # noqa: S101 - opened before
+        self._reports = Reports(
+            self._client, self._me.sidecar, self._report, self._answered, mesh.clock, self._rng
         )
-        self._presence = Presence(
-            self._client, me.sidecar, me.traits, self._address, clock, self._rng
-        )
-        self._presence.on_change = reports.changed
-        self._presence.on_heard = self._source.heard
         self._source.on_change = self._changed
         self._identity.holder.subscribe(self._renewed)
-        self._tasks.start(self._source.watch(mesh.apply, mesh.refuse), "configuration")
         self._tasks.start(self._identity.run(), "certificate")
-        self._tasks.start(reports.run(), "reports")
+
+    async def give_up(self) -> None:
+        """No configuration can be used, and the sidecar ends: tell the fleet, which must know why."""
+        assert self._mesh is not None  # noqa: S101 - opened before
+        assert self._reports is not None  # noqa: S101 - begun before
+        await self._tasks.close()
+        self._farewell = None
+        try:
+            async with within(self._mesh.clock, FAREWELL):
+                await self._reports.send()
+        except (ControlError, TimeoutError) as error:
+            logger.warning("could not tell the control plane of it: %s", str(error) or "no answer")
+
+    @hookimpl
+    async def hms_startup(self, mesh: Mesh) -> None:
+        """Begin to follow and to report."""
+        me = self._me
+        self._farewell = None
+        self._presence = Presence(
+            self._client, me.sidecar, me.traits, self._address, mesh.clock, self._rng
+        )
+        self._presence.on_change = self._changed
+        self._presence.on_heard = self._source.heard
+        self._tasks.start(self._source.watch(mesh.apply, mesh.refuse), "configuration")
+        self._start_reports()
 
     @hookimpl
     def hms_ready(self) -> None:
@@ -141,7 +165,11 @@ class ConfigSync:
 
     @hookimpl
     async def hms_shutdown(self) -> None:
-        """End everything; if that is what was asked for, say goodbye."""
+        """End everything."""
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything; if that is what was asked for, say goodbye. Idempotent."""
         await self._tasks.close()
         if self._reports is not None and self._farewell is not None and self._farewell > 0:
             await self._reports.leave(self._farewell)
@@ -206,10 +234,21 @@ class ConfigSync:
     # -- reports --------------------------------------------------------------------------------
 
     def _changed(self) -> None:
+        mesh, refused = self._mesh, self._source.refused
+        if mesh is not None and mesh.snapshot is None and refused is not self._unusable:
+            self._unusable = refused
+            if refused is not None:
+                mesh.refuse(refused.reason)
+                self._start_reports()  # a better one may be long in coming
         if self._reports is not None:
             self._reports.changed()
         if self._presence is not None and self._listing is not None:
             self._presence.poke()
+
+    def _start_reports(self) -> None:
+        if self._reports is not None and not self._reporting and not self._tasks.closed:
+            self._reporting = True
+            self._tasks.start(self._reports.run(), "reports")
 
     def _renewed(self, _identity: Identity) -> None:
         self._changed()

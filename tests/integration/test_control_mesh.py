@@ -170,6 +170,29 @@ def test_a_push_that_a_sidecar_cannot_use_shows_in_the_fleet(
     until(lambda: [s["state"] for s in control.fleet()] == ["in sync"], "in step again", 10)
 
 
+def test_a_first_configuration_that_cannot_be_used_shows_in_the_fleet(
+    control: ControlPlane, started: list[Sidecar], tmp_path: Path
+) -> None:
+    def told() -> dict[str, str]:
+        return {s["service"]: s["reason"] for s in control.fleet() if s["state"] == "refused"}
+
+    local = tmp_path / "local.yaml"
+    local.write_text("clusters: [{name: a, typo: 1}]")
+    waits = control.sidecar("waits", None, "--config", str(local))
+    started.append(waits)
+    until(lambda: "unknown key 'typo'" in told().get("waits", ""), "the fleet tells", 30)
+    assert "can be used: /config has what is wrong" in waits.ask("/ready").text
+    assert "unknown key 'typo'" in waits.config()["rejected"]["reason"]
+    assert waits.program.stop() == 0
+    assert "waits" not in {s["service"] for s in control.fleet()}
+
+    control.push({"clusters": [{"name": "a", "load_balancer": "of-a-plugin"}]})
+    ends = control.sidecar("ends")
+    started.append(ends)
+    assert ends.program.wait() == 1
+    assert "of-a-plugin" in told()["ends"]
+
+
 def test_the_mesh_serves_on_whatever_becomes_of_the_control_plane(
     control: ControlPlane, started: list[Sidecar]
 ) -> None:
