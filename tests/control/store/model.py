@@ -37,7 +37,10 @@ EXPECTED = st.sampled_from(["any", "right", "absent", "wrong"])
 class Watching:
     """One reader, and what it must still see."""
 
-    def __init__(self, events: AsyncIterator[tuple[Event, ...]], prefix: str, after: int) -> None:
+    def __init__(
+        self, store: Store, events: AsyncIterator[tuple[Event, ...]], prefix: str, after: int
+    ) -> None:
+        self.store = store
         self.events = events
         self.prefix = prefix
         self.after = after
@@ -182,12 +185,12 @@ class StoreMachine(RuleBasedStateMachine):
             return multiple()
         if after < self.floor:
             return multiple()  # may be known or not: conformance has it
-        return Watching(watch, prefix, after)
+        return Watching(self.store, watch, prefix, after)
 
     @rule(watch=consumes(watches), target=watches)
     def look(self, watch: Watching) -> Any:
-        if watch.after < self.floor:
-            return multiple()  # of a store that was closed
+        if watch.store is not self.store:
+            return multiple()  # of one that was closed
         wanted = [
             event
             for event in self.log
