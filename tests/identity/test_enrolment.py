@@ -94,8 +94,15 @@ async def test_an_svid_that_its_own_bundle_does_not_know_is_refused() -> None:
 
 
 async def test_an_absurdly_long_life_is_refused() -> None:
-    rig = Rig(lifetime=MAX_LIFETIME + 1)
+    rig = Rig(lifetime=MAX_LIFETIME + 60)
     assert "at most 90 are accepted" in await rig.refused()
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+async def test_the_longest_life_that_a_control_plane_gives_is_taken(fraction: float) -> None:
+    rig = Rig(lifetime=MAX_LIFETIME)
+    rig.clock.step(fraction)
+    await rig.secret.fetch()
 
 
 async def test_a_bundle_that_is_none_is_refused() -> None:
