@@ -14,5 +14,6 @@ It may import `config` and `identity`, never the data plane. The nouns, and how 
   instances; `snapshots` makes of both, by `completion`, what each service's sidecars are sent.
 - `lineage` knows which snapshots this store handed out: what a restored backup knows nothing of is
   not replaced.
-- `fleet` knows what each sidecar has, and what is wrong with it.
+- `fleet` knows what each sidecar has, and what is wrong with it; `gone` remembers those that fell silent.
+- `readiness` says whether the store answers.
 """
