@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,6 +21,32 @@ type Fields = tuple[tuple[bytes, bytes], ...]
 
 HIGH_WATER = 256 * 1024
 """Bytes a `BodyStream` holds before it asks its producer to stop."""
+
+
+_lowered: Final[dict[bytes, bytes]] = {}
+_MOST_LOWERED: Final = 1024
+_LONGEST_LOWERED: Final = 64
+
+
+def lower_name(name: bytes) -> bytes:
+    """`name.lower()` of a field's name; remembered, for names come again and again."""
+    found = _lowered.get(name)
+    if found is None:
+        found = name.lower()
+        if len(name) <= _LONGEST_LOWERED:
+            if len(_lowered) >= _MOST_LOWERED:
+                _lowered.clear()
+            _lowered[name] = found
+    return found
+
+
+def append_lines(parts: list[bytes], fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Append the header lines of `fields`, each with its line break, to be joined with the rest."""
+    for name, value in fields:
+        parts.append(name)
+        parts.append(b": ")
+        parts.append(value)
+        parts.append(b"\r\n")
 
 
 def get_field(fields: Fields, lower_name: bytes) -> bytes | None:

@@ -8,11 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hms_addons import http_message as module
 from hms_addons.http_message import (
     HIGH_WATER,
     Answer,
     BodyStream,
+    append_lines,
     get_field,
+    lower_name,
     set_field,
     without_fields,
 )
@@ -22,6 +25,28 @@ if TYPE_CHECKING:
 
 NAMES = st.sampled_from([b"Host", b"host", b"X-A", b"x-a", b"X-B", b"Set-Cookie"])
 FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=4))).map(tuple)
+
+
+@given(st.lists(st.binary(max_size=100)))
+def test_a_lowered_name_is_what_it_was(names: list[bytes]) -> None:
+    assert [lower_name(name) for name in names * 2] == [name.lower() for name in names * 2]
+
+
+def test_lowered_names_are_remembered_within_bounds() -> None:
+    for number in range(3 * module._MOST_LOWERED):
+        lower_name(b"X-%d" % number)
+    lower_name(b"X" * 10_000)
+    assert len(module._lowered) <= module._MOST_LOWERED
+    assert max(map(len, module._lowered)) <= module._LONGEST_LOWERED
+
+
+@given(FIELDS)
+def test_header_lines(fields: Fields) -> None:
+    parts = [b"first"]
+    append_lines(parts, fields)
+    assert b"".join(parts) == b"first" + b"".join(
+        name + b": " + value + b"\r\n" for name, value in fields
+    )
 
 
 class Producer:

@@ -72,12 +72,17 @@ def parse_target(target: bytes, method: bytes | str) -> Target:
     Raises:
         TargetError: the target is refused; the message says why.
     """
+    return Target(*take_apart(target, method))
+
+
+def take_apart(target: bytes, method: bytes | str) -> tuple[str, str, str | None]:
+    """`parse_target` as a plain tuple, which compiled code need not build."""
     raw, _, rest = target.partition(b"?")
     path = _known.get(raw)
     if path is None:
         path = _plain_path(raw)
     if path is not None and (not rest or not rest.translate(None, _QUERY_BYTES)):
-        return Target(path, str(rest, "ascii"), None)
+        return path, str(rest, "ascii") if rest else "", None
     try:
         text = str(target, "ascii")
     except UnicodeDecodeError:
@@ -104,24 +109,24 @@ def _plain_path(raw: bytes) -> str | None:
     return path
 
 
-def _parse_unusual(text: str, method: bytes | str) -> Target:
+def _parse_unusual(text: str, method: bytes | str) -> tuple[str, str, str | None]:
     if text == "*":
         if method in {b"OPTIONS", "OPTIONS"}:
-            return Target("*", "", None)
+            return "*", "", None
         raise TargetError("the request target '*' is for OPTIONS only (RFC 9112 section 3.2.4)")
     authority = None
     rest = text
     if not text.startswith("/"):
         authority, rest = _split_absolute(text)
         if not rest and method in {b"OPTIONS", "OPTIONS"}:
-            return Target("*", "", authority)
+            return "*", "", authority
         if not rest.startswith("/"):
             rest = "/" + rest
     bad = _UNSENDABLE.search(rest)
     if bad is not None:
         raise TargetError(_saying(text, _UNSENDABLE_REASONS.get(bad[0], "a control character")))
     path, _, query = rest.partition("?")
-    return Target(normalise_path(path), query, authority)
+    return normalise_path(path), query, authority
 
 
 _UNSENDABLE_REASONS: Final = {

@@ -11,6 +11,7 @@ Nouns:
   for a plugin's own port; `native_lane` does the fast lane's work inside mitmproxy's own layers.
 - **HookChain** (`hook_chain`): the seven phases, compiled from the registered plugins.
 - **FlowEvents** (`flow_events`): who listens to which mitmproxy event; nobody costs nothing.
+- **identifiers**: a name for each request, and a trace context.
 - **flow_builder**: mitmproxy's objects, built at a tenth of their usual cost.
 
 Data flows down: listener → http1_server → lane → hook_chain → (upstream) and the answer back up.

@@ -13,10 +13,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.engine import flow_view
-from hms_addons.engine.flow_builder import build_flow, flow_error, new_id, was_killed
+from hms_addons.engine.flow_builder import build_flow, flow_error, was_killed
 from hms_addons.engine.framing import index_fields
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.hygiene import Hygiene
+from hms_addons.engine.identifiers import new_id
 from hms_addons.engine.intake import take_over
 from hms_addons.engine.log_limit import LogLimit
 from hms_addons.engine.peer import watch_expiry

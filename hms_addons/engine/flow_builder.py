@@ -8,14 +8,14 @@ mitmproxy that adds one fails there and not in somebody's script.
 
 from __future__ import annotations
 
-from itertools import count
-from random import getrandbits
 from typing import TYPE_CHECKING, Any
 
 from mitmproxy.certs import Cert
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.flow import Error
 from mitmproxy.http import Headers, HTTPFlow, Request, RequestData, Response, ResponseData
+
+from hms_addons.engine.identifiers import new_id
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,30 +30,6 @@ type Mode = ProxyMode
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 
 _new: Any = object.__new__
-
-
-_process = f"{getrandbits(80):020x}"
-_ID_PREFIX = f"{_process[:8]}-{_process[8:12]}-{_process[12:16]}-{_process[16:]}-"
-_next_number = count(getrandbits(32)).__next__
-
-
-_NOT_ZERO = 1 << 64 | 1
-"""Neither of the two identifiers in a trace context may be all zeros."""
-
-
-def new_id() -> str:
-    """A unique identifier in the form of a UUID, for flows and `X-Request-ID`.
-
-    80 random bits for the process and a number that grows: 0.3 µs, where `uuid4` takes 6. Unique, as
-    an identifier has to be; not a secret, which it is not.
-    """
-    return f"{_ID_PREFIX}{_next_number():012x}"
-
-
-def new_traceparent() -> bytes:
-    """A W3C trace context for a request that came without one, not sampled."""
-    digits = (getrandbits(192) | _NOT_ZERO).to_bytes(24).hex()
-    return f"00-{digits[:32]}-{digits[32:]}-00".encode()
 
 
 def build_headers(fields: Fields) -> Headers:

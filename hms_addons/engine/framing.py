@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import Failure, Fault
+from hms_addons.http_message import lower_name
 
 if TYPE_CHECKING:
     from hms_addons.config.snapshot import Limits
@@ -96,7 +97,7 @@ def index_fields(fields: list[tuple[bytes, bytes]] | Fields) -> dict[bytes, byte
     """Header fields by lower-cased name; repeated ones joined as their grammar allows."""
     head: dict[bytes, bytes] = {}
     for name, value in fields:
-        lower = name.lower()
+        lower = lower_name(name)
         if lower in head:
             head[lower] += (b"; " if lower == b"cookie" else b", ") + value
         else:

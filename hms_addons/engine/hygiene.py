@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hms_addons.engine.flow_builder import new_traceparent
+from hms_addons.engine.identifiers import new_traceparent
+from hms_addons.http_message import lower_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -86,23 +87,24 @@ class Hygiene:
         if named is not None:
             drop = drop | _connection_tokens(named)
         if not drop.isdisjoint(head):
-            kept = []
+            kept: list[tuple[bytes, bytes]] = []
             for field in fields:  # a loop: compiled, a generator costs twice as much
-                if field[0].lower() not in drop:
+                if lower_name(field[0]) not in drop:
                     kept.append(field)  # noqa: PERF401
             fields = tuple(kept)
             if not _FORWARDING.isdisjoint(head):
                 own = _append_forwarding(own, head, trusted=peer is not None)
-        extra = own
+        cleaned = [*fields, *own]
         if b"x-forwarded-host" not in head and (host := head.get(b"host")):
-            extra = (*extra, (b"X-Forwarded-Host", host))
+            cleaned.append((b"X-Forwarded-Host", host))
         if b"x-request-id" not in head:
-            extra = (*extra, (b"X-Request-ID", request_id))
+            cleaned.append((b"X-Request-ID", request_id))
         if b"traceparent" not in head:
-            extra = (*extra, (b"traceparent", new_traceparent()))
+            cleaned.append((b"traceparent", new_traceparent()))
         if upgrade is not None:
-            extra = (*extra, (b"Connection", b"Upgrade"), (b"Upgrade", upgrade))
-        return fields + extra
+            cleaned.append((b"Connection", b"Upgrade"))
+            cleaned.append((b"Upgrade", upgrade))
+        return tuple(cleaned)
 
     def clean_trailers(self, trailers: Fields) -> Fields:
         """Trailer fields that may be forwarded (RFC 9110 section 6.5.1).

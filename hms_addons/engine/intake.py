@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hms_addons.config.request_target import TargetError, named_service, parse_target
+from hms_addons.config.request_target import TargetError, named_service, take_apart
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import Fault
 from hms_addons.http_message import set_field
@@ -41,7 +41,7 @@ def take_over(
     exchange.head = head
     exchange.downstream = context
     try:
-        path, query, authority = parse_target(exchange.target, exchange.method_bytes)
+        path, query, authority = take_apart(exchange.target, exchange.method_bytes)
     except TargetError as error:
         exchange.fail(Fault.BAD_REQUEST, str(error), close=True)
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from hms_addons.engine.request_reader import RequestReader
 from hms_addons.errors import reason_phrase
-from hms_addons.http_message import BodyStream
+from hms_addons.http_message import BodyStream, append_lines
 
 if TYPE_CHECKING:
     from hms_addons.clock import Clock
@@ -25,8 +25,6 @@ _STATUS_LINES = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, phrase) for status, phrase in _PHRASES.items()
 }
 
-_pair = b": ".join
-
 
 def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool) -> bytes:
     """The head of `answer`, with framing and connection fields for the client of `request`.
@@ -43,16 +41,14 @@ def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool)
     else:
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     fields = answer.fields
-    block = b"\r\n".join(map(_pair, fields))
-    breaks = len(fields) - 1
-    if (
-        fields is not answer.vouched
-        and fields
-        and (block.count(b"\n") != breaks or block.count(b"\r") != breaks)
-    ):
-        # A plugin or a script has put a line break into a field: it must not start a new one.
-        block = b"\r\n".join([_one_line(name) + b": " + _one_line(value) for name, value in fields])
-    parts = [line, block, b"\r\n"] if fields else [line]
+    parts = [line]
+    append_lines(parts, fields)
+    if fields is not answer.vouched and fields:
+        block = b"".join(parts[1:])
+        if block.count(b"\n") != len(fields) or block.count(b"\r") != len(fields):
+            # A plugin or a script has put a line break into a field: it must not start a new one.
+            parts = [line]
+            append_lines(parts, [(_one_line(name), _one_line(value)) for name, value in fields])
     if answer.tunnel is not None:
         upgrade = request.upgrade if request is not None and request.upgrade else b""
         parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade)

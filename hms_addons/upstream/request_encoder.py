@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import MeshError
+from hms_addons.http_message import append_lines
 
 if TYPE_CHECKING:
     from hms_addons.exchange import Exchange
@@ -61,8 +62,12 @@ def encode_head(
             f"the request line {line!r} has a space or line break too many; "
             "percent-encode them in the path"
         )
-    if vouched and fields:
-        return b"%b%b\r\n%b\r\n" % (line, b"\r\n".join(map(_pair, fields)), framing), False
+    if vouched:
+        parts = [line]
+        append_lines(parts, fields)
+        parts.append(framing)
+        parts.append(b"\r\n")
+        return b"".join(parts), False
     upgrade = False
     block = b"\r\n".join(map(_pair, fields))
     # A search for each name in one lowered block is several times cheaper than lowering each name;

@@ -19,6 +19,7 @@ from typing import Any, Final
 import httptools
 
 from hms_addons.errors import MeshError
+from hms_addons.http_message import lower_name
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Bytes an upstream may send between two pieces of body: heads, interim ones too, and trailers."""
@@ -195,7 +196,7 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header or trailer field."""
-        lower = name.lower()
+        lower = lower_name(name)
         if lower in _CONNECTION_FIELDS:
             if not self.head_complete:
                 self._on_connection_field(lower, value)

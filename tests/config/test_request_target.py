@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hms_addons.config import request_target as module
 from hms_addons.config.request_target import (
     Target,
     TargetError,
     named_service,
     normalise_path,
     parse_target,
+    take_apart,
 )
 
 
@@ -265,3 +267,25 @@ def test_other_parameters_pass_untouched(pairs: list[tuple[str, str]]) -> None:
     for at in range(len(others) + 1):
         query = "&".join([*others[:at], "host=s.svc", *others[at:]])
         assert named_service(query, None) == ("s", "&".join(others))
+
+
+@given(st.lists(st.binary(max_size=12).map(lambda rest: b"/" + rest), max_size=20))
+def test_what_is_remembered_changes_nothing(targets: list[bytes]) -> None:
+    def outcome(target: bytes) -> object:
+        try:
+            return take_apart(target, b"GET")
+        except TargetError as error:
+            return str(error)
+
+    once = [outcome(target) for target in targets]
+    assert [outcome(target) for target in targets] == once
+    module._known.clear()
+    assert [outcome(target) for target in targets] == once
+
+
+def test_paths_are_remembered_within_bounds() -> None:
+    for number in range(3 * module._CACHED):
+        parse_target(b"/%d" % number, b"GET")
+    parse_target(b"/" + b"a" * 10_000, b"GET")
+    assert len(module._known) <= module._CACHED
+    assert max(map(len, module._known)) <= module._CACHED_LENGTH

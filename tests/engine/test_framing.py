@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hms_addons.config.snapshot import Limits
+from hms_addons.engine import framing as module
 from hms_addons.engine.framing import (
     HTTP2_REFUSAL,
     RequestHead,
@@ -122,3 +123,13 @@ def test_too_large_names_the_limit() -> None:
     failure = body_too_large(10)
     assert failure.status == 413
     assert "10 bytes" in failure.detail
+
+
+def test_hosts_are_remembered_within_bounds() -> None:
+    for number in range(3 * module._KNOWN_HOSTS):
+        assert status(head((b"Host", b"a%d.example:80" % number))) is None
+    assert status(head((b"Host", b"a" * 10_000))) is None
+    assert len(module._known_hosts) <= module._KNOWN_HOSTS
+    assert max(map(len, module._known_hosts)) <= module._KNOWN_LENGTH
+    for _ in range(2):
+        assert status(head((b"Host", b"a b"))) == 400
