@@ -102,6 +102,9 @@ class Mesh(Protocol):
     def drain(self) -> None:
         """Begin to leave: stop accepting, finish what is in flight, then exit."""
 
+    def quit(self) -> None:
+        """Leave at once: cut off what is in flight, then exit."""
+
 
 class AdminRequest(Protocol):
     """A request to a port that a plugin serves."""

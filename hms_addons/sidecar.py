@@ -185,6 +185,12 @@ class Sidecar:
             self.draining = True
             self._tasks.start(self._drain(), "drain")
 
+    def quit(self) -> None:
+        """See `hookspecs.Mesh`: `on_drained` at once; whoever is told so stops the sidecar."""
+        self.draining = True
+        logger.info("told to quit: what is in flight is cut off")
+        self._on_drained()
+
     async def _say_farewell(self) -> None:
         if self._plugins_started:
             await self.plugins.farewell(self.clock)
@@ -192,8 +198,7 @@ class Sidecar:
     async def _drain(self) -> None:
         await self._say_farewell()
         logger.info("draining: no new requests are taken; %g s for those in flight", DRAIN_GRACE)
-        lanes = self._ports.close()
-        cut = await drain([lane.connections for lane in lanes], self.clock, DRAIN_GRACE)
+        cut = await drain([it.connections for it in self._ports.close()], self.clock, DRAIN_GRACE)
         logger.info("drained%s", f"; {cut} connections were cut off" if cut else "")
         self._on_drained()
 

@@ -409,6 +409,14 @@ async def refused_domain(mesh: Running, snapshot: Snapshot) -> None:
         await mesh.sidecar.apply(snapshot)
 
 
+async def test_quit_waits_for_nobody() -> None:
+    async with RawServer(app) as server, running(config(server.port)) as mesh:
+        assert mesh.sidecar.ready
+        mesh.sidecar.quit()
+        assert mesh.drained == 1
+        assert not mesh.sidecar.ready
+
+
 async def test_drain_closes_the_ports_and_says_when_it_is_done() -> None:
     async with RawServer(app) as server, running(config(server.port)) as mesh:
         port = mesh.port()

@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 from hms_addons.errors import Failure, Flag, MeshError, problem, reason_phrase
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
+from hms_addons.text_table import flat, indent, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable
 
     from hms_addons.hookspecs import AdminRequest, Mesh
     from hms_addons.http_message import Fields
@@ -187,7 +188,7 @@ def _index(mesh: Mesh, request: AdminRequest) -> _Page:
         {"": f"{endpoint.methods[0]:<5}{path}", " ": endpoint.about}
         for path, endpoint in _ENDPOINTS.items()
     ]
-    text = f"hms sidecar\n{_table(rows)}\n\nJSON: ?format=json, or Accept: application/json"
+    text = f"hms sidecar\n{table(rows)}\n\nJSON: ?format=json, or Accept: application/json"
     return _Page(data, text)
 
 
@@ -247,25 +248,25 @@ def _clusters(mesh: Mesh, request: AdminRequest) -> _Page:
     parts = []
     for cluster in clusters:
         rest = {key: value for key, value in cluster.items() if key not in {"name", "endpoints"}}
-        parts.append(f"{cluster['name']}: {_flat(rest)}")
+        parts.append(f"{cluster['name']}: {flat(rest)}")
         endpoints = cluster.get("endpoints", [])
-        parts.append(_indent(_table(endpoints)) if endpoints else "  no endpoints")
+        parts.append(indent(table(endpoints)) if endpoints else "  no endpoints")
     return _Page(clusters, "\n".join(parts) or "no clusters")
 
 
 def _certs(mesh: Mesh, request: AdminRequest) -> _Page:
     del request
     certificates = mesh.certificates()
-    return _Page(certificates, _table(certificates) or "no certificates")
+    return _Page(certificates, table(certificates) or "no certificates")
 
 
 def _plugins(mesh: Mesh, request: AdminRequest) -> _Page:
     del request
     status = mesh.status()
     data = {"plugins": status.get("plugins", []), "errors": status.get("plugin_errors", [])}
-    text = _table(data["plugins"]) or "no plugins"
+    text = table(data["plugins"]) or "no plugins"
     if data["errors"]:
-        text += f"\n\nerrors since the start:\n{_table(data['errors'])}"
+        text += f"\n\nerrors since the start:\n{table(data['errors'])}"
     return _Page(data, text)
 
 
@@ -304,6 +305,12 @@ def _drain(mesh: Mesh, request: AdminRequest) -> _Page:
     return _Page({"draining": True}, text, 202)
 
 
+def _quit(mesh: Mesh, request: AdminRequest) -> _Page:
+    del request
+    mesh.quit()
+    return _Page({"quitting": True}, "quitting: what was in flight is cut off", 202)
+
+
 _ENDPOINTS: Final[dict[str, _Endpoint]] = {
     "/": _Endpoint(_index, "this list"),
     "/live": _Endpoint(_live, "200 as soon as the sidecar runs"),
@@ -316,6 +323,7 @@ _ENDPOINTS: Final[dict[str, _Endpoint]] = {
         _explain, "what would happen to ?request=GET+http://…&header=Name:+value"
     ),
     "/drain": _Endpoint(_drain, "finish what is in flight, take nothing new, then exit", ("POST",)),
+    "/quit": _Endpoint(_quit, "exit at once; what is in flight is cut off", ("POST",)),
 }
 
 
@@ -347,49 +355,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as aligned columns; columns in which nothing stands are left out."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    cells = {key: [_cell(row.get(key)) for row in rows] for key in keys}
-    keys = [key for key in keys if any(cells[key])]
-    heads = {key: key.strip().replace("_", " ").upper() for key in keys}
-    widths = {key: max(map(len, (heads[key], *cells[key]))) for key in keys}
-    lines = [heads] if any(heads.values()) else []
-    lines += [{key: cells[key][index] for key in keys} for index in range(len(rows))]
-    return "\n".join(
-        "  ".join(line[key].ljust(widths[key]) for key in keys).rstrip() for line in lines
-    )
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return _flat(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_cell, value))
-    return str(value)
-
-
-def _flat(values: Mapping[str, Any]) -> str:
-    return ", ".join(_pairs(values))
-
-
-def _pairs(values: Mapping[str, Any]) -> Iterable[str]:
-    for key, value in values.items():
-        name = key.replace("_", " ")
-        if isinstance(value, dict):
-            if value.keys() == {"in_use", "max"}:
-                yield f"{name} {value['in_use']}/{value['max']}"
-            else:
-                yield f"{name} ({_flat(value)})"
-        elif value is not None:
-            yield f"{name} {_cell(value)}"
-
-
-def _indent(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())

@@ -52,6 +52,7 @@ class FakeMesh:
         self.not_ready: str | None = None
         self.draining = False
         self.drains = 0
+        self.quits = 0
         self.bound = "127.0.0.1"
         self.rejected: dict[str, str] | None = None
         self.control: dict[str, Any] | None = None
@@ -96,6 +97,9 @@ class FakeMesh:
         self.bound = host
         self.handler = handler
         return host, port or 54321
+
+    def quit(self) -> None:
+        self.quits += 1
 
     def drain(self) -> None:
         self.drains += 1
@@ -202,6 +206,7 @@ async def test_the_index_lists_every_endpoint_and_each_is_there(bench: Bench) ->
         "/certs",
         "/explain",
         "/drain",
+        "/quit",
     }
     for path, entry in listed.items():
         assert f"{entry['methods'][0]:<5}{path}" in text
@@ -345,6 +350,14 @@ async def test_drain(bench: Bench) -> None:
     assert bench.mesh.drains == 1
     assert await bench.ask("/ready") == (503, "not ready: the sidecar is draining\n")
     assert (await bench.ask("/drain", method="POST"))[1] == "already draining\n"
+
+
+async def test_quit(bench: Bench) -> None:
+    assert (await bench.answer("/quit")).status == 405
+    assert bench.mesh.quits == 0
+    status, text = await bench.ask("/quit", method="POST")
+    assert (status, text) == (202, "quitting: what was in flight is cut off\n")
+    assert (bench.mesh.quits, bench.mesh.drains) == (1, 0)
 
 
 async def test_drain_is_not_for_looking(bench: Bench) -> None:

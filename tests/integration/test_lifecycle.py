@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.basics import accepts, free_port, until
+from tests.integration.basics import MESH, accepts, free_port, until
 from tests.integration.clients import Connection, fetch
 from tests.integration.processes import Program, hms_sidecar, mitmdump_mesh
 from tests.integration.servers import Visit, silent, when
@@ -130,6 +130,32 @@ def test_a_second_sigterm_ends_at_once(config: ConfigFile, app: Upstream) -> Non
             program.signal(signal.SIGTERM)
             assert program.wait(5) == 0
             assert connection.ended
+
+
+@pytest.mark.parametrize("program_name", ["hms", "mitmdump"])
+def test_quit_ends_at_once_and_cuts_off_what_is_in_flight(
+    program_name: str, config: ConfigFile, app: Upstream
+) -> None:
+    port, admin = free_port(), free_port()
+    path = app.on("/never", silent)
+    file, address = config.write(plain(port, app.port)), f"127.0.0.1:{admin}"
+    with (
+        hms_sidecar("--config", file, "--admin", address)
+        if program_name == "hms"
+        else Program(
+            *("mitmdump", "-s", MESH, "--set", f"hms_config={file}"),
+            *("--set", f"hms_admin={address}", "--set", f"confdir={file.parent}"),
+        )
+    ) as program:
+        program.wait_listening(port, admin)
+        with Connection(port) as connection:
+            connection.request("GET", path)
+            app.wait(lambda: app.got(path), "the request")
+            answer = fetch(admin, "POST", "/quit", host=f"127.0.0.1:{admin}")
+            assert answer.status == 202
+            assert program.wait(10) == 0
+            assert connection.ended
+    assert "Traceback" not in program.output
 
 
 def test_sigint_drains_too(
