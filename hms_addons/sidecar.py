@@ -7,7 +7,6 @@ serving. Requests in flight finish on the snapshot they began with.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.engine.admin_lane import AdminLane
-from hms_addons.engine.drain import drain
+from hms_addons.engine.drain import drain, ended
 from hms_addons.engine.fast_lane import FastLane
 from hms_addons.engine.flow_builder import Mode, unconnected_server
 from hms_addons.engine.flow_events import FlowEvents
@@ -33,7 +32,7 @@ from hms_addons.tasks import TaskSet
 from hms_addons.upstream.cluster_manager import ClusterManager
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
@@ -50,9 +49,6 @@ logger = logging.getLogger(__name__)
 
 DRAIN_GRACE = 30.0
 """Seconds that requests in flight are given when the sidecar leaves."""
-
-_TURNS = 100
-"""Turns of the event loop that requests which were cut off are given to end."""
 
 
 class Sidecar:
@@ -89,6 +85,7 @@ class Sidecar:
         self.rejected: dict[str, Any] | None = None
         """The last change that was refused: `reason` and `at`; None once one is accepted."""
         self.draining = False
+        self._quitting = False
         self.on_applied: Callable[[], object] = lambda: None
         """Called after each change of the configuration."""
         self._status: dict[str, Callable[[], Any]] = {}
@@ -164,10 +161,11 @@ class Sidecar:
             await self._say_farewell()
         self.draining = True
         lanes = self._ports.close()
+        grace = 0.0 if self._quitting else grace
         cut = await drain([lane.connections for lane in lanes], self.clock, grace)
         if cut:
             logger.warning("%d connections were cut off after %g s of grace", cut, grace)
-        await _ended(lanes)
+        await ended(lanes)
         self._started = False
         if self._plugins_started:
             self._plugins_started = False
@@ -187,7 +185,7 @@ class Sidecar:
 
     def quit(self) -> None:
         """See `hookspecs.Mesh`: `on_drained` at once; whoever is told so stops the sidecar."""
-        self.draining = True
+        self.draining = self._quitting = True
         logger.info("told to quit: what is in flight is cut off")
         self._on_drained()
 
@@ -371,14 +369,6 @@ class Sidecar:
         self._admin.append((listener, lane))
         assert listener.address is not None  # noqa: S101 - it has just been opened
         return listener.address
-
-
-async def _ended(lanes: Sequence[FastLane]) -> None:
-    """Let requests that were cut off end, so that plugins are shut down after the last of them."""
-    for _ in range(_TURNS):
-        if not any(lane.in_flight or lane.connections for lane in lanes):
-            return
-        await asyncio.sleep(0)
 
 
 def _asked(snapshot: Snapshot) -> set[str]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from hms_addons.clock import Clock
+    from hms_addons.engine.fast_lane import FastLane
     from hms_addons.engine.http1_server import Http1Server
 
 POLL = 0.05
 """Seconds between looks at what is still there."""
+_TURNS = 100
+"""Turns of the event loop that requests which were cut off are given to end."""
 
 
 async def drain(connections: Iterable[Collection[Http1Server]], clock: Clock, grace: float) -> int:
@@ -38,3 +42,11 @@ async def drain(connections: Iterable[Collection[Http1Server]], clock: Clock, gr
                 connection.abort()
             return len(left)
         await clock.sleep(POLL)
+
+
+async def ended(lanes: Sequence[FastLane]) -> None:
+    """Let requests that were cut off end, so that plugins are shut down after the last of them."""
+    for _ in range(_TURNS):
+        if not any(lane.in_flight or lane.connections for lane in lanes):
+            return
+        await asyncio.sleep(0)
