@@ -295,7 +295,10 @@ class Sidecar:
             return "waiting for a first configuration that can be used: /config has what is wrong"
         if self.snapshot is None:
             return "waiting for the first configuration"
-        return None if self._started else "the sidecar is starting"
+        if not self._started:
+            return "the sidecar is starting"
+        expired = ", ".join(self._secrets.expired(_asked(self.snapshot)))
+        return f"the certificate of {expired} has expired: see /certs" if expired else None
 
     @property
     def bindings(self) -> dict[str, Binding]:

@@ -384,6 +384,38 @@ async def test_what_the_control_plane_provides_is_shown_and_renewed() -> None:
         await sidecar.stop()
 
 
+async def test_it_is_not_ready_while_a_certificate_that_it_needs_has_expired() -> None:
+    listener = (
+        "{name: a, direction: inbound, host: 127.0.0.1, port: 0, app: 'http://127.0.0.1:1'%s}"
+    )
+    cluster = "clusters: [{name: b, tls_context: {sds: mesh_certs}}]\n"
+    clock, holder = FakeClock(wall=time.time()), IdentityHolder("control plane")
+    sidecar = Sidecar(build_plugins(None, Random(0)), clock=clock, rng=Random(0), provided=holder)
+
+    def needs(listener_too: str, rest: str) -> Snapshot:
+        return snapshot_of(f"listeners:\n  - {listener % listener_too}\n{rest}")
+
+    holder.replace(SecretMaterial(pki.svid("auth-svc", lifetime=3600), pki.bundle()), clock.wall())
+    try:
+        await sidecar.start(needs(", tls: strict, secret: mesh_certs", ""))
+        assert sidecar.ready
+        clock.step(3700)
+        assert not sidecar.ready
+        assert sidecar.not_ready == "the certificate of mesh_certs has expired: see /certs"
+        assert sidecar.certificates()[0]["problem"].startswith("expired at ")
+        await sidecar.apply(needs("", cluster))
+        assert not sidecar.ready, "a cluster needs it, too"
+        await sidecar.apply(needs("", ""))
+        assert sidecar.ready, "nothing needs it"
+        await sidecar.apply(needs("", cluster))
+        renewed = SecretMaterial(pki.svid("auth-svc", lifetime=7200), pki.bundle())
+        holder.replace(renewed, clock.wall())
+        assert sidecar.ready
+        assert sidecar.certificates()[0]["problem"] is None
+    finally:
+        await sidecar.stop()
+
+
 async def test_a_peer_that_cannot_renew_its_svid_is_ended_when_the_own_one_is_renewed() -> None:
     holder, clock = IdentityHolder("control plane"), FakeClock(wall=time.time())
     own = SecretMaterial(pki.svid("auth-svc"), pki.bundle())

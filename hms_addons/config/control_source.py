@@ -24,7 +24,7 @@ from hms_addons.config.poll_pace import PollPace
 from hms_addons.config.problems import ConfigProblems
 from hms_addons.config.source import WatchedFiles
 from hms_addons.config.standard_listeners import StandardListeners
-from hms_addons.control_client.failures import ControlError, ControlHoldsError
+from hms_addons.control_client.failures import ControlError, ControlHoldsError, ControlRefusedError
 from hms_addons.errors import ConfigError, MeshError
 from hms_addons.tasks import TaskSet
 
@@ -359,7 +359,8 @@ class ControlSource:
 
     def _lost(self, error: ControlError) -> None:
         self._away = True
-        if self.trouble is None:
+        refused = isinstance(error, ControlRefusedError) and self.trouble != str(error)
+        if self.trouble is None or refused:
             goes_on = "the configuration in force goes on" if self.in_force else "waiting for it"
             logger.warning("no contact with the control plane: %s; %s", error, goes_on)
         self._set_trouble(str(error))

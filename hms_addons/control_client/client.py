@@ -21,6 +21,7 @@ from hms_addons.control_client.trust import control_context, pinned, read_bundle
 from hms_addons.errors import MeshError
 from hms_addons.identity.enrolment import IssuedSvid
 from hms_addons.identity.identity_holder import SecretError
+from hms_addons.identity.svid import iso_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,12 @@ class ControlClient:
                 if not self._join.pins or token is None:
                     raise
                 await self.meet()
+        known, expired = self._identity(), self._expired()
+        if token is None and expired is not None:
+            message = f"{self.where} does not know this sidecar any longer: {expired}"
+            raise ControlRefusedError(message, 401)
+        if self._bundle is None and known is not None and not self._join.pins:
+            self._bundle = known.bundle  # an expired one still knows whom to trust
         if self._bundle is None:
             await self.meet()
         if token is None:
@@ -150,7 +157,8 @@ class ControlClient:
         except ControlRefusedError as error:
             if error.status not in _UNAUTHENTICATED:
                 raise
-            message = f"{error}; `hms token create --service {service}` makes a new token"
+            remedy = expired or f"`hms token create --service {service}` makes a new token"
+            message = f"{error}; {remedy}"
             raise ControlRefusedError(message, error.status) from error
 
     def _issued(self, reply: Reply) -> IssuedSvid:
@@ -237,10 +245,26 @@ class ControlClient:
             return None
         return identity
 
+    def _expired(self) -> str | None:
+        """What to do if the SVID in use is out of time; None if it is not, or there is none."""
+        identity = self._identity()
+        if identity is None or self._valid_identity() is not None:
+            return None
+        return (
+            f"its SVID expired at {iso_time(identity.svid.not_after)}; join anew with a new token: "
+            f"`hms token create --service {self.service}`"
+        )
+
     async def _ask(self, question: Question, *, joining: bool = False) -> Reply:
         channel = await self._current(joining=joining)
+        expired = None if joining else self._expired()
         try:
             return await self._each(channel, question)
+        except ControlRefusedError as error:
+            if expired is None or error.status != 401:  # noqa: PLR2004 - unauthenticated
+                raise
+            message = f"{self.where} does not know this sidecar any longer: {expired} ({error})"
+            raise ControlRefusedError(message, error.status) from error
         finally:
             if channel in self._leaving and not channel.users:
                 self._leaving.remove(channel)

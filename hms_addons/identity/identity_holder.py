@@ -109,12 +109,14 @@ class IdentityHolder:
     `name` is the secret's, for log lines.
     """
 
-    __slots__ = ("_listeners", "current", "name")
+    __slots__ = ("_listeners", "current", "name", "problem")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.current: Identity | None = None
         """None until the first material has arrived."""
+        self.problem: str | None = None
+        """Why whoever feeds it could not renew it; None if it could."""
         self._listeners: dict[object, Callable[[Identity], object]] = {}
 
     def __repr__(self) -> str:

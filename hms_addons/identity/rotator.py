@@ -122,9 +122,6 @@ class Rotator:
         clock: time, injected.
         rng: for jitter.
         keep: awaited with material that has been swapped in, e.g. to write it to disk.
-
-    Attributes:
-        problem: why the last renewal failed; None if it did not.
     """
 
     __slots__ = (
@@ -138,7 +135,6 @@ class Rotator:
         "_rng",
         "_source",
         "_wake",
-        "problem",
     )
 
     def __init__(
@@ -159,10 +155,14 @@ class Rotator:
         self._lock = asyncio.Lock()
         self._wake: asyncio.Future[None] | None = None
         self._hurry = False
-        self.problem: str | None = None
 
     def __repr__(self) -> str:
         return f"<Rotator {self._holder!r} failures={self._failures}>"
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last renewal failed; None if it did not. The holder knows it, for who looks there."""
+        return self._holder.problem
 
     async def refresh(self) -> Identity:
         """Fetch and swap in new material now; one at a time.
@@ -184,7 +184,7 @@ class Rotator:
             identity = self._holder.replace(material, now)
             self._received = identity.svid.serial, now
             self._failures = 0
-            self.problem = None
+            self._holder.problem = None
             if self._keep is not None:
                 await self._kept(material)
         return identity
@@ -245,20 +245,27 @@ class Rotator:
         except Exception as error:  # noqa: BLE001 - whatever it is, the identity serves
             logger.warning("secret %s: could not be kept: %r", self._holder.name, error)
 
+    def _left(self) -> str:
+        """What there is in place of a new one."""
+        current = self._holder.current
+        if current is None:
+            return "there is none yet"
+        until = iso_time(current.svid.not_after)
+        if current.svid.not_after <= self._clock.wall():
+            return f"the old one expired at {until}"
+        return f"the old one serves until {until}"
+
     async def _try(self) -> None:
         try:
             await self.refresh()
         except Exception as error:
             self._failures += 1
-            self.problem = str(error) or repr(error)
-            current = self._holder.current
+            self._holder.problem = str(error) or repr(error)
             logger.warning(
                 "secret %s: renewal failed (%d in a row; %s): %s",
                 self._holder.name,
                 self._failures,
-                f"the old one serves until {iso_time(current.svid.not_after)}"
-                if current
-                else "there is none yet",
+                self._left(),
                 error,
                 exc_info=None if isinstance(error, SecretError) else error,
             )

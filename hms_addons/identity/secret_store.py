@@ -73,9 +73,28 @@ class SecretStore:
         return entry.holder.current if entry is not None else None
 
     def problem(self, name: str) -> str | None:
-        """Why the secret's files, as they are now, cannot be used; None if they can."""
+        """Why it could not be renewed, or that it has expired; None if all is well.
+
+        For files: why they cannot be used as they are now.
+        """
         entry = self._entries.get(name)
-        return entry.secret.problem if entry is not None and entry.secret is not None else None
+        if entry is None:
+            return None
+        found = entry.holder.problem if entry.secret is None else entry.secret.problem
+        current = entry.holder.current
+        if current is None or not self.expired({name}):
+            return found
+        expired = f"expired at {iso_time(current.svid.not_after)}"
+        return expired if found is None else f"{expired}; {found}"
+
+    def expired(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` whose identity in use is out of time."""
+        now = self._clock.wall()
+        return [
+            name
+            for name in sorted(names)
+            if (current := self.current(name)) is not None and current.svid.not_after <= now
+        ]
 
     def describe(self) -> list[dict[str, Any]]:
         """Every secret that is there, as JSON-ready types; no keys."""

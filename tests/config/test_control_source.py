@@ -188,6 +188,12 @@ async def test_a_failure_is_followed_by_longer_and_longer_pauses(
         await bench.clock.advance(31)
     assert bench.source.status()["problem"] == "nobody there"
     assert caplog.text.count("no contact with the control plane") == 1, "said once"
+    for _ in range(2):
+        await bench.say(ControlRefusedError("its SVID expired", 401))
+        await bench.clock.advance(31)
+    assert caplog.text.count("its SVID expired") == 1, "a refusal that comes later is said as well"
+    await bench.say(ControlAwayError("nobody there"))
+    await bench.clock.advance(31)
     asked = len(bench.feed.asked)
     await bench.say(ControlAwayError("nobody there"))
     await bench.clock.advance(10)

@@ -19,10 +19,14 @@ from hms_addons.errors import MeshError
 from hms_addons.identity.control_identity import ControlIdentity
 from hms_addons.identity.enrolment import ControlSecret
 from hms_addons.identity.identity_holder import IdentityHolder, SecretError, SecretMaterial
+from hms_addons.identity.svid import iso_time
+from tests.fakes.clock import FakeClock
 from tests.fakes.control_plane import FakeControlPlane, problem, reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from hms_addons.clock import Clock
 
 TOKEN = "hms1.a.secret"
 
@@ -30,15 +34,19 @@ TOKEN = "hms1.a.secret"
 class Sidecar:
     """A client with the identity that it feeds."""
 
-    def __init__(self, *urls: str, pins: tuple[str, ...] = (), token: str | None = TOKEN) -> None:
+    def __init__(
+        self,
+        *urls: str,
+        pins: tuple[str, ...] = (),
+        token: str | None = TOKEN,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self.token = token
         self.holder = IdentityHolder("none yet")
         join = Join(pins, lambda: self.token)
-        self.client = ControlClient(
-            urls, "claims-svc", join, SYSTEM_CLOCK, lambda: self.holder.current
-        )
-        secret = ControlSecret("claims-svc", self.client, SYSTEM_CLOCK)
-        self.identity = ControlIdentity(secret, SYSTEM_CLOCK, Random(0))
+        self.client = ControlClient(urls, "claims-svc", join, clock, lambda: self.holder.current)
+        secret = ControlSecret("claims-svc", self.client, clock)
+        self.identity = ControlIdentity(secret, clock, Random(0))
         self.holder = self.identity.holder
 
 
@@ -110,6 +118,55 @@ async def test_a_token_that_is_spent(control: FakeControlPlane, sidecar: Sidecar
         await sidecar.identity.refresh()
     assert isinstance(caught.value.__cause__, ControlRefusedError)
     assert TOKEN not in str(caught.value)
+
+
+async def test_who_is_refused_as_its_svid_has_expired_is_told_so_and_what_to_do(
+    control: FakeControlPlane,
+) -> None:
+    clock = FakeClock(wall=SYSTEM_CLOCK.wall())
+    sidecar = Sidecar(control.url, pins=(control.pin,), clock=clock)
+    control.lifetime = 60.0
+    await sidecar.identity.refresh()
+    assert sidecar.holder.current is not None
+    until = iso_time(sidecar.holder.current.svid.not_after)
+    control.answers["/v1/snapshot"] = problem(401, "who is this")
+    with pytest.raises(ControlRefusedError) as caught:
+        await sidecar.client.snapshot(None, 0)
+    assert "expired" not in str(caught.value), "it has not yet"
+    del control.answers["/v1/snapshot"]
+    clock.step(70)
+    remedy = (
+        f"its SVID expired at {until}; join anew with a new token: "
+        "`hms token create --service claims-svc`"
+    )
+    with pytest.raises(ControlRefusedError) as caught:
+        await sidecar.client.snapshot(None, 0)
+    assert remedy in str(caught.value)
+    for sidecar.token in (None, TOKEN):  # none, and one that is spent
+        with pytest.raises(SecretError) as failed:
+            await sidecar.identity.refresh()
+        assert remedy in str(failed.value)
+    await sidecar.client.close()
+
+
+async def test_an_expired_svid_still_knows_whom_to_trust(control: FakeControlPlane) -> None:
+    """So that a new token is all that a sidecar needs which has lost its pin."""
+    clock = FakeClock(wall=SYSTEM_CLOCK.wall())
+    first = Sidecar(control.url, pins=(control.pin,))
+    control.lifetime = 60.0
+    await first.identity.refresh()
+    again = Sidecar(control.url, clock=clock)
+    again.holder.current = first.holder.current
+    control.tokens.add("hms1.b.new")
+    again.token = "hms1.b.new"
+    control.requests.clear()
+    clock.step(70)
+    with pytest.raises(SecretError):  # by this clock, what it gets has expired as well
+        await again.identity.refresh()
+    assert not control.tokens, "but it was given it"
+    assert [path for _, path, _ in control.requests] == ["/v1/svids"]
+    await first.client.close()
+    await again.client.close()
 
 
 async def test_a_control_plane_that_was_set_up_anew(control: FakeControlPlane) -> None:

@@ -23,6 +23,7 @@ from hms_addons.identity.rotator import (
     refresh_delay,
 )
 from hms_addons.identity.spiffe_id import SpiffeId
+from hms_addons.identity.svid import iso_time
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -262,6 +263,28 @@ async def test_while_the_source_is_away_the_old_one_serves(
         fetched = len(rig.source.fetched)
         await rig.pass_time(3000, 10)
         assert len(rig.source.fetched) == fetched
+
+
+async def test_once_the_old_one_has_expired_it_does_not_say_that_it_serves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig(lifetime=3600.0)
+    async with rig.running():
+        assert rig.holder.current is not None
+        until = iso_time(rig.holder.current.svid.not_after)
+        rig.source.failure = SecretError("away")
+        await rig.pass_time(3500, 5)
+        assert f"the old one serves until {until}" in caplog.text
+        assert "expired" not in caplog.text
+        caplog.clear()
+        await rig.pass_time(400, 5)
+        assert rig.holder.problem == rig.rotator.problem == "away"
+        await rig.pass_time(200, 5)
+        *_, last = caplog.messages
+        assert f"the old one expired at {until}): away" in last
+        rig.source.failure = None
+        await rig.pass_time(MAX_BACKOFF, 5)
+        assert rig.holder.problem is None
 
 
 async def test_with_no_identity_yet_it_keeps_trying() -> None:

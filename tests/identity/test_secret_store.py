@@ -224,6 +224,27 @@ async def test_files_take_a_name_over_and_give_it_back(provided: Provided) -> No
     assert provided.store.current("one") is provided.holder.current
 
 
+async def test_a_renewal_that_fails_and_an_svid_that_has_expired_are_problems(
+    provided: Provided,
+) -> None:
+    provided.swap(lifetime=3600)
+    provided.ask("one", "mine", mine=provided.files("auth-svc", lifetime=7200))
+    provided.holder.problem = "the control plane is away"
+    assert provided.store.problem("one") == "the control plane is away"
+    assert provided.store.expired(["one", "mine", "unknown"]) == []
+    provided.clock.step(3700)
+    assert provided.store.expired(["one", "mine"]) == ["one"]
+    assert provided.store.problem("mine") is None
+    (_, shown) = sorted(provided.store.describe(), key=lambda row: str(row["secret"]))
+    assert shown["secret"] == "one"
+    assert shown["problem"] == f"expired at {shown['not_after']}; the control plane is away"
+    assert shown["remaining_s"] <= 0
+    provided.holder.problem = None
+    assert provided.store.problem("one") == f"expired at {shown['not_after']}"
+    provided.clock.step(3600)
+    assert provided.store.expired(["one", "mine"]) == ["mine", "one"]
+
+
 async def test_a_provided_svid_of_another_trust_domain_is_refused(provided: Provided) -> None:
     provided.swap()
     assert provided.store.stage({}, pki.TRUST_DOMAIN, {"one"})

@@ -45,6 +45,7 @@ class Enrolled(Closing):
         folder: keeps its state there, in a folder of the service's name.
         app: port of the app; None if there is none.
         token: a join token; None makes one, "" gives none.
+        token_file: where the token is read, instead.
     """
 
     def __init__(
@@ -55,11 +56,14 @@ class Enrolled(Closing):
         *,
         app: int | None = None,
         token: str | None = None,
+        token_file: Path | None = None,
     ) -> None:
         self.service = service
         self.state = folder / service
         self.port, self.peers, self.admin = free_port(), free_port(), free_port()
         made = made_token(control, service) if token is None else token
+        if token_file is not None:
+            token_file.write_text(made)
         self.program = hms_sidecar(
             *("--control", f"https://127.0.0.1:{control.port}"),
             *("--ca-pin", control.exports["HMS_CA_PIN"]),
@@ -70,7 +74,8 @@ class Enrolled(Closing):
                 if app is None
                 else ("--app", f"http://127.0.0.1:{app}", "--inbound", f"127.0.0.1:{self.peers}")
             ),
-            env={"HMS_TOKEN": made} if made else {},
+            *(() if token_file is None else ("--token-file", token_file)),
+            env={"HMS_TOKEN": made} if made and token_file is None else {},
         )
 
     def close(self) -> None:
@@ -253,6 +258,39 @@ def lets_in(callee: Enrolled, shows: ssl.SSLContext) -> bool:
 def now_trusting(control: Control, sidecar: Sidecar) -> ssl.SSLContext:
     """Shows what the sidecar has got, and trusts what is to be trusted now."""
     return client_context(sidecar.material.svid, control.bundle())
+
+
+# -- an SVID that runs out -------------------------------------------------------------------------
+
+
+def test_whose_svid_has_expired_says_so_and_joins_anew_with_a_new_token(
+    app: Upstream, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    with (
+        running(tmp_path, "6s") as control,
+        Enrolled(control, "auth-svc", tmp_path, app=app.port, token_file=token) as sidecar,
+    ):
+        sidecar.wait_ready()
+        assert sidecar.certificate["problem"] is None
+        assert control.program.stop() == 0
+        until(lambda: "cannot be reached" in (sidecar.certificate["problem"] or ""), "trouble")
+        until(lambda: fetch(sidecar.admin, "GET", "/ready").status == 503, "no readiness")
+        assert (
+            b"the certificate of mesh_certs has expired"
+            in fetch(sidecar.admin, "GET", "/ready").body
+        )
+        until(lambda: "the old one expired at 20" in sidecar.program.output, "the log tells")
+        assert str(sidecar.certificate["problem"]).startswith("expired at 20")
+        with Control(control.data, "--svid-lifetime", "6s", port=control.port) as again:
+            again.exports |= control.exports
+            remedy = "join anew with a new token: `hms token create --service auth-svc`"
+            sidecar.program.wait_for("does not know this sidecar any longer: its SVID expired at ")
+            until(lambda: remedy in sidecar.certificate["problem"], "the remedy")
+            token.write_text(made_token(again, "auth-svc"))
+            until(lambda: fetch(sidecar.admin, "GET", "/ready").status == 200, "readiness")
+            assert sidecar.certificate["problem"] is None
+            sidecar.assert_ends_well()
 
 
 # -- joining and coming back -----------------------------------------------------------------------
