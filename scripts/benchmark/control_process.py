@@ -40,6 +40,8 @@ class ControlPlane:
         self.child = Child("control", argv, folder, cores)
         self.token = ""
         self.pin = ""
+        self.start_seconds = 0.0
+        """From its start until it said that it serves."""
         self.context = ssl.create_default_context()
         self._connection: http.client.HTTPSConnection | None = None
 
@@ -47,6 +49,7 @@ class ControlPlane:
         """Wait until it serves, and trust the root that it has printed the pin of."""
         try:
             self.pin, self.token = self._announced()
+            self.start_seconds = time.monotonic() - self.child.started
             self.context.load_verify_locations(cadata=self._root(self.pin))
         except BaseException:
             self.child.stop()

@@ -25,6 +25,7 @@ def test_the_bars_are_those_of_the_issue() -> None:
         "growth_up_mib": (32, None, False),
         "control_last_s": (5, 1, False),
         "control_rss_mb": (200, 150, False),
+        "control_start_s": (2, 1, False),
         "swaps_vs_quiet": (0.9, 1.0, True),
     }
 
