@@ -87,6 +87,7 @@ class Fault(Enum):
     TOKEN_AUDIENCE = Verdict(403, Flag.JWT, "Token is for another audience")
     NO_POLICY_VERSION = Verdict(503, Flag.GOV, "No policy version")
     PLUGIN_ERROR = Verdict(500, Flag.PE, "Plugin error")
+    NOT_HERE = Verdict(501, Flag.DPE, "Not possible in this proxy mode")
     DRAINING = Verdict(503, Flag.DRAIN, "Sidecar is draining")
 
 

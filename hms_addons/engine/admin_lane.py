@@ -8,13 +8,14 @@ from urllib.parse import parse_qsl
 
 from hms_addons.config.request_target import TargetError, parse_target
 from hms_addons.config.snapshot import Limits
+from hms_addons.engine.flow_builder import new_id
 from hms_addons.errors import Failure, Fault, problem
 from hms_addons.http_message import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from hms_addons.engine.framing import RequestHead
+    from hms_addons.engine.framing import Refusal, RequestHead
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.http_message import Fields
 
@@ -61,9 +62,9 @@ class AdminLane:
         """See `Lane`."""
         self.connections.discard(connection)
 
-    def refused(self, connection: Http1Server, failure: Failure) -> None:
+    def refused(self, connection: Http1Server, refusal: Refusal) -> None:
         """See `Lane`."""
-        logger.info("admin: %s: %s", connection.peername[0], failure.detail)
+        logger.info("admin: %s: %s", connection.peername[0], refusal.failure.detail)
 
     def clean_trailers(self, trailers: Fields) -> Fields:  # noqa: ARG002 - see `Lane`
         """See `Lane`: none is of use here."""
@@ -84,16 +85,19 @@ class AdminLane:
     async def _answer(self, request: RequestHead) -> Answer:
         if request.stream is not None:
             fault, detail = Fault.BODY_TOO_LARGE, "an admin port takes no streamed body"
-            return _refusal(Failure.of(fault, detail))
+            return _refusal(request, Failure.of(fault, detail))
         try:
             return await self._handler(AdminRequest(request))
         except TargetError as error:
-            return _refusal(Failure.of(Fault.BAD_REQUEST, str(error)))
+            return _refusal(request, Failure.of(Fault.BAD_REQUEST, str(error)))
         except Exception:
             logger.exception("the admin handler failed")
-            return _refusal(Failure.of(Fault.PLUGIN_ERROR, "the admin handler failed; see the log"))
+            detail = "the admin handler failed; see the log"
+            return _refusal(request, Failure.of(Fault.PLUGIN_ERROR, detail))
 
 
-def _refusal(failure: Failure) -> Answer:
-    reason, fields, body = problem(failure, "")
+def _refusal(request: RequestHead, failure: Failure) -> Answer:
+    given = request.head.get(b"x-request-id")
+    request_id = new_id() if given is None else given.decode("latin-1")
+    reason, fields, body = problem(failure, request_id)
     return Answer(failure.status, reason, fields, body, local=True)

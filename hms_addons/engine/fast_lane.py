@@ -36,13 +36,16 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Limits, Listener, Snapshot
     from hms_addons.engine.connection_context import ConnectionContext
     from hms_addons.engine.flow_events import FlowEvents
-    from hms_addons.engine.framing import RequestHead
+    from hms_addons.engine.framing import Refusal, RequestHead
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.http_message import Fields
     from hms_addons.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
+
+_LOGGED_ID = 128
+"""Characters of a request's own identifier that are logged when it is refused."""
 
 
 class Binding:
@@ -143,15 +146,17 @@ class FastLane:
                     "client_disconnected",
                 )
 
-    def refused(self, connection: Http1Server, failure: Failure) -> None:
+    def refused(self, connection: Http1Server, refusal: Refusal) -> None:
         """See `Lane`."""
         self.refusals += 1
+        failure = refusal.failure
         self._log.info(
-            "%s:%d: %d %s: %s",
+            "%s:%d: %d %s: %s (request %s)",
             *connection.peername,
             failure.status,
             failure.flag,
             failure.detail,
+            refusal.request_id[:_LOGGED_ID],
         )
 
     async def handle(  # noqa: PLR0912 - flat: a call per step costs

@@ -93,6 +93,24 @@ class RequestHead:
         return self.chunked or bool(self.content_length)
 
 
+class Refusal:
+    """A request that is none, in its place among those that wait.
+
+    Attributes:
+        failure: what is wrong with it.
+        request_id: its own `X-Request-ID`, as far as it was read, else a new one.
+    """
+
+    __slots__ = ("failure", "request_id")
+
+    def __init__(self, failure: Failure, request_id: str) -> None:
+        self.failure = failure
+        self.request_id = request_id
+
+    def __repr__(self) -> str:
+        return f"<Refusal {self.request_id} {self.failure!r}>"
+
+
 def index_fields(fields: list[tuple[bytes, bytes]] | Fields) -> dict[bytes, bytes]:
     """Header fields by lower-cased name; repeated ones joined as their grammar allows."""
     head: dict[bytes, bytes] = {}

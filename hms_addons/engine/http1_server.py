@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from hms_addons.engine.framing import RequestHead
+from hms_addons.engine.framing import Refusal, RequestHead
 from hms_addons.engine.request_reader import PIPELINE
 from hms_addons.engine.response_writer import ResponseWriter, write_head
 from hms_addons.errors import Failure, Fault, problem
@@ -168,7 +168,7 @@ class Http1Server(ResponseWriter):
     def _next(self) -> None:
         """Begin with the next request that waits."""
         request = self._pending.popleft()
-        if not isinstance(request, RequestHead):
+        if isinstance(request, Refusal):
             self._answer_refusal(request)
             return
         if request.stream is None:
@@ -179,11 +179,12 @@ class Http1Server(ResponseWriter):
         if not task.done():
             self._task = task
 
-    def _answer_refusal(self, failure: Failure) -> None:
-        reason, fields, body = problem(failure, "")
+    def _answer_refusal(self, refusal: Refusal) -> None:
+        failure = refusal.failure
+        reason, fields, body = problem(failure, refusal.request_id)
         answer = Answer(failure.status, reason, fields, body, local=True)
         self.transport.write(write_head(answer, None, keep_alive=False) + body)
-        self.lane.refused(self, failure)
+        self.lane.refused(self, refusal)
         self._linger(unread=True)
 
     def finished(self, request: RequestHead) -> None:

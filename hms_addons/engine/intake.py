@@ -40,6 +40,8 @@ def take_over(
     """
     exchange.head = head
     exchange.downstream = context
+    given = head.get(b"x-request-id")
+    exchange.request_id = exchange.id if given is None else given.decode("latin-1")
     try:
         path, query, authority = take_apart(exchange.target, exchange.method_bytes)
     except TargetError as error:
@@ -66,8 +68,6 @@ def take_over(
     exchange.path = path
     exchange.query = query
     exchange.target = (f"{path}?{query}" if query else path).encode()
-    given = head.get(b"x-request-id")
-    exchange.request_id = exchange.id if given is None else given.decode("latin-1")
     exchange.fields = cleaned = hygiene.clean(
         fields,
         head,

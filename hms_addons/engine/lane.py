@@ -8,9 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from hms_addons.config.snapshot import Limits
-    from hms_addons.engine.framing import RequestHead
+    from hms_addons.engine.framing import Refusal, RequestHead
     from hms_addons.engine.http1_server import Http1Server
-    from hms_addons.errors import Failure
     from hms_addons.http_message import Fields
 
 
@@ -33,7 +32,7 @@ class Lane(Protocol):
     def handle(self, connection: Http1Server, request: RequestHead) -> Coroutine[Any, Any, None]:
         """Serve one request: answer with `connection.respond`, or `connection.abort`."""
 
-    def refused(self, connection: Http1Server, failure: Failure) -> None:
+    def refused(self, connection: Http1Server, refusal: Refusal) -> None:
         """A request was so malformed that it never became an exchange; it has been answered."""
 
     def clean_trailers(self, trailers: Fields) -> Fields:

@@ -9,9 +9,10 @@ Limits of this lane:
 
 - bodies are held whole both ways: an answer's up to `MAX_HELD` bytes, a request's up to the
   listener's `max_body`, which is worth setting here (mitmproxy cannot stream an answer that
-  an addon gives, and would stream a request past the mesh's decision);
-- no trailers in answers, no interim (1xx) answers, no upgrades on HTTP/1.1: mitmproxy knows none
-  here (a request's trailers would end its parser without an answer; `native_trailers` mends that);
+  an addon gives, and would stream a request past the mesh's decision). So what has no end is refused:
+  an event stream at once, another body of unknown length after `HELD_FOR` seconds;
+- an upgrade (WebSocket) is refused;
+- no trailers in answers, no interim (1xx) answers on HTTP/1.1: mitmproxy knows none here (a request's trailers would end its parser without an answer; `native_trailers` mends that);
 - mitmproxy reads the request: it says `100 Continue` before the mesh is asked, takes a bare LF for
   the end of a line, waits for the rest of a head or body without a time-out, and answers bad syntax
   itself, without a flag, or by closing the connection. What it lets through is checked again here;
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from mitmproxy.hooks import UpdateHook
 
+from hms_addons.clock import within
 from hms_addons.config.snapshot import Direction
 from hms_addons.engine import flow_view
 from hms_addons.engine.connection_context import ConnectionContext
@@ -58,6 +60,15 @@ logger = logging.getLogger(__name__)
 
 MAX_HELD = 64 * 1024 * 1024
 """Bytes of a body that this lane will hold."""
+
+HELD_FOR = 60.0
+"""Seconds to wait for the end of a body that does not say how long it is."""
+
+_ENDLESS = frozenset({b"text/event-stream", b"multipart/x-mixed-replace"})
+"""Media types of bodies that are not meant to end."""
+
+_REMEDY = "call a listener of the mesh (listeners: in the configuration) instead"
+_NO_END = f"the answer has no end, and mitmproxy's own modes stream none; {_REMEDY}"
 
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(rb"[\r\n\0]")
@@ -198,8 +209,12 @@ class NativeLane:
         if data.authority and get_field(fields, b"host") is None:
             fields = (*fields, (b"Host", data.authority))
         request = RequestHead(data.method, data.path, list(fields))
+        exchange.request_id = _request_id(exchange.flow)
         exchange.failure = _check(request, data, exchange.listener.limits)
         if exchange.failure is not None:
+            return
+        if _asks_for_upgrade(request):
+            exchange.fail(Fault.NOT_HERE, f"mitmproxy's own modes upgrade no connection; {_REMEDY}")
             return
         if data.authority:
             # RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
@@ -217,20 +232,25 @@ class NativeLane:
             peer = recorded.get("peer")
         return ConnectionContext(flow.client_conn, tls=flow.client_conn.tls, peer=peer)
 
-    @staticmethod
-    async def _hold(exchange: Exchange) -> None:
+    async def _hold(self, exchange: Exchange) -> None:
         """Read a streaming answer whole."""
         answer = exchange.answer
         if answer is None or not isinstance(answer.body, BodyStream):
             return
         held = bytearray()
         try:
-            while data := await answer.body.read():
-                held += data
-                if len(held) > MAX_HELD:
-                    detail = f"the answer is larger than the native lane holds, {MAX_HELD} bytes"
-                    exchange.fail(Fault.OVERFLOW, detail)
-                    break
+            if _is_endless(answer):
+                exchange.fail(Fault.NOT_HERE, _NO_END)
+            elif answer.length is None:
+                async with within(self._clock, HELD_FOR):
+                    await _read_whole(answer.body, held)
+            else:
+                await _read_whole(answer.body, held)
+            if len(held) > MAX_HELD:
+                detail = f"the answer is larger than the native lane holds, {MAX_HELD} bytes"
+                exchange.fail(Fault.OVERFLOW, detail)
+        except TimeoutError:
+            exchange.fail(Fault.NOT_HERE, _NO_END)
         except UpstreamError as error:
             exchange.fail(FAULTS[error.outcome], f"the answer's body was cut short: {error}")
         except OSError as error:
@@ -267,6 +287,26 @@ class NativeLane:
             trailers,
             self._clock.wall(),
         )
+
+
+def _is_endless(answer: Answer) -> bool:
+    kind = get_field(answer.fields, b"content-type") or b""
+    return kind.partition(b";")[0].strip().lower() in _ENDLESS
+
+
+async def _read_whole(body: BodyStream, held: bytearray) -> None:
+    while data := await body.read():
+        held += data
+        if len(held) > MAX_HELD:
+            return
+
+
+def _asks_for_upgrade(request: RequestHead) -> bool:
+    """As in the fast lane: h2c is simply not taken up (RFC 9110 section 7.8)."""
+    protocol = request.head.get(b"upgrade", b"").lower()
+    options = request.head.get(b"connection", b"").lower().split(b",")
+    asked = b"upgrade" in (option.strip() for option in options)
+    return asked and bool(protocol) and not protocol.startswith(b"h2c")
 
 
 def _before_the_hop(fields: Fields) -> Fields:
@@ -327,8 +367,13 @@ def _no_listener() -> Failure:
     )
 
 
+def _request_id(flow: HTTPFlow) -> str:
+    given = get_field(flow.request.data.headers.fields, b"x-request-id")
+    return flow.id if given is None else given.decode("latin-1")
+
+
 def _refusal(failure: Failure, flow: HTTPFlow, now: float) -> Any:
-    reason, fields, body = problem(failure, flow.id)
+    reason, fields, body = problem(failure, _request_id(flow))
     fields = (*fields, (b"Content-Length", b"%d" % len(body)))
     if failure.close:
         fields = (*fields, (b"Connection", b"close"))

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from hms_addons.engine.client_transport import ClientTransport
+from hms_addons.engine.flow_builder import new_id
 from hms_addons.engine.framing import (
     HTTP2_REFUSAL,
+    Refusal,
     RequestHead,
     body_too_large,
     check_head,
 )
 from hms_addons.errors import Failure, Fault
-from hms_addons.http_message import BodyStream
+from hms_addons.http_message import BodyStream, get_field
 
 if TYPE_CHECKING:
     import asyncio
@@ -88,7 +90,7 @@ class RequestReader(ClientTransport):
         self._trailers = False
         self._resync = False
         # The requests that are read and not yet answered.
-        self._pending: deque[RequestHead | Failure] = deque()
+        self._pending: deque[RequestHead | Refusal] = deque()
         self._task: asyncio.Task[None] | None = None
         # What came behind a request for an upgrade that is not yet decided.
         self._early: bytearray | None = None
@@ -126,23 +128,32 @@ class RequestReader(ClientTransport):
             Failure.of(Fault.BAD_REQUEST, f"not well-formed HTTP/1.1: {error}", close=True)
         )
 
-    def _refuse(self, failure: Failure) -> None:
+    def _refuse(self, failure: Failure, refused: RequestHead | None = None) -> None:
         """Answer with `failure` once everything before it is answered, and read no further.
 
         If it is the streaming body of a request whose head was fine that has gone wrong, this is
         the answer to that request: it must not get a second one.
+
+        Args:
+            failure: what is wrong.
+            refused: the request, if its head is whole and it is not being received.
         """
         self._parsing = False
         self._timer.clear()
         request = self._receiving
         if request is None or request.stream is None:
-            self._pending.append(failure)
+            self._pending.append(self._refusal(failure, request or refused))
             return
         if self._pending and self._pending[-1] is request:
-            self._pending[-1] = failure  # not yet served, so not at all
+            self._pending[-1] = self._refusal(failure, request)  # not yet served, so not at all
         request.failure = failure
         request.keep_alive = False
         request.stream.fail(ConnectionResetError(failure.detail))
+
+    def _refusal(self, failure: Failure, request: RequestHead | None) -> Refusal:
+        fields = self._fields if request is None else request.fields
+        given = get_field(tuple(fields), b"x-request-id")
+        return Refusal(failure, new_id() if given is None else given.decode("latin-1"))
 
     # -- llhttp's callbacks ---------------------------------------------------------------------
 
@@ -171,7 +182,7 @@ class RequestReader(ClientTransport):
         self._fields = []
         failure = too_large or check_head(request, parser.get_http_version(), self._limits)
         if failure is not None:
-            self._refuse(failure)
+            self._refuse(failure, request)
             raise _RefusedError
         request.keep_alive = parser.should_keep_alive()
         self._receiving = request

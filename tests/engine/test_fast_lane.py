@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -221,6 +222,17 @@ async def test_a_bad_target_is_refused_and_the_connection_closed(target: bytes) 
     await world.end()
 
 
+@pytest.mark.parametrize("target", [b"/a%2Fb", b"/a?host=b.svc&host=c.svc"])
+async def test_a_bad_target_s_answer_has_the_callers_request_id(target: bytes) -> None:
+    world = World(direction=Direction.OUTBOUND)
+    head = b"GET " + target + b" HTTP/1.1\r\nHost: a.svc\r\nX-Request-ID: mine\r\n\r\n"
+    [answer] = await world.send(head)
+    assert answer.status == 400
+    assert json.loads(answer.body)["request_id"] == "mine"
+    assert world.completed[0].request_id == "mine"
+    await world.end()
+
+
 async def test_the_authority_of_an_absolute_target_replaces_host() -> None:
     world = World()
     await world.send(b"GET http://auth-svc.svc/a?b=c HTTP/1.1\r\nHost: forged.svc\r\n\r\n")
@@ -389,10 +401,16 @@ async def test_a_new_binding_is_for_the_next_request() -> None:
     await world.end(2)
 
 
-async def test_a_malformed_request_is_counted_and_never_an_exchange() -> None:
+async def test_a_malformed_request_is_counted_and_never_an_exchange(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "hms_addons")
     world = World()
-    [answer] = await world.send(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    [answer] = await world.send(
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\nX-Request-ID: mine\r\n\r\n"
+    )
     assert answer.status == 400
+    assert "(request mine)" in caplog.text
     assert world.lane.refusals == 1
     assert world.log == []
     await world.end(0)

@@ -74,13 +74,14 @@ class World:
         self.bindings = {
             listener.name: Binding.of(SNAPSHOT, listener) for listener in (INBOUND, OUTBOUND)
         }
+        self.clock = FakeClock()
         manager: Any = types.SimpleNamespace(trigger_event=self._trigger)
         self.lane = NativeLane(
             manager,
             lambda: self.bindings,
             lambda: chain,
             "the upstream",
-            FakeClock(),
+            self.clock,
             lambda: self.why_not,
         )
         self.why_not: Failure | None = None
@@ -277,6 +278,73 @@ async def test_trailers_are_not_shown_to_a_client_of_http_1() -> None:
     world = World(forward=lambda exchange: Answer(200, b"OK", (), stream_of(b"a", b"b")))
     response = await world.run(make_flow())
     assert (response.content, response.trailers) == (b"ab", None)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [b"text/event-stream", b"Text/Event-Stream ; charset=utf-8", b"multipart/x-mixed-replace"],
+)
+async def test_an_event_stream_is_answered_at_once_with_the_remedy(kind: bytes) -> None:
+    left: list[str] = []
+    body = stream_of(b"data: 1\n\n", left=left, end=False)
+    fields = ((b"Content-Type", kind),)
+    world = World(forward=lambda exchange: Answer(200, b"OK", fields, body))
+    response = await world.run(make_flow())
+    assert (response.status_code, response.headers["X-HMS-Flag"]) == (501, "DPE")
+    assert "call a listener of the mesh" in response.json()["detail"]
+    assert left == ["left"]
+    assert world.exchange.failure is not None
+
+
+async def test_a_body_that_never_ends_is_waited_for_a_minute_unless_it_says_its_length() -> None:
+    left: list[str] = []
+    world = World(
+        forward=lambda exchange: Answer(200, b"OK", (), stream_of(b"a", left=left, end=False))
+    )
+    flow = make_flow()
+    waiting = asyncio.ensure_future(world.run(flow))
+    await settle()
+    await world.clock.advance(59)
+    await settle()
+    assert not waiting.done()
+    await world.clock.advance(2)
+    await settle()
+    response = await waiting
+    assert (response.status_code, left) == (501, ["left"])
+    assert world.clock.pending == 0
+
+    body = stream_of(b"a", end=False)
+    world = World(forward=lambda exchange: Answer(200, b"OK", (), body, length=2))
+    waiting = asyncio.ensure_future(world.run(make_flow()))
+    await settle()
+    await world.clock.advance(1000)
+    body.feed(b"b")
+    body.feed_eof()
+    assert (await waiting).content == b"ab"
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"chat"])
+async def test_an_upgrade_is_refused_with_the_remedy(protocol: bytes) -> None:
+    world = World()
+    headers = ((b"Connection", b"keep-alive, Upgrade"), (b"Upgrade", protocol))
+    response = await world.run(make_flow(headers=headers))
+    assert (response.status_code, response.headers["X-HMS-Flag"]) == (501, "DPE")
+    assert "call a listener of the mesh" in response.json()["detail"]
+    assert "forward" not in world.log
+
+
+async def test_an_upgrade_to_h2c_is_simply_not_taken_up() -> None:
+    world = World()
+    headers = ((b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c"))
+    assert (await world.run(make_flow(headers=headers))).status_code == 200
+
+
+@pytest.mark.parametrize(("path", "why"), [("/a%2Fb", "target"), ("/" + "a" * 9000, "head")])
+async def test_a_refused_request_s_answer_has_its_request_id(path: str, why: str) -> None:
+    response = await World().run(make_flow(path, headers=((b"X-Request-ID", b"mine"),)))
+    assert response.json()["request_id"] == "mine", why
+    flow = make_flow(path)
+    assert (await World().run(flow)).json()["request_id"] == flow.id
 
 
 async def test_no_body_is_streamed_past_the_decision() -> None:

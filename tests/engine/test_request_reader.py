@@ -154,6 +154,39 @@ async def test_refused(name: str, step: int | None) -> None:
     assert await wire.gone()
 
 
+MINE = b"X-Request-ID: mine"
+BODY_TOO_LONG = request(HOST, MINE, CHUNKED, body=b"20\r\n" + b"a" * 32 + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (request(HOST, HOST, MINE), True),
+        (request(MINE, HOST, b"X: a\0b"), True),
+        (BODY_TOO_LONG, True),
+        (request(HOST, MINE, b"Content-Length: 4", body=b"abcd") + b"\0", False),
+        (request(HOST, HOST), False),
+        (b"\0", False),
+    ],
+    ids=["head", "field after it", "body", "the next one", "none", "nothing"],
+)
+async def test_a_refusal_names_the_request_if_it_was_named(raw: bytes, kept: bool) -> None:
+    gate = asyncio.Event()
+
+    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
+        await gate.wait()
+        return await echo(connection, request)
+
+    wire = Wire(FakeLane(handler, limits=Limits(max_body=16)))
+    await wire.send(GOOD + raw)
+    gate.set()
+    await settle()
+    name = json.loads(wire.responses()[-1].body)["request_id"]
+    assert name == "mine" if kept else len(name) == 36
+    wire.transport.leave()
+    assert await wire.gone()
+
+
 @pytest.mark.parametrize("name", REFUSED)
 async def test_refused_behind_a_slow_good_one(name: str) -> None:
     status, raw = REFUSED[name]

@@ -17,7 +17,7 @@ from tests.fakes.transport import FakeTransport
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
 
-    from hms_addons.engine.framing import RequestHead
+    from hms_addons.engine.framing import Refusal, RequestHead
     from hms_addons.errors import Failure
     from hms_addons.http_message import Fields
 
@@ -72,8 +72,8 @@ class FakeLane:
     def closed(self, connection: Http1Server) -> None:
         self.connections.remove(connection)
 
-    def refused(self, connection: Http1Server, failure: Failure) -> None:
-        self.refusals.append(failure)
+    def refused(self, connection: Http1Server, refusal: Refusal) -> None:
+        self.refusals.append(refusal.failure)
 
     def clean_trailers(self, trailers: Fields) -> Fields:
         return tuple(field for field in trailers if field[0].lower() != b"x-caller-role")
