@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from hms_addons.config.request_target import TargetError, parse_target
 from hms_addons.config.snapshot import Limits
-from hms_addons.engine.flow_builder import new_id
+from hms_addons.engine.identifiers import new_id
 from hms_addons.errors import Failure, Fault, problem
 from hms_addons.http_message import Answer
 

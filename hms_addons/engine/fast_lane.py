@@ -22,6 +22,7 @@ from hms_addons.engine.intake import take_over
 from hms_addons.engine.log_limit import LogLimit
 from hms_addons.engine.peer import watch_expiry
 from hms_addons.engine.tunnel import run_tunnel
+from hms_addons.engine.websocket import WebSocketRelay
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.exchange import Draft, Exchange
 from hms_addons.upstream.outcome import FAULTS, UpstreamError
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from hms_addons.engine.framing import Refusal, RequestHead
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
-    from hms_addons.http_message import Fields
+    from hms_addons.http_message import Fields, Tunnel
     from hms_addons.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -314,10 +315,21 @@ class FastLane:
                 # Where nobody has read it to its end: a plugin's answer went out in its place, say.
                 await flow_view.show_end(exchange, self._events, self._clock.wall)
             if answer.tunnel is not None:
-                await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
+                await self._run_tunnel(connection, answer.tunnel, exchange)
         finally:
             if exchange.answer is not given:
                 given.release()  # a plugin has put another in its place
+
+    async def _run_tunnel(
+        self, connection: Http1Server, tunnel: Tunnel, exchange: Exchange
+    ) -> None:
+        flow = exchange.made_flow
+        if flow is None or flow.websocket is None:
+            await run_tunnel(connection, tunnel, exchange, self._tasks)
+        else:
+            await WebSocketRelay(
+                connection, tunnel, exchange, self._events, self._tasks, self._clock.wall
+            ).run()
 
     # -- how it may end -------------------------------------------------------------------------
 
@@ -340,7 +352,8 @@ class FastLane:
 
     def _flow_failed(self, exchange: Exchange, message: str) -> None:
         events = self._events
-        if events.watched and not was_killed(exchange.flow):
+        flow = exchange.flow if events.watched else None
+        if flow is not None and not was_killed(flow) and not _has_ended(flow):
             exchange.flow.error = flow_error(message)
             flow_view.annotate(exchange)
             if not self._tasks.closed:
@@ -375,6 +388,11 @@ def _blame_the_body(found: Failure, exchange: Exchange) -> None:
     if exchange.answer is not None:
         exchange.answer.release()
         exchange.answer = None
+
+
+def _has_ended(flow: HTTPFlow) -> bool:
+    """It was a WebSocket, of whose end `websocket_end` tells."""
+    return flow.websocket is not None and flow.websocket.timestamp_end is not None
 
 
 def _kill(connection: Http1Server, exchange: Exchange) -> None:

@@ -14,6 +14,7 @@ from mitmproxy.certs import Cert
 from mitmproxy.connection import Client, ConnectionState, Server
 from mitmproxy.flow import Error
 from mitmproxy.http import Headers, HTTPFlow, Request, RequestData, Response, ResponseData
+from mitmproxy.websocket import WebSocketData, WebSocketMessage
 
 from hms_addons.engine.identifiers import new_id
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 type Mode = ProxyMode
 """mitmproxy's name for the way a connection came in."""
+
+type WebSocket = WebSocketData
+type SocketMessage = WebSocketMessage
+"""mitmproxy's names for what a WebSocket has carried, and for one message of it."""
 
 _VERSIONS = (b"HTTP/1.0", b"HTTP/1.1")
 
@@ -124,6 +129,16 @@ def build_response(
     response: Response = _new(Response)
     response.__dict__ = {"data": data}
     return response
+
+
+def build_websocket() -> WebSocket:
+    """The `flow.websocket` of a connection that has just been upgraded."""
+    return WebSocketData()
+
+
+def build_message(opcode: int, content: bytes, *, from_client: bool, now: float) -> SocketMessage:
+    """A WebSocket's message; `opcode` 1 for text, 2 for binary; `now` in seconds since the epoch."""
+    return WebSocketMessage(opcode, from_client, content, now)
 
 
 def build_client(

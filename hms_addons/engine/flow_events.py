@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hms_addons.engine.flow_builder import was_killed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping
 
     from mitmproxy.flow import Flow
     from mitmproxy.http import HTTPFlow
@@ -33,6 +33,9 @@ class FlowEvents:
 
     Attributes:
         watched: somebody listens to flows, so flows are annotated and responses built.
+        live_connections: by a client connection's id, who takes what mitmproxy's `inject.…` commands
+            send into it (`await server_event(event)`); mitmproxy's own mapping, where there is one.
+        shows_websockets: false if mitmproxy's option `websocket` says so.
     """
 
     client_connected: Listeners
@@ -46,16 +49,26 @@ class FlowEvents:
     responseheaders: Listeners
     response: Listeners
     error: Listeners
+    websocket_start: Listeners
+    websocket_message: Listeners
+    websocket_end: Listeners
     update: Listeners
 
     def __init__(self, halt: type[Exception] | None = None) -> None:
         self._halt = halt
         self.watched = False
+        self.live_connections: MutableMapping[Any, Any] = {}
+        self.options: Any = None
         self.compile(())
 
     def __repr__(self) -> str:
         counts = {name: len(getattr(self, name)) for name in EVENTS if getattr(self, name)}
         return f"<FlowEvents {counts}>"
+
+    @property
+    def shows_websockets(self) -> bool:
+        """See above."""
+        return self.options is None or bool(self.options.websocket)
 
     def compile(self, addons: Iterable[Any], own: Any = None) -> None:
         """Rebuild every tuple from mitmproxy's addon chain, leaving out `own` (the mesh itself)."""
@@ -70,10 +83,7 @@ class FlowEvents:
                     listeners.append(function)
         for name, listeners in found.items():
             setattr(self, name, tuple(listeners))
-        self.watched = any(
-            found[name]
-            for name in ("requestheaders", "request", "responseheaders", "response", "error")
-        )
+        self.watched = any(found[name] for name in _OF_FLOWS)
 
     async def fire(self, listeners: Listeners, data: Any) -> None:
         """Call `listeners` with `data` (a connection, a connection hook's data, or flows)."""
@@ -92,7 +102,9 @@ class FlowEvents:
 
         As in mitmproxy, a flow that is killed before its response ends with the event `error`.
         """
-        last = bool(listeners) and (listeners is self.response or listeners is self.error)
+        last = bool(listeners) and any(
+            listeners is one for one in (self.response, self.error, self.websocket_end)
+        )
         await self.fire(listeners, flow)
         if self.update:
             await self.fire(self.update, [flow])
@@ -121,6 +133,10 @@ async def resumed(flow: Flow) -> None:
 
 EVENTS = tuple(FlowEvents.__annotations__)
 """The mitmproxy events that the fast lane fires."""
+
+
+_OF_FLOWS = tuple(name for name in EVENTS if not name.startswith(("client_", "server_", "update")))
+"""Those that are given a flow."""
 
 
 def _traverse(addons: Iterable[Any]) -> Iterator[Any]:

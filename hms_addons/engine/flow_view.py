@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
 from hms_addons.engine.hygiene import HOP_BY_HOP
 from hms_addons.engine.response_writer import NO_BODY_STATUS
+from hms_addons.engine.websocket_side import make_data
 from hms_addons.errors import Fault
-from hms_addons.http_message import Answer, BodyStream, without_fields
+from hms_addons.http_message import Answer, BodyStream, get_field, without_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -73,6 +74,8 @@ async def show_answer(
     if passes:
         # Not if a script has put an answer of its own in its place.
         passes = flow.response is response or bool(flow.response and flow.response.stream)
+    if answer.tunnel is not None:
+        flow.websocket = make_data(exchange, answer, events)
     if events.response and not passes and not was_killed(flow):
         await events.fire_flow(events.response, flow)
     if was_killed(flow):
@@ -108,7 +111,11 @@ def _make_response(exchange: Exchange, answer: Answer, now: float) -> _Shown:
         content is None and exchange.method_bytes != b"HEAD" and answer.status not in NO_BODY_STATUS
     )
     fields = answer.fields
-    if content is not None and answer.length is not None:
+    if answer.tunnel is not None and get_field(fields, b"upgrade") is None:
+        # The writer's, as framing is; shown, since scripts look for it.
+        upgrade = exchange.head.get(b"upgrade", b"")
+        fields = (*fields, (b"Connection", b"Upgrade"), (b"Upgrade", upgrade))
+    elif content is not None and answer.length is not None:
         fields = (*fields, (b"Content-Length", b"%d" % answer.length))
     response = build_response(answer.status, answer.reason, fields, content, answer.trailers, now)
     response.stream = content is None

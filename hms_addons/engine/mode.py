@@ -117,9 +117,12 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
         A function that ends it.
     """
     loop = asyncio.get_running_loop()
+    events.options = manager.master.options
 
     def recompile() -> None:
         guard = manager.get("proxyserver")
+        if guard is not None:
+            events.live_connections = guard.connections
         events.compile([addon for addon in manager.chain if addon is not guard], own)
 
     def wrap(name: str) -> None:

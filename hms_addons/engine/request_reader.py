@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import httptools
 
 from hms_addons.engine.client_transport import ClientTransport
-from hms_addons.engine.flow_builder import new_id
 from hms_addons.engine.framing import (
     HTTP2_REFUSAL,
     Refusal,
@@ -21,6 +20,7 @@ from hms_addons.engine.framing import (
     body_too_large,
     check_head,
 )
+from hms_addons.engine.identifiers import new_id
 from hms_addons.errors import Failure, Fault
 from hms_addons.http_message import BodyStream, get_field
 

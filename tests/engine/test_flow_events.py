@@ -125,6 +125,7 @@ def test_each_event_is_found_and_flow_events_alone_watch(name: str) -> None:
     events = compiled(addon)
     assert {event for event in EVENTS if getattr(events, event)} == {name}
     flows = {"requestheaders", "request", "responseheaders", "response", "error"}
+    flows |= {"websocket_start", "websocket_message", "websocket_end"}
     assert events.watched == (name in flows)
     assert name in repr(events)
     events.compile(())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy.mode_servers import ServerInstance
 from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.test import taddons
@@ -149,6 +150,21 @@ async def test_what_is_there_already_is_found_and_own_left_out(mitmproxy: Any) -
     assert own.request not in events.request
     stop()
     assert "add" not in vars(manager), "the manager is as it was"
+
+
+async def test_messages_are_injected_by_mitmproxy_s_own_table_and_its_option_counts(
+    mitmproxy: Any,
+) -> None:
+    events = make_flow_events()
+    stop = follow_addons(mitmproxy.master.addons, events, None)
+    assert events.live_connections == {}
+    assert events.shows_websockets
+    server = Proxyserver()
+    mitmproxy.master.addons.add(server)
+    assert events.live_connections is server.connections
+    mitmproxy.options.websocket = False
+    assert not events.shows_websockets
+    stop()
 
 
 async def test_stop_twice_is_harmless(mitmproxy: Any) -> None:
