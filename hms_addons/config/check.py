@@ -88,13 +88,10 @@ def check_files(
     """
     files = tuple(map(str, paths))
     contents, unreadable = read_files(paths)
-    loaded = load(contents, service=service, control=control)
-    if unreadable:
-        # Whatever refers to what the unread file holds would only look wrong.
-        return CheckResult(files, tuple(unreadable), {}, None)
-    if loaded.snapshot is None:
-        return CheckResult(files, loaded.problems, {}, None)
+    loaded = load(contents, service=service, control=control, complete=not unreadable)
     snapshot = loaded.snapshot
+    if unreadable or snapshot is None:
+        return CheckResult(files, (*unreadable, *loaded.problems), {}, None)
     return CheckResult(files, loaded.problems, _counts(snapshot), snapshot.version)
 
 

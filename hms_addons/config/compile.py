@@ -11,8 +11,14 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
+from hms_addons.config.compile_policies import (
+    compile_governance,
+    compile_headers,
+    compile_rbac,
+)
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
 from hms_addons.config.naming import digest, redacted
+from hms_addons.config.part import ANY
 from hms_addons.config.problems import listing
 from hms_addons.config.schema_base import parse_address
 from hms_addons.config.scope import belongs_to, overlap, scope
@@ -20,15 +26,9 @@ from hms_addons.config.snapshot import (
     Cluster,
     Direction,
     EndpointSpec,
-    Governance,
-    HeaderNames,
-    JwtProvider,
     Limits,
     Listener,
     OutlierDetection,
-    Policy,
-    PolicyAction,
-    Rbac,
     Secret,
     Snapshot,
     Thresholds,
@@ -47,16 +47,12 @@ if TYPE_CHECKING:
         ListenerModel,
         TlsContextModel,
     )
-    from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
     from hms_addons.config.yaml_marks import Document
 
 APP_PREFIX: Final = "app:"
 """Begins the name of the cluster that an inbound listener's app becomes."""
 _VERSION_SUFFIX = re.compile(r"-v[0-9]+$")
 _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not bound
-_DEFAULT_TTL = 60.0
-_STALE_TTLS = 10
-"""`max_stale` in TTLs, where it is not written (SEMANTICS, Governance)."""
 
 
 OWN_CERTIFICATE: Final = "mesh_certs"
@@ -71,13 +67,13 @@ def compile_config(
     source: str,
     service: str | None = None,
     control: bool = False,
-) -> Snapshot | None:
-    """The snapshot, or None when `report` now holds why there is none.
+) -> Snapshot:
+    """The snapshot; only good for looking at if `report` holds any error.
 
     Args:
         config: the validated configuration.
-        document: what it was read from; its marks say which file a relative path belongs to.
-        report: takes the problems.
+        document: what it was read from.
+        report: takes the problems; knows which file a relative path belongs to.
         source: where it came from, for people.
         service: the service this sidecar stands beside, if the command line says so.
         control: see `load`.
@@ -107,7 +103,7 @@ class _Compiler:
             if belongs_to(model.services, service)
         ]
 
-    def compile(self, source: str) -> Snapshot | None:
+    def compile(self, source: str) -> Snapshot:
         config = self._config
         traffic = self._traffic()
         self._check_own_service()
@@ -119,9 +115,9 @@ class _Compiler:
             if app is not None:
                 clusters[app.name] = app
             listeners.append(self._listener(model, ("listeners", index), traffic, app))
-        if self._report.failed:
-            return None
-        document = scope(self._document.data or {}, self._service)
+        document = {}
+        if not self._report.failed:
+            document = scope(self._document.data or {}, self._service)
         return Snapshot(
             version=digest(document, self._service),
             source=source,
@@ -130,9 +126,9 @@ class _Compiler:
             listeners=tuple(listeners),
             clusters=clusters,
             secrets=self._secrets(),
-            governance=_governance(config.governance),
-            rbac=self._rbac(config.rbac),
-            headers=_headers(config.headers),
+            governance=compile_governance(config.governance),
+            rbac=compile_rbac(config.rbac, self._file),
+            headers=compile_headers(config.headers),
             plugins=config.plugins,
             document=redacted(document),
         )
@@ -166,16 +162,24 @@ class _Compiler:
         """Host names know no case, so names must differ in more."""
         seen: dict[str, str] = {}
         for index, cluster in enumerate(clusters.values()):
+            if not self._named(index):
+                continue
             for name in dict.fromkeys((cluster.name, cluster.service)):
                 other = seen.setdefault(name.lower(), name)
                 if other != name:
                     message = f"{name!r} and {other!r} differ only in case, which hosts do not tell"
                     self._report.error(("clusters", index, "name"), message)
 
+    def _named(self, index: int) -> bool:
+        """Whether it is known what a cluster is called, and to which service it belongs."""
+        keys = ("name", "service", "trafficPolicy")
+        return all(self._report.known("clusters", index, key) for key in keys)
+
     def _check_canary(
         self, index: int, model: ClusterModel, service: str, bases: Sequence[str]
     ) -> None:
-        if bases:
+        others_known = all(map(self._named, range(len(self._config.clusters))))
+        if bases or not others_known or not self._report.whole:
             return
         path: Path = ("clusters", index, "trafficPolicy")
         others = [m.name for m in self._config.clusters if m.trafficPolicy is None]
@@ -189,6 +193,8 @@ class _Compiler:
         positions = {model.name: index for index, model in enumerate(self._config.clusters)}
         for base, shares in canaries.items():
             total = sum(percent for _, percent in shares)
+            if not all(self._named(positions[name]) for name in (base, *(n for n, _ in shares))):
+                continue
             if total > 100:  # noqa: PLR2004 - percent
                 named = " + ".join(f"{name} {percent}" for name, percent in shares)
                 path: Path = ("clusters", positions[shares[-1][0]], "trafficPolicy")
@@ -278,29 +284,43 @@ class _Compiler:
         names = sorted(config.secrets) or sorted(asked)
         if len(names) == 1:
             return names[0]
+        if not (
+            self._report.whole
+            and self._report.known("secrets")
+            and self._report.known(*path, "secret")
+            and self._report.known("clusters", ANY, "tls_context")
+        ):
+            return None
         which = f"name one of them with `secret:` ({listing(names)})" if names else "add `secrets:`"
         message = f"tls: {model.tls} needs a certificate to show; {which}"
         self._report.error((*path, "tls"), message)
         return None
 
     def _check_addresses(self) -> None:
-        seen: list[tuple[str, ListenerModel]] = []
+        seen: list[tuple[str, int, ListenerModel]] = []
         for index, model in self._listeners:
+            keys = ("port", "host", "direction", "services")
+            if not all(self._report.known("listeners", index, key) for key in keys):
+                continue
             default_host = "127.0.0.1" if model.direction == "outbound" else ""
             host = model.host or default_host
-            for other_host, other in seen:
+            for other_host, at, other in seen:
                 both = host == other_host or _ANY_ADDRESS & {host, other_host}
                 if (
                     other.port == model.port != 0
                     and both
                     and overlap(other.services, model.services)
                 ):
-                    message = f"the port {model.port} is taken by the listener {other.name}"
+                    named = self._report.known("listeners", at, "name")
+                    which = f"the listener {other.name}" if named else "another listener"
+                    message = f"the port {model.port} is taken by {which}"
                     self._report.error(("listeners", index, "port"), message)
-            seen.append((host, model))
+            seen.append((host, index, model))
 
     def _check_own_service(self) -> None:
         if self._service is not None or self._control:
+            return
+        if not (self._report.whole and self._report.known("service")):
             return
         for index, model in self._listeners:
             if model.services is not None:
@@ -323,7 +343,7 @@ class _Compiler:
 
     def _file(self, path: Path, value: str) -> str:
         """`value` as an absolute path; relative ones are relative to the file that wrote them."""
-        written_in = self._document.marks.place_of(path).file
+        written_in = self._report.place(path).file
         return os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(written_in)), value))  # noqa: PTH100, PTH118, PTH120 - a text in, a text out
 
     def _secrets(self) -> dict[str, Secret]:
@@ -338,54 +358,9 @@ class _Compiler:
             for name, model in self._config.secrets.items()
         }
 
-    def _rbac(self, model: RbacModel) -> Rbac:
-        providers = []
-        for index, provider in enumerate(model.providers):
-            values = provider.given()
-            for key in ("public_key_file", "jwks_file"):
-                if key in values:
-                    values[key] = self._file(("rbac", "providers", index, key), values[key])
-            default = ("HS256",) if provider.hs256_secret_env is not None else ("RS256",)
-            values["algorithms"] = tuple(values.get("algorithms", default))
-            values["audiences"] = tuple(values.get("audiences", ()))
-            providers.append(JwtProvider(**values))
-        policies = [
-            Policy(
-                name=policy.name,
-                action=PolicyAction(policy.action),
-                **{
-                    key: tuple(value)
-                    for key, value in policy.given().items()
-                    if key not in {"name", "action"}
-                },
-            )
-            for policy in model.policies
-        ]
-        return Rbac(
-            providers=tuple(providers),
-            policies=tuple(policies),
-            role_order=tuple(model.role_order or ()),
-        )
-
 
 def _endpoint(model: EndpointModel) -> EndpointSpec:
     host, port = parse_address(model.address)
     values = model.given()
     del values["address"]
     return EndpointSpec(host=host, port=port, **values)
-
-
-def _governance(model: GovernanceModel | None) -> Governance | None:
-    if model is None:
-        return None
-    values = model.given()
-    values["fail_open"] = values.pop("on_failure", "closed") == "open"
-    ttl = values.get("ttl", _DEFAULT_TTL)
-    values.setdefault("max_stale", _STALE_TTLS * ttl)
-    return Governance(**values)
-
-
-def _headers(model: HeadersModel | None) -> HeaderNames:
-    if model is None:
-        return HeaderNames()
-    return HeaderNames(**{key: value.encode() for key, value in model.given().items()})

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.part import ANY
 from hms_addons.config.request_target import SERVICE_SUFFIX
 from hms_addons.config.route_match import RouteMatch, ValueMatch, covers_host
 from hms_addons.config.route_table import RouteTable
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     )
     from hms_addons.config.snapshot import Cluster
 
+UNKNOWN_SERVICE = ""
+"""Where a route leads whose cluster is not there."""
 _RETRIABLE_STATUS_CODES = "retriable-status-codes"
 
 
@@ -114,14 +117,14 @@ def _compile_all(
     for index, model in enumerate(listener.routes):
         here = (*path, "routes", index)
         name = model.name or _derived_name(model.match, index, names)
-        if name in names:
+        if name in names and report.known(*here, "name"):
             first = names[name]
             report.error(
                 (*here, "name"), f"the name {name!r} is here twice; first in routes[{first}]"
             )
         names[name] = index
         compiled.append(_compile_one(model, here, (listener, name), traffic, app, report))
-    return [item for item in compiled if item is not None]
+    return compiled
 
 
 def _derived_name(match: MatchModel, index: int, taken: Mapping[str, int]) -> str:
@@ -140,14 +143,14 @@ def _compile_one(
     traffic: Traffic,
     app: Cluster | None,
     report: Report,
-) -> _Written | None:
+) -> _Written:
     listener, name = place
     action = model.action
     written = _destinations(action, app)
-    if not all(cluster in traffic.clusters for cluster, _ in written):
-        return None  # an unknown name, which is reported already
-    services = list(dict.fromkeys(traffic.clusters[cluster].service for cluster, _ in written))
-    if len(services) > 1:
+    # An unknown name is reported already; the route is looked at all the same, but never used.
+    there = [traffic.clusters[name] for name, _ in written if name in traffic.clusters]
+    services = list(dict.fromkeys(cluster.service for cluster in there))
+    if len(services) > 1 and report.known("clusters", ANY, "service"):
         message = (
             f"the clusters belong to different services ({', '.join(services)}), and policies "
             "would judge all requests as for the first; give them the same `service:`"
@@ -158,7 +161,7 @@ def _compile_one(
         name=name,
         listener=listener.name,
         clusters=traffic.split(written),
-        service=services[0],
+        service=services[0] if services else UNKNOWN_SERVICE,
         timeout=_timeout(action, inbound=inbound),
         retry=compile_retries(action.retries),
         thresholds=(
@@ -236,7 +239,7 @@ def _service_tables(
     by_cluster: dict[str, list[tuple[RouteMatch, Route]]] = {}
     for item in written:
         by_service.setdefault(item.route.service, []).append((item.match, item.route))
-        name = item.clusters[0]
+        name = next(iter(item.clusters), "")
         if len(item.clusters) == 1 and name not in traffic.bases:
             alone = replace(item.route, clusters=(WeightedCluster(cluster=name),))
             by_cluster.setdefault(name, []).append((item.match, alone))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hms_addons.config.compile_routes import UNKNOWN_SERVICE
+from hms_addons.config.part import ANY
 from hms_addons.config.problems import closest, listing
 from hms_addons.config.snapshot import Direction, TlsMode
 
@@ -28,7 +30,7 @@ def lint(config: Config, snapshot: Snapshot, report: Report, *, control: bool = 
     if control and config.secrets and snapshot.service is None:
         message = "left out of what sidecars get: the control plane provides their certificates"
         report.warning(("secrets",), message, at_key=True)
-    if not config.listeners and not control:
+    if not config.listeners and not control and report.whole and report.known("listeners"):
         report.warning((), "there are no listeners: this sidecar would take no requests")
     positions = {model.name: index for index, model in enumerate(config.listeners)}
     for listener in snapshot.listeners:
@@ -48,13 +50,15 @@ def _unreachable_routes(listener: Listener, path: KeyPath, report: Report) -> No
     """Routes are filed by path and host, so that 5,000 of them are not compared pair by pair."""
     filed: dict[tuple[str, str | None], list[tuple[RouteMatch, Route]]] = {}
     for index, (match, route) in enumerate(listener.routes.entries):
-        if route.default:
+        if route.default or not report.known(*path, "routes", index, "match"):
             continue
         hidden_by = _hiding(match, filed)
         if hidden_by is not None:
             here: KeyPath = (*path, "routes", index)
             what = f"the earlier route {hidden_by.name} matches all that this one could"
-            if listener.direction is Direction.OUTBOUND and hidden_by.service != route.service:
+            if route.service == UNKNOWN_SERVICE and listener.direction is Direction.OUTBOUND:
+                report.warning(here, f"reached only by naming its service, if at all: {what}")
+            elif listener.direction is Direction.OUTBOUND and hidden_by.service != route.service:
                 report.warning(here, f"reached only by naming {route.service}.svc: {what}")
             else:
                 report.warning(here, f"never reached: {what}")
@@ -150,7 +154,9 @@ def _listeners(config: Config, report: Report) -> None:
     tls = any(cluster.tls_context for cluster in config.clusters) or bool(config.secrets)
     for index, listener in enumerate(config.listeners):
         path: KeyPath = ("listeners", index)
-        if listener.direction == "inbound" and tls and listener.tls in {None, TlsMode.NONE}:
+        plain = listener.tls in {None, TlsMode.NONE} and report.whole
+        known = report.known(*path, "tls") and report.known(*path, "direction")
+        if listener.direction == "inbound" and tls and plain and known:
             message = (
                 "takes plain text from anyone, though the mesh has certificates; add tls: strict"
             )
@@ -164,7 +170,8 @@ def _routes(config: Config, report: Report) -> None:
             for number, item in enumerate(route.action.clusters or ()):
                 if item.weight == 0:
                     here: KeyPath = (*path, "clusters", number, "weight")
-                    report.warning(here, f"weight 0: {item.name} gets nothing from this route")
+                    name = item.name if report.known(*path, "clusters", number, "name") else "this"
+                    report.warning(here, f"weight 0: {name} gets nothing from this route")
             retries, timeout = route.action.retries, route.action.timeout
             per_try = None if retries is None else retries.per_try_timeout
             if per_try is not None and timeout and per_try >= timeout:
@@ -180,24 +187,37 @@ def _clusters(config: Config, report: Report, *, control: bool) -> None:
         for route in listener.routes
         for name in (route.action.cluster, *(item.name for item in route.action.clusters or ()))
     }
+    if report.part is not None:
+        routed |= report.part.named
+    names = [cluster.name for cluster in config.clusters]
+    misspelt = {closest(name, names) for name in routed if name and name not in names}
+    routes: KeyPath = ("listeners", ANY, "routes", ANY, "action")
+    routes_known = report.whole and all(report.known(*routes, k) for k in ("cluster", "clusters"))
     outbound = any(listener.direction == "outbound" for listener in config.listeners)
     tls = any(cluster.tls_context for cluster in config.clusters)
     for index, cluster in enumerate(config.clusters):
         path: KeyPath = ("clusters", index)
+        name = cluster.name if report.known(*path, "name") else "this cluster"
         canary = cluster.trafficPolicy
         if canary is not None and canary.weight == 0:
-            message = f"weight 0: {cluster.name} gets nothing but what names it"
+            message = f"weight 0: {name} gets nothing but what names it"
             report.warning((*path, "trafficPolicy"), message)
-        if cluster.name not in routed and canary is None and not control:
-            but = f" but requests that name {cluster.name}.svc" if outbound else ""
-            report.warning(
-                (*path, "name"), f"unused: no route leads to {cluster.name}, nothing{but}"
-            )
-        if not cluster.endpoints and not cluster.dns and not control:
-            message = f"{cluster.name} has no endpoints: requests to it are answered with 503"
+        unused = routes_known and cluster.name not in routed and cluster.name not in misspelt
+        named = all(report.known(*path, key) for key in ("name", "trafficPolicy"))
+        if unused and named and canary is None and not control:
+            but = f" but requests that name {name}.svc" if outbound else ""
+            report.warning((*path, "name"), f"unused: no route leads to {name}, nothing{but}")
+        there = report.whole and report.known(*path, "endpoints") and report.known(*path, "dns")
+        if not cluster.endpoints and not cluster.dns and not control and there:
+            message = f"{name} has no endpoints: requests to it are answered with 503"
             report.warning((*path, "name"), f"{message}; add `endpoints:` or `dns:`")
-        if tls and cluster.tls_context is None:
-            message = f"{cluster.name} is called in plain text, though others have TLS"
+        if (
+            tls
+            and cluster.tls_context is None
+            and report.whole
+            and report.known(*path, "tls_context")
+        ):
+            message = f"{name} is called in plain text, though others have TLS"
             report.warning((*path, "name"), f"{message}; add `tls_context:`")
         balancer = cluster.load_balancer
         if balancer is not None and balancer not in _BALANCERS:
@@ -207,20 +227,27 @@ def _clusters(config: Config, report: Report, *, control: bool) -> None:
 
 def _rbac(config: Config, snapshot: Snapshot, report: Report) -> None:
     policies = config.rbac.policies
+    if not report.whole:
+        return
     if config.rbac.providers and not any(p.roles or p.subjects for p in policies):
         message = "no policy asks for a role or a subject: tokens are verified and passed on as headers only"
-        if policies:
+        if policies and report.known("rbac", "policies"):
             report.warning(("rbac", "providers"), message)
+    keys = ("name", "service")
+    names_known = all(report.known("clusters", ANY, key) for key in keys) and report.known(
+        "service"
+    )
     known = {cluster.service for cluster in snapshot.clusters.values()}
     if snapshot.service is not None:
         known.add(snapshot.service)
     for index, policy in enumerate(policies):
         for number, service in enumerate(policy.services or ()):
-            if service not in known:
+            if service not in known and names_known:
                 path: KeyPath = ("rbac", "policies", index, "services", number)
                 message = f"no route here leads to the service {service}, so this never applies"
                 report.warning(path, message, closest(service, known))
-        if (policy.roles or policy.subjects) and not config.rbac.providers:
+        providers = config.rbac.providers or not report.known("rbac", "providers")
+        if (policy.roles or policy.subjects) and not providers:
             message = "needs a token, but there are no providers to verify one"
             report.warning(("rbac", "policies", index, "name"), message)
 
@@ -237,5 +264,5 @@ def _files(snapshot: Snapshot, report: Report) -> None:
 
 
 def _file(named: str, path: KeyPath, report: Report) -> None:
-    if not Path(named).exists():
+    if not Path(named).exists() and report.known(*path):
         report.warning(path, f"there is no file {named}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.config.compile import compile_config
 from hms_addons.config.lint import lint
-from hms_addons.config.merge import merge, without_listeners
+from hms_addons.config.merge import merge_good, without_listeners
 from hms_addons.config.problems import ConfigProblems, Report
 from hms_addons.config.pushed import check_pushed
 from hms_addons.config.scope import scope
@@ -18,8 +18,9 @@ from hms_addons.config.validate import validate
 from hms_addons.config.yaml_marks import load_yaml, unmarked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from hms_addons.config.merge import Merged
     from hms_addons.config.problems import Problem
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.config.standard_listeners import Finish
@@ -49,8 +50,12 @@ def load(
     base: Mapping[str, Any] | None = None,
     finish: Callable[[Mapping[str, Any]], Finish] | None = None,
     control: bool = False,
+    complete: bool = True,
 ) -> Loaded:
     """Make a snapshot of one or several files' contents. Never raises for what is in them.
+
+    Every fault of every step is told at once: what is wrong is left out, and the next step looks at
+    the rest (see `part`). With any error there is no snapshot.
 
     Args:
         contents: name and bytes of each file, the earlier first.
@@ -63,33 +68,42 @@ def load(
         control: a control plane provides the certificates that nothing here does. Without a
             `service` it is a whole mesh's configuration that is looked at, as an operator pushes
             it: each sidecar will know which service it stands beside.
+        complete: these are all of the files; otherwise there is an error already, and nothing is
+            concluded from what is not here.
     """
-    try:
-        documents = _read_all(contents)
-        if base is not None:
-            documents.insert(0, unmarked(base, PUSHED))
-        document = merge(documents)
-        if extra is not None:
-            document = merge([document, _missing_listeners(document, extra, service)])
-        if finish is not None:
-            last = finish(scope(document.data, _own_service(document, service)))
-            document = merge([document, unmarked(last.added, _COMMAND_LINE)])
-            document = without_listeners(document, last.dropped)
-    except ConfigProblems as error:
-        return Loaded(None, error.problems)
+    documents, problems = _read_all(contents)
+    whole = complete and not problems
+    if base is not None:
+        documents.insert(0, unmarked(base, PUSHED))
+    merged = merge_good(documents)
+    whole = whole and merged.whole
+    if extra is not None:
+        merged = _over(merged, _missing_listeners(merged.document, extra, service))
+    if finish is not None:
+        last = finish(scope(merged.document.data, _own_service(merged.document, service)))
+        merged = _over(merged, unmarked(last.added, _COMMAND_LINE), last.dropped)
+    document = merged.document
     report = Report(document.marks.place_of)
-    config = validate(document, report, control=control)
-    if config is None:
-        return Loaded(None, report.sorted())
+    report.problems.update(dict.fromkeys((*problems, *merged.problems)))
+    config, part = validate(document, report, control=control, twice=merged.twice, whole=whole)
+    good = report.on(part)
     if control and service is None and base is None:
-        check_pushed(config, report)
-    name = source or ", ".join(name for name, _ in contents)
+        check_pushed(config, good)
+    names = [name for name, _ in contents]
     snapshot = compile_config(
-        config, document, report, source=name, service=service, control=control
+        config, document, good, source=source or ", ".join(names), service=service, control=control
     )
-    if snapshot is not None:
-        lint(config, snapshot, report, control=control)
-    return Loaded(snapshot, report.sorted())
+    lint(config, snapshot, good, control=control)
+    return Loaded(None if report.failed else snapshot, report.sorted(names))
+
+
+def _over(merged: Merged, last: Document, dropped: Collection[str] = ()) -> Merged:
+    """`merged` with what the command line says over it."""
+    again = merge_good([merged.document, last])
+    if dropped:
+        again = merge_good([without_listeners(again.document, dropped)])
+    # The names that are twice have been told of already.
+    return again._replace(problems=merged.problems)
 
 
 def _missing_listeners(
@@ -98,7 +112,7 @@ def _missing_listeners(
     """The listeners of `extra` on whose ports `document` has none."""
     written = scope(document.data, _own_service(document, service)).get("listeners")
     items = written if isinstance(written, list) else []
-    taken = {item.get("port") for item in items if isinstance(item, dict)}
+    taken = [item.get("port") for item in items if isinstance(item, dict)]
     listeners = [item for item in extra.get("listeners", ()) if item["port"] not in taken]
     return unmarked({"listeners": listeners} if listeners else {}, _COMMAND_LINE)
 
@@ -108,15 +122,13 @@ def _own_service(document: Document, told: str | None) -> str | None:
     return told or (written if isinstance(written, str) else None)
 
 
-def _read_all(contents: Sequence[tuple[str, bytes]]) -> list[Document]:
-    """Every file as data; the syntax errors of all of them at once."""
-    documents = []
+def _read_all(contents: Sequence[tuple[str, bytes]]) -> tuple[list[Document], list[Problem]]:
+    """Every file that can be read, as data; and the syntax errors of all others."""
+    documents: list[Document] = []
     problems: list[Problem] = []
     for name, content in contents:
         try:
             documents.append(load_yaml(content, name))
         except ConfigProblems as error:
             problems.extend(error.problems)
-    if problems:
-        raise ConfigProblems(problems)
-    return documents
+    return documents, problems

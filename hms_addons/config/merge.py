@@ -13,13 +13,13 @@ Marks follow the data, so that a problem is shown in the file that wrote it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.config.problems import ConfigProblems, Place, Problem, Severity, dotted
 from hms_addons.config.yaml_marks import Document, Marks
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from hms_addons.config.problems import Path
 
@@ -34,20 +34,49 @@ _MERGED_MAPPINGS: Final = frozenset(
 _MERGED_ITEMS: Final = frozenset({"secrets", "plugins"})
 
 
+class Merged(NamedTuple):
+    """Several documents as one, and what was wrong with them."""
+
+    document: Document
+    problems: tuple[Problem, ...]
+    """Documents that are no mappings, and names that are twice in one."""
+    twice: tuple[Path, ...]
+    """Items of `document` whose name an earlier one has."""
+    whole: bool
+    """All could be used."""
+
+
 def merge(documents: Sequence[Document]) -> Document:
     """Merge `documents`, the later over the earlier.
 
     Raises:
         ConfigProblems: a document is not a mapping, or names one thing twice; all such problems.
     """
+    merged = merge_good(documents)
+    if merged.problems:
+        raise ConfigProblems(merged.problems)
+    return merged.document
+
+
+def merge_good(documents: Sequence[Document]) -> Merged:
+    """Merge what can be merged of `documents`, the later over the earlier.
+
+    A document that is no mapping is left out; items that have one name in one document stay apart.
+    """
     problems = [problem for document in documents for problem in _check(document)]
-    if problems:
-        raise ConfigProblems(problems)
     merged = Document({}, documents[0].marks if documents else Marks(Place("(nothing)", 1, 1)))
+    whole = True
     for document in documents:
-        if document.data is not None:
+        if isinstance(document.data, dict):
             merged = _merge_mapping(merged, document, ())
-    return merged
+        elif document.data is not None:
+            whole = False
+    twice: list[Path] = [
+        (*path, index)
+        for path in sorted(_NAMED_LISTS)
+        for index, _ in _twice(_list_at(merged.data, path))
+    ]
+    return Merged(merged, tuple(problems), tuple(twice), whole)
 
 
 def without_listeners(document: Document, names: Collection[str]) -> Document:
@@ -72,29 +101,31 @@ def _check(document: Document) -> list[Problem]:
         return [Problem(Severity.ERROR, *document.marks.place, "", message)]
     problems: list[Problem] = []
     for path in sorted(_NAMED_LISTS):
-        value: Any = document.data
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, list):
-            problems.extend(_twice(value, path, document.marks))
-    return problems
-
-
-def _twice(items: list[Any], path: Path, marks: Marks) -> list[Problem]:
-    seen: dict[str, int] = {}
-    problems = []
-    for index, item in enumerate(items):
-        name = _name(item)
-        if name is None:
-            continue
-        if name in seen:
+        items = _list_at(document.data, path)
+        for index, earlier in _twice(items):
             here: Path = (*path, index, "name")
-            first = marks.place_of((*path, seen[name], "name"))
-            message = f"the name {name!r} is here twice; first in line {first.line}"
-            problems.append(Problem(Severity.ERROR, *marks.place_of(here), dotted(here), message))
-        else:
-            seen[name] = index
+            first = document.marks.place_of((*path, earlier, "name"))
+            message = f"the name {_name(items[index])!r} is here twice; first in line {first.line}"
+            place = document.marks.place_of(here)
+            problems.append(Problem(Severity.ERROR, *place, dotted(here), message))
     return problems
+
+
+def _list_at(value: Any, path: Path) -> list[Any]:
+    """The list at `path`; empty if there is something else, or nothing."""
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _twice(items: list[Any]) -> Iterator[tuple[int, int]]:
+    """Positions of items whose name an earlier one has, each with that one's."""
+    seen: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if (name := _name(item)) is not None:
+            first = seen.setdefault(name, index)
+            if first != index:
+                yield index, first
 
 
 def _name(item: Any) -> str | None:
@@ -131,11 +162,15 @@ def _merge_named(old: Document, new: Document, path: Path) -> Document:
     items: list[Any] = list(old.data)
     marks = Marks(old.marks.place)
     marks.children = dict(old.marks.children)
-    known = {name: index for index, item in enumerate(items) if (name := _name(item)) is not None}
+    known: dict[str, int] = {}
+    for index, item in enumerate(items):
+        if (name := _name(item)) is not None:
+            known.setdefault(name, index)
+    again = {index for index, _ in _twice(new.data)}
     for index, item in enumerate(new.data):
         child = Document(item, new.marks.children[index])
         name = _name(item)
-        at = len(items) if name is None else known.get(name, len(items))
+        at = len(items) if name is None or index in again else known.get(name, len(items))
         if at < len(items):
             # Keys of a named item replace one another whole, whatever they are called.
             child = _merge_mapping(Document(items[at], marks.children[at]), child, (*path, at))
@@ -143,6 +178,6 @@ def _merge_named(old: Document, new: Document, path: Path) -> Document:
         else:
             items.append(child.data)
             if name is not None:
-                known[name] = at
+                known.setdefault(name, at)
         marks.children[at] = child.marks
     return Document(items, marks)

@@ -15,6 +15,8 @@ from hms_addons.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from hms_addons.config.part import Part
+
 type Path = tuple[str | int, ...]
 """Where in a configuration: keys and list positions from the top."""
 
@@ -93,6 +95,8 @@ class Report:
     place_of: Callable[[Path, bool], Place]
     problems: dict[Problem, None] = field(default_factory=dict)
     """What was found, each thing once, in the order it was found."""
+    part: Part | None = None
+    """Of what the paths are that this report is told of; None: of all that was written."""
 
     def error(
         self, path: Path, message: str, suggestion: str | None = None, *, at_key: bool = False
@@ -109,17 +113,37 @@ class Report:
     def _add(
         self, severity: Severity, path: Path, message: str, suggestion: str | None, *, at_key: bool
     ) -> None:
+        if self.part is not None:
+            path = self.part.original(path)
         place = self.place_of(path, at_key)
         self.problems[Problem(severity, *place, dotted(path), message, suggestion)] = None
+
+    def on(self, part: Part) -> Report:
+        """The same report, told of the good `part`."""
+        return Report(self.place_of, self.problems, part)
+
+    def known(self, *path: str | int) -> bool:
+        """Whether what is (or is not) at `path` is as it was meant: see `Part.known`."""
+        return self.part is None or self.part.known(self.part.original(path))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was written could be read."""
+        return self.part is None or self.part.whole
+
+    def place(self, path: Path) -> Place:
+        """Where the value at `path` was written."""
+        return self.place_of(path if self.part is None else self.part.original(path), False)  # noqa: FBT003 - a callback
 
     @property
     def failed(self) -> bool:
         """Whether there is any error."""
         return any(problem.severity is Severity.ERROR for problem in self.problems)
 
-    def sorted(self) -> tuple[Problem, ...]:
-        """The problems by file, in the order they were first met there, then by place."""
-        files = {file: n for n, file in enumerate(dict.fromkeys(p.file for p in self.problems))}
+    def sorted(self, first: Iterable[str] = ()) -> tuple[Problem, ...]:
+        """The problems by file, those in `first` first, others as they were met, then by place."""
+        names = dict.fromkeys((*first, *(p.file for p in self.problems)))
+        files = {file: n for n, file in enumerate(names)}
         return tuple(sorted(self.problems, key=lambda p: (files[p.file], p.line, p.column)))
 
     def raise_errors(self) -> None:

@@ -91,19 +91,24 @@ class ListenerModel(Model):
             for key in ("app", "secret"):
                 if getattr(self, key) is not None:
                     message = f"{key} belongs to an inbound listener; add direction: inbound"
-                    raise fault(message, at=(key,))
+                    raise fault(message, at=(key,), about=(("direction",),))
             if self.tls not in {None, "none"}:
                 message = "an outbound listener is plain: only the local app calls it"
-                raise fault(message, at=("tls",), suggestion="direction: inbound")
+                about: tuple[tuple[str | int, ...], ...] = (("direction",),)
+                raise fault(message, at=("tls",), suggestion="direction: inbound", about=about)
         elif self.app is None and not self.routes:
-            raise fault("an inbound listener needs `app`, the local app's address, or routes")
+            message = "an inbound listener needs `app`, the local app's address, or routes"
+            raise fault(message, about=(("direction",), ("app",), ("routes",)), lacks=("app",))
         elif self.secret is not None and self.tls in {None, "none"}:
-            raise fault("a secret is used only with tls: strict or permissive", at=("secret",))
+            message = "a secret is used only with tls: strict or permissive"
+            raise fault(message, at=("secret",), about=(("tls",), ("direction",)))
         if self.app is None:
             for index, route in enumerate(self.routes):
                 if route.action.cluster is None and route.action.clusters is None:
                     message = "needs `cluster` or `clusters`: where do these requests go?"
-                    raise fault(message, at=("routes", index, "action"))
+                    at = ("routes", index, "action")
+                    about = (("app",), (*at, "cluster"), (*at, "clusters"))
+                    raise fault(message, at=at, about=about, lacks=(*at, "cluster"))
         return self
 
 

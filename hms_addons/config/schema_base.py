@@ -55,7 +55,12 @@ class Model(BaseModel):
 
 
 def fault(
-    message: str, *, at: tuple[str | int, ...] = (), suggestion: str | None = None
+    message: str,
+    *,
+    at: tuple[str | int, ...] = (),
+    suggestion: str | None = None,
+    about: tuple[tuple[str | int, ...], ...] = (),
+    lacks: tuple[str | int, ...] = (),
 ) -> PydanticCustomError:
     """What a validator raises.
 
@@ -63,10 +68,18 @@ def fault(
         message: what is wrong and what is expected.
         at: keys below the value that is being validated, if the fault is there.
         suggestion: what was probably meant.
+        about: keys below the value that this follows from: nothing is said while one of them is
+            wrong itself.
+        lacks: the key below the value that is not there.
     """
-    return PydanticCustomError(
-        "hms", "{message}", {"message": message, "at": at, "suggestion": suggestion}
-    )
+    context = {
+        "message": message,
+        "at": at,
+        "suggestion": suggestion,
+        "about": about,
+        "lacks": lacks,
+    }
+    return PydanticCustomError("hms", "{message}", context)
 
 
 class AlsoAccepts:

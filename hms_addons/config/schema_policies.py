@@ -103,16 +103,19 @@ class JwtProviderModel(Model):
 
     @model_validator(mode="after")
     def _keys(self) -> Self:
+        about = tuple((name,) for name in _KEY_SOURCES)
         sources = [name for name in _KEY_SOURCES if getattr(self, name) is not None]
         if len(sources) != 1:
-            at = (sources[1],) if sources else ()
-            raise fault(f"give exactly one of {', '.join(_KEY_SOURCES)}", at=at)
+            message = f"give exactly one of {', '.join(_KEY_SOURCES)}"
+            if sources:
+                raise fault(message, at=(sources[1],))
+            raise fault(message, about=about, lacks=("public_key_file",))
         allowed = _HMAC if self.hs256_secret_env is not None else _PUBLIC_KEY
         for index, algorithm in enumerate(self.algorithms or ()):
             if algorithm not in allowed:
                 # A public key taken for an HMAC secret lets anyone sign (CVE-2015-9235).
                 message = f"{algorithm} does not go with {sources[0]}; use {', '.join(allowed)}"
-                raise fault(message, at=("algorithms", index))
+                raise fault(message, at=("algorithms", index), about=about)
         return self
 
 

@@ -59,7 +59,8 @@ class ValueModel(Model):
     @model_validator(mode="after")
     def _one(self) -> Self:
         if len(self.given()) != 1:
-            raise fault("give exactly one of exact, regex and present")
+            about = (("exact",), ("regex",), ("present",))
+            raise fault("give exactly one of exact, regex and present", about=about)
         return self
 
 
@@ -142,10 +143,11 @@ class RetriesModel(Model):
     def _codes(self) -> Self:
         wanted = self.on is not None and "retriable-status-codes" in self.on
         if wanted and not self.status_codes:
-            raise fault("retriable-status-codes needs the list status_codes", at=("on",))
+            message = "retriable-status-codes needs the list status_codes"
+            raise fault(message, at=("on",), about=(("status_codes",),))
         if self.status_codes and self.on is not None and not wanted:
             message = "status_codes counts only with retriable-status-codes in `on`"
-            raise fault(message, at=("status_codes",))
+            raise fault(message, at=("status_codes",), about=(("on",),))
         return self
 
 

@@ -72,12 +72,12 @@ class StandardListeners:
             if getattr(self, direction) == OFF:
                 dropped |= {item["name"] for item in there if isinstance(item.get("name"), str)}
             elif not there:
-                added.extend(self._standard(direction, {item.get("name") for item in listeners}))
+                added.extend(self._standard(direction, [item.get("name") for item in listeners]))
             elif len(there) == 1 and (moved := self._moved(direction)):
                 added.append({"name": there[0].get("name"), **moved})
         return Finish({"listeners": added} if added else {}, frozenset(dropped))
 
-    def _standard(self, direction: str, taken: set[Any]) -> list[dict[str, Any]]:
+    def _standard(self, direction: str, taken: list[Any]) -> list[dict[str, Any]]:
         name = direction if direction not in taken else f"standard-{direction}"
         if direction == "outbound":
             host, port = self._address(direction, OUTBOUND)

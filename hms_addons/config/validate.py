@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 import types
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAliasType
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, TypeAliasType
 
 from pydantic import BaseModel, ValidationError
 
+from hms_addons.config.part import ANY, Part
 from hms_addons.config.problems import closest, listing
 from hms_addons.config.schema import Config
 from hms_addons.config.schema_base import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pydantic_core import ErrorDetails
 
@@ -43,52 +45,137 @@ _BOUNDS: Final = {
 }
 
 
-def validate(document: Document, report: Report, *, control: bool = False) -> Config | None:
-    """The configuration as models, or None when `report` now holds why not.
+class Validated(NamedTuple):
+    """What is good of a configuration."""
+
+    config: Config
+    part: Part
+    """What `config` was made from; all of what was written, unless something is wrong."""
+
+
+def validate(
+    document: Document,
+    report: Report,
+    *,
+    control: bool = False,
+    twice: Sequence[Path] = (),
+    whole: bool = True,
+) -> Validated:
+    """The good part of a configuration, as models; `report` is told of everything else.
 
     Args:
         document: the merged configuration.
         report: takes the problems.
         control: a control plane provides the secrets that are not here.
+        twice: items whose name an earlier one has; looked at, but not in the part.
+        whole: all files could be read.
     """
     data = {} if document.data is None else document.data
-    config = None
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        for details in error.errors(include_url=False):
-            _explain(details, report)
-    _check_clusters(data, report)
-    if not control:
-        _check_secrets(data, report)
-    return None if report.failed else config
+    part = Part(data, whole=whole)
+    config = _good(part, report)
+    if twice:
+        part.leave_out(twice)
+        config = _good(part, report)
+    _References(part, report).check(control=control)
+    return Validated(config, part)
 
 
-def _explain(details: ErrorDetails, report: Report) -> None:
-    kind, context = details["type"], details.get("ctx", {})
-    path: Path = details["loc"]
-    value = details["input"]
-    if path and path[-1] == "[key]":
-        report.error(path[:-1], context.get("message", details["msg"]), at_key=True)
-    elif kind == "hms":
-        report.error((*path, *context["at"]), context["message"], context["suggestion"])
-    elif kind == "extra_forbidden":
-        _explain_unknown_key(path, report)
-    elif kind == "missing":
-        report.error(path[:-1], f"the key '{path[-1]}' is missing")
-    elif kind == "literal_error":
-        known = _QUOTED.findall(context["expected"])
-        message = f"expected {' or '.join(known)}, not {shown(value)}"
-        report.error(path, message, closest(value, known))
-    elif kind in _EXPECTED:
-        report.error(path, *_expected(kind, value))
-    elif kind in _BOUNDS:
-        key, words = _BOUNDS[kind]
-        report.error(path, f"must be {words} {context[key]}, not {shown(value)}")
-    elif kind in {"too_short", "string_too_short"}:
-        report.error(path, "must not be empty")
-    else:
-        report.error(path, details["msg"])
+def _good(part: Part, report: Report) -> Config:
+    """Validate again and again without what was found to be wrong: one fault may hide another."""
+    while True:
+        before = part.changes
+        try:
+            return Config.model_validate(part.good())
+        except ValidationError as error:
+            # A misspelt key first: what it was meant for is not missing.
+            found = error.errors(include_url=False)
+            faults = [_Fault(details, part, report) for details in found]
+            for fault in sorted(faults, key=lambda f: f.kind != "extra_forbidden"):
+                fault.tell()
+            for fault in faults:
+                fault.take_out()
+        if part.changes == before:
+            part.doubt(())  # nothing is good
+            return Config()
+
+
+class _Fault:
+    """One thing that the models found, told of unless it only follows from another."""
+
+    def __init__(self, details: ErrorDetails, part: Part, report: Report) -> None:
+        self.kind = details["type"]
+        self.take_out: Callable[[], object] = lambda: None
+        """Takes it out of the part; called when all that were found together have been told."""
+        self._details = details
+        self._here: Path = details["loc"]
+        self._path = part.original(self._here)
+        self._part = part
+        self._report = report
+
+    def tell(self) -> None:
+        kind, context = self.kind, self._details.get("ctx", {})
+        path, value = self._path, self._details["input"]
+        if path and path[-1] == "[key]":
+            message = context.get("message", self._details["msg"])
+            self._tell(path[:-1], message, at_key=True)
+        elif kind == "hms":
+            self._explain_own(context)
+        elif kind == "extra_forbidden":
+            self._explain_unknown_key()
+        elif kind == "missing":
+            if self._part.whole and self._part.known(path) and not self._part.is_meant(path):
+                self._report.error(path[:-1], f"the key '{path[-1]}' is missing")
+            self.take_out = partial(self._part.fill, path, self._here)
+        elif kind == "literal_error":
+            known = _QUOTED.findall(context["expected"])
+            message = f"expected {' or '.join(known)}, not {shown(value)}"
+            self._tell(path, message, closest(value, known))
+        elif kind in _EXPECTED:
+            self._tell(path, *_expected(kind, value))
+        elif kind in _BOUNDS:
+            key, words = _BOUNDS[kind]
+            self._tell(path, f"must be {words} {context[key]}, not {shown(value)}")
+        elif kind in {"too_short", "string_too_short"}:
+            if self._part.known(path):  # else it has items, all of them wrong
+                self._report.error(path, "must not be empty")
+            self.take_out = partial(self._part.cut, path)
+        else:
+            self._tell(path, self._details["msg"])
+
+    def _tell(
+        self, path: Path, message: str, suggestion: str | None = None, *, at_key: bool = False
+    ) -> None:
+        # What does not even fit where a misspelt key is read was perhaps not meant for it.
+        if not self._part.is_renamed(path):
+            self._report.error(path, message, suggestion, at_key=at_key)
+        self.take_out = partial(self._part.cut, path)
+
+    def _explain_own(self, context: Mapping[str, Any]) -> None:
+        """A fault by one of our own checks, some of which compare several keys of a model."""
+        about = [(*self._path, *keys) for keys in context["about"]]
+        lacks = context["lacks"]
+        follows = not all(map(self._part.known, about)) or (lacks and not self._part.whole)
+        where: Path = (*self._path, *context["at"])
+        if follows:
+            pass
+        elif about or lacks:
+            self._report.error(where, context["message"], context["suggestion"])
+        else:
+            self._tell(where, context["message"], context["suggestion"])
+        if lacks:
+            fill = self._part.fill
+            self.take_out = partial(fill, (*self._path, *lacks), (*self._here, *lacks))
+        else:
+            self.take_out = partial(self._part.cut, where, about)
+
+    def _explain_unknown_key(self) -> None:
+        known = _keys_at(self._here[:-1])
+        key = self._path[-1]
+        guess = closest(key, known)
+        hint = "" if guess else f"; known here: {listing(known, limit=20)}"
+        self._report.error(self._path, f"unknown key '{key}'{hint}", guess, at_key=True)
+        if guess is None or not self._part.rename(self._path, guess):
+            self.take_out = partial(self._part.cut, self._path)
 
 
 def _expected(kind: str, value: object) -> tuple[str, str | None]:
@@ -102,13 +189,6 @@ def _expected(kind: str, value: object) -> tuple[str, str | None]:
     elif kind == "list_type" and isinstance(value, str):
         guess = f"[{value}]"
     return f"expected {_EXPECTED[kind]}, not {shown(value)}", guess
-
-
-def _explain_unknown_key(path: Path, report: Report) -> None:
-    known = _keys_at(path[:-1])
-    guess = closest(path[-1], known)
-    hint = "" if guess else f"; known here: {listing(known, limit=20)}"
-    report.error(path, f"unknown key '{path[-1]}'{hint}", guess, at_key=True)
 
 
 def _keys_at(path: Path) -> list[str]:
@@ -140,31 +220,64 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _check_clusters(data: Mapping[str, Any], report: Report) -> None:
-    clusters = {name: path for path, name in _names(data, "clusters")}
-    for path, name in _cluster_references(data):
-        if name not in clusters:
+class _References:
+    """Which names lead somewhere, by all that was written: what is wrong elsewhere hides nothing."""
+
+    def __init__(self, part: Part, report: Report) -> None:
+        self._part = part
+        self._report = report
+        self._data = part.corrected()
+
+    def check(self, *, control: bool) -> None:
+        if not isinstance(self._data, dict):
+            return
+        names = list(_cluster_references(self._data))
+        self._part.named = frozenset(name for _, name in names)
+        if not self._part.whole:
+            return  # what a name leads to may be in what could not be read
+        if self._usable("clusters"):
+            self._check_clusters(names)
+        if not control and self._usable("secrets"):
+            self._check_secrets()
+
+    def _usable(self, section: str) -> bool:
+        """Whether the names in a section are known; not if it is no list or mapping at all."""
+        return self._part.original_of_corrected((section,)) not in self._part.unknown
+
+    def _check_clusters(self, names: Sequence[tuple[Path, str]]) -> None:
+        clusters = [name for _, name in _names(self._data, "clusters")]
+        there = set(clusters)
+        unnamed = not self._part.known(("clusters", ANY, "name")) and len(clusters) < len(
+            list(_items(self._data.get("clusters")))
+        )
+        for path, name in names:
+            if name in there:
+                continue
             guess = closest(name, clusters)
+            if guess is None and unnamed:
+                continue  # it may be the one whose name is missing
             hint = "" if guess else f"; there are: {listing(clusters)}"
-            report.error(path, f"there is no cluster {shown(name)}{hint}", guess)
+            self._error(path, f"there is no cluster {shown(name)}{hint}", guess)
 
+    def _check_secrets(self) -> None:
+        raw = self._data.get("secrets")
+        secrets = list(raw) if isinstance(raw, dict) else []
+        for path, name, user in _secret_references(self._data):
+            if name in secrets or self._part.original_of_corrected(path) in self._part.unknown:
+                continue
+            if secrets:
+                guess = closest(name, secrets)
+                hint = "" if guess else f"; there are: {listing(secrets)}"
+                self._error(path, f"there is no secret {shown(name)}{hint}", guess)
+            else:
+                message = (
+                    f"nothing here provides the secret {shown(name)}: until someone does, {user} "
+                    "with 503, never in plain text; add it under `secrets:`"
+                )
+                self._report.warning(self._part.original_of_corrected(path), message)
 
-def _check_secrets(data: Mapping[str, Any], report: Report) -> None:
-    raw = data.get("secrets")
-    secrets = list(raw) if isinstance(raw, dict) else []
-    for path, name, user in _secret_references(data):
-        if name in secrets:
-            continue
-        if secrets:
-            guess = closest(name, secrets)
-            hint = "" if guess else f"; there are: {listing(secrets)}"
-            report.error(path, f"there is no secret {shown(name)}{hint}", guess)
-        else:
-            message = (
-                f"nothing here provides the secret {shown(name)}: until someone does, {user} "
-                "with 503, never in plain text; add it under `secrets:`"
-            )
-            report.warning(path, message)
+    def _error(self, path: Path, message: str, guess: str | None) -> None:
+        self._report.error(self._part.original_of_corrected(path), message, guess)
 
 
 def _items(value: object) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -43,21 +43,24 @@ def test_the_example_is_good_but_for_its_certificates() -> None:
 
 
 def test_every_problem_of_a_bad_file(tmp_path: Path) -> None:
-    path = write(tmp_path / "bad.yaml", "listners: []\nclusters: [{name: a, dns: 5}]\n")
+    path = write(tmp_path / "bad.yaml", "listners: [{}]\nclusters: [{name: a, dns: 5}]\n")
     result = check_files([path])
     assert not result.ok
     assert result.version is None
     assert result.to_text().splitlines() == [
         f"{path}:1:1: listners: unknown key 'listners' (did you mean listeners?)",
+        f"{path}:1:12: listners[0]: the key 'name' is missing",
+        f"{path}:1:12: listners[0]: the key 'port' is missing",
+        f"{path}:2:19: warning: clusters[0].name: unused: no route leads to a, nothing but requests that name a.svc",
         f"{path}:2:27: clusters[0].dns: expected a list, not 5",
-        "refused: 2 errors",
+        "refused: 4 errors, 1 warning",
     ]
     assert json.loads(json.dumps(result.to_json())) == {
         "ok": False,
         "files": [str(path)],
         "version": None,
-        "errors": 2,
-        "warnings": 0,
+        "errors": 4,
+        "warnings": 1,
         "counts": {},
         "problems": [problem.to_json() for problem in result.problems],
     }

@@ -9,12 +9,8 @@ from hms_addons.config.load import load
 from hms_addons.config.snapshot import (
     Direction,
     EndpointSpec,
-    Governance,
-    JwtProvider,
     Limits,
     OutlierDetection,
-    Policy,
-    PolicyAction,
     Thresholds,
     TlsMode,
     UpstreamTls,
@@ -230,42 +226,3 @@ def test_policies_for_services_need_to_know_the_own_one() -> None:
     assert not errors_of(text, service="a")
     assert not errors_of(text, "service: a")
     assert load_texts(text, service="a").snapshot.service == "a"  # type: ignore[union-attr]
-
-
-def test_policies_governance_and_headers() -> None:
-    snapshot = snapshot_of(
-        """\
-        service: s
-        governance: {url: "http://gov", ttl: 2s, on_failure: open}
-        headers: {role: X-Rolle}
-        rbac:
-          providers:
-            - {name: h, hs256_secret_env: S}
-            - {name: k, public_key_file: /k, algorithms: [ES256], audiences: a, issuer: i,
-               leeway: 1s, role_claim: a.b}
-          policies:
-            - {name: p, action: ALLOW, services: [s], methods: [GET], paths: [/a*], roles: [r],
-               subjects: [u], callers: ["spiffe://d/*"]}
-          role_order: [r, q]
-        """
-    )
-    assert snapshot.governance == Governance(
-        url="http://gov", ttl=2.0, max_stale=20.0, fail_open=True
-    )
-    assert snapshot.headers.all == (
-        b"X-Policy-Version", b"X-Rolle", b"X-Caller-Subject", b"X-Caller-Service",
-    )  # fmt: skip
-    assert snapshot.rbac.providers == (
-        JwtProvider(name="h", algorithms=("HS256",), hs256_secret_env="S"),
-        JwtProvider(
-            name="k", issuer="i", audiences=("a",), algorithms=("ES256",), public_key_file="/k",
-            role_claim="a.b", leeway=1.0,
-        ),
-    )  # fmt: skip
-    assert snapshot.rbac.policies == (
-        Policy(
-            name="p", action=PolicyAction.ALLOW, services=("s",), methods=("GET",), paths=("/a*",),
-            roles=("r",), subjects=("u",), callers=("spiffe://d/*",),
-        ),
-    )  # fmt: skip
-    assert snapshot.rbac.role_order == ("r", "q")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hms_addons.config.merge import merge, without_listeners
+from hms_addons.config.merge import merge, merge_good, without_listeners
 from hms_addons.config.problems import ConfigProblems, Place
 from hms_addons.config.yaml_marks import load_yaml
 
@@ -133,3 +133,20 @@ def test_listeners_can_be_left_out_and_the_others_keep_their_places() -> None:
     assert rest.marks.place_of(("listeners", 0, "name")) == Place("1.yaml", 1, 31)
     assert rest.marks.place_of(("listeners", 1, "name")).file == "2.yaml"
     assert len(document.data["listeners"]) == 3
+
+
+def test_items_of_one_name_in_one_file_stay_apart_and_are_named() -> None:
+    texts = (
+        "clusters: [{name: a}]",
+        "clusters: [{name: a, dns: 'h:1'}, {name: b}, {name: a, x: 1}]",
+    )
+    documents = [load_yaml(text.encode(), f"{n}.yaml") for n, text in enumerate(texts, 1)]
+    found = merge_good([*documents, load_yaml(b"- 5", "3.yaml")])
+    assert found.document.data["clusters"] == [
+        {"name": "a", "dns": "h:1"},
+        {"name": "b"},
+        {"name": "a", "x": 1},
+    ]
+    assert found.twice == (("clusters", 2),)
+    assert not found.whole
+    assert [(p.file, p.line) for p in found.problems] == [("2.yaml", 1), ("3.yaml", 1)]

@@ -95,7 +95,7 @@ def error(text: str) -> str:
             "clusters[0].trafficPolicy.weight: must be at most 100, not 101",
         ),
         (
-            "clusters: [{name: a, traffic_policy: weight=10}]",
+            "clusters: [{name: a-v2, traffic_policy: weight=10}, {name: a}]",
             "clusters[0].traffic_policy: unknown key 'traffic_policy' (did you mean trafficPolicy?)",
         ),
         (

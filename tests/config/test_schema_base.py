@@ -60,6 +60,8 @@ def test_a_number_without_a_unit_gets_a_suggestion() -> None:
         "message": "a duration needs a unit, as 5s or 5ms",
         "at": (),
         "suggestion": "5s",
+        "about": (),
+        "lacks": (),
     }
 
 
