@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Final
 
+from hms_addons.config.installed import Installed
 from hms_addons.errors import MeshError
+from hms_addons.hookspecs import ENTRY_POINT_GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +16,16 @@ if TYPE_CHECKING:
     from hms_addons.addons.config_sync import ConfigSync
     from hms_addons.plugins import PluginManager
 
+BUILT_IN: Final = (
+    "mtls",
+    "rbac",
+    "routing",
+    "governance",
+    "resilience",
+    "admin",
+    "config_sync",
+)
+"""The plugins that `build_plugins` registers itself, in that order."""
 DEFAULT_ADMIN = "127.0.0.1:15000"
 
 
@@ -69,3 +82,17 @@ def build_plugins(
         plugins.register(config_sync, "config_sync")
     plugins.load_entry_points(disabled)
     return plugins
+
+
+def installed_plugins(disabled: Sequence[str] = ()) -> Installed:
+    """The plugins that a sidecar of this machine would have, but for those it is to leave out."""
+
+    def balancers() -> frozenset[str]:
+        from hms_addons.plugins import PluginManager  # noqa: PLC0415 - seldom needed
+
+        plugins = PluginManager()
+        plugins.load_entry_points(disabled)
+        return frozenset(name for found in plugins.collect("hms_load_balancers") for name in found)
+
+    names = {entry_point.name for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+    return Installed(frozenset({*BUILT_IN, *names, *disabled}), balancers)

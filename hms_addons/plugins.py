@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.places import located, located_by_itself
+from hms_addons.config.problems import closest, listing
 from hms_addons.engine.hook_chain import REQUEST_HOOKS, Hook, HookChain
 from hms_addons.engine.hook_limit import HookLimit, pass_cancellation
 from hms_addons.errors import ConfigError, MeshError
@@ -47,6 +49,7 @@ class PluginManager:
         self._pluggy = pluggy.PluginManager(PROJECT)
         self._pluggy.add_hookspecs(MeshSpecs)
         self._order: list[Any] = []
+        self._disabled: tuple[str, ...] = ()
         self._not_started: set[str] = set()
         self.sources: dict[str, str] = {}
         """Where each plugin came from, by plugin name: `built-in`, or its distribution."""
@@ -101,6 +104,7 @@ compiles its hooks and takes plain ones only"
             PluginError: one of them cannot be imported or registered. It is not passed over: a
                 sidecar without the policy that somebody installed would admit what it should not.
         """
+        self._disabled = tuple(disabled)
         for entry_point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
             if entry_point.name in disabled:
                 continue
@@ -145,8 +149,9 @@ compiles its hooks and takes plain ones only"
         """Offer `snapshot` to every plugin; all accept it, or all are back on `current`.
 
         Raises:
-            ConfigError: a plugin refused it, or failed; the message names the plugin.
+            ConfigError: a plugin refused it, or failed, or is not there; the message names the plugin.
         """
+        self._refuse_unknown(snapshot)
         accepted: list[Hook] = []
         for hook in self.hooks("hms_configure"):
             accepted.append(hook)
@@ -156,11 +161,25 @@ compiles its hooks and takes plain ones only"
                 if current is not None:
                     self._roll_back(accepted, current)
                 if isinstance(error, ConfigError):
-                    message = f"plugin '{hook.plugin}' refused the configuration: {error}"
+                    why = located_by_itself(snapshot, str(error), f"plugins.{hook.plugin}")
+                    message = f"plugin '{hook.plugin}' refused the configuration: {why}"
                 else:
                     message = f"plugin '{hook.plugin}' failed in hms_configure: {error!r}"
                     logger.exception("plugin %s failed in hms_configure", hook.plugin)
                 raise ConfigError(message) from error
+
+    def _refuse_unknown(self, snapshot: Snapshot) -> None:
+        """Options for a plugin that is not there: a policy that somebody relies on, misspelt.
+
+        Raises:
+            ConfigError: there are some; says where.
+        """
+        there = {*self.names, *self._disabled}
+        unknown = [name for name in snapshot.plugins if name not in there]
+        if unknown:
+            message = f"no plugin of this name is here ({listing(self.names)}); install it"
+            told = [located(snapshot, f"plugins.{n}", message, closest(n, there)) for n in unknown]
+            raise ConfigError("\n".join(told))
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to `snapshot`, which all had accepted; a plugin that fails to is logged."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.places import located_by_itself
 from hms_addons.engine.admin_lane import AdminLane
 from hms_addons.engine.drain import drain, ended
 from hms_addons.engine.fast_lane import FastLane
@@ -26,7 +27,7 @@ from hms_addons.engine.server_events import ServerEvents
 from hms_addons.errors import ConfigError
 from hms_addons.identity.file_secret import SecretFiles
 from hms_addons.identity.identity_holder import SecretError
-from hms_addons.identity.secret_store import SecretStore
+from hms_addons.identity.secret_store import SecretsError, SecretStore
 from hms_addons.identity.svid import iso_time
 from hms_addons.tasks import TaskSet
 from hms_addons.upstream.cluster_manager import ClusterManager
@@ -229,6 +230,9 @@ class Sidecar:
         }
         try:
             staged = self._secrets.stage(wanted, snapshot.trust_domain, _asked(snapshot))
+        except SecretsError as error:
+            told = [located_by_itself(snapshot, m, f"secrets.{name}") for name, m in error.problems]
+            raise ConfigError("\n".join(told)) from error
         except SecretError as error:
             raise ConfigError(str(error)) from error
         if not snapshot.listeners and self.snapshot is not None and self.snapshot.listeners:
@@ -238,7 +242,7 @@ class Sidecar:
         given, identities = snapshot, {name: entry.holder.current for name, entry in staged.items()}
         unknown = self.upstream.unknown_balancers(snapshot)
         if unknown:
-            raise ConfigError("; ".join(unknown))
+            raise ConfigError("\n".join(unknown))
         snapshot = _with_trust_domain(snapshot, identities)
         self.plugins.configure(snapshot, self.snapshot)
         try:

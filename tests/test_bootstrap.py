@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from hms_addons.bootstrap import build_plugins, parse_admin
+from hms_addons.bootstrap import BUILT_IN, build_plugins, installed_plugins, parse_admin
 from hms_addons.errors import MeshError
 
 
@@ -41,3 +41,11 @@ def test_the_built_ins_come_first_and_in_order() -> None:
 def test_identity_is_known_before_it_is_judged() -> None:
     hooks = [hook.plugin for hook in build_plugins(None, Random(1)).hooks("hms_identify")]
     assert hooks.index("mtls") < hooks.index("rbac")
+
+
+def test_what_is_installed_here() -> None:
+    built_in = build_plugins(("127.0.0.1", 0), Random(1)).names
+    assert list(BUILT_IN[: len(BUILT_IN) - 1]) == built_in[: len(BUILT_IN) - 1]
+    found = installed_plugins(["left-out"])
+    assert {*BUILT_IN, "left-out"} <= found.plugins
+    assert found.balancers() == frozenset(), "no plugin that brings one is installed for tests"

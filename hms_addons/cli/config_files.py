@@ -36,15 +36,45 @@ def check(
             "service's sidecars; certificates and endpoints come from there.",
         ),
     ] = False,
+    no_files: Annotated[
+        bool,
+        typer.Option(
+            "--no-files",
+            envvar="HMS_CHECK_NO_FILES",
+            help="The certificates and keys that it names are on another machine: do not look for "
+            "them. (With --control they may be missing, too.)",
+        ),
+    ] = False,
+    disable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--disable", envvar="HMS_DISABLE", help="An installed plugin that will be left out."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check configuration files: every problem at once, with its place and a remedy.
 
+    Certificates, keys and plugins that it names are looked for on this machine, as a sidecar would.
+
     Exit code 0: usable (there may be warnings); 1: not.
     """
+    from hms_addons.bootstrap import installed_plugins  # noqa: PLC0415 - start-up time
     from hms_addons.config.check import check_files  # noqa: PLC0415 - start-up time
+    from hms_addons.config.installed import Known  # noqa: PLC0415 - start-up time
 
-    result = check_files(paths(files), service=service, control=control)
+    try:
+        result = check_files(
+            paths(files),
+            service=service,
+            control=control,
+            known=Known(
+                installed=installed_plugins(disable or ()),
+                files=False if no_files else None if control else True,
+            ),
+        )
+    except MeshError as error:
+        raise fail(str(error)) from None
     if as_json:
         print_json(result.to_json())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hms_addons.config.installed import SIDECAR, Known
 from hms_addons.config.load import load
 from hms_addons.config.problems import Problem, Severity
 from hms_addons.config.source import read_files
@@ -77,7 +78,11 @@ class CheckResult(NamedTuple):
 
 
 def check_files(
-    paths: Sequence[Path], *, service: str | None = None, control: bool = False
+    paths: Sequence[Path],
+    *,
+    service: str | None = None,
+    control: bool = False,
+    known: Known = SIDECAR,
 ) -> CheckResult:
     """Check some files as one configuration, the later over the earlier. Never raises.
 
@@ -85,10 +90,16 @@ def check_files(
         paths: the files.
         service: the service the sidecar stands beside, if it will be told so.
         control: a control plane will stand behind it (see `load`).
+        known: what else is looked at, if it is for this machine.
     """
     files = tuple(map(str, paths))
     contents, unreadable = read_files(paths)
-    loaded = load(contents, service=service, control=control, complete=not unreadable)
+    loaded = load(
+        contents,
+        service=service,
+        control=control,
+        known=known._replace(complete=not unreadable),
+    )
     snapshot = loaded.snapshot
     if unreadable or snapshot is None:
         return CheckResult(files, (*unreadable, *loaded.problems), {}, None)

@@ -19,6 +19,7 @@ from hms_addons.config.compile_policies import (
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
 from hms_addons.config.naming import digest, redacted
 from hms_addons.config.part import ANY
+from hms_addons.config.places import places_of
 from hms_addons.config.problems import listing
 from hms_addons.config.schema_base import parse_address
 from hms_addons.config.scope import belongs_to, overlap, scope
@@ -130,6 +131,7 @@ class _Compiler:
             rbac=compile_rbac(config.rbac, self._file),
             headers=compile_headers(config.headers),
             plugins=config.plugins,
+            places=places_of(self._document),
             document=redacted(document),
         )
 

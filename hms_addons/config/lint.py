@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hms_addons.config.compile_routes import UNKNOWN_SERVICE
 from hms_addons.config.part import ANY
-from hms_addons.config.problems import closest, listing
+from hms_addons.config.problems import closest
 from hms_addons.config.snapshot import Direction, TlsMode
 
 if TYPE_CHECKING:
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
     from hms_addons.config.schema import Config
     from hms_addons.config.snapshot import Listener, Route, Snapshot
 
-_BALANCERS = frozenset({"least_request", "random", "round_robin"})
 
-
-def lint(config: Config, snapshot: Snapshot, report: Report, *, control: bool = False) -> None:
+def lint(
+    config: Config,
+    snapshot: Snapshot,
+    report: Report,
+    *,
+    control: bool = False,
+    files: bool | None = None,
+) -> None:
     """Add a warning to `report` for everything in `snapshot` that was hardly meant.
 
-    With `control` a control plane adds what is not here: listeners, endpoints, certificates.
+    With `control` a control plane adds what is not here: listeners, endpoints, certificates. With
+    `files` somebody else looks at the secrets' files; with False nobody does, as they are elsewhere.
     """
     if control and config.secrets and snapshot.service is None:
         message = "left out of what sidecars get: the control plane provides their certificates"
@@ -38,9 +44,10 @@ def lint(config: Config, snapshot: Snapshot, report: Report, *, control: bool = 
     _listeners(config, report)
     _routes(config, report)
     _clusters(config, report, control=control)
+    _endpoints(config, report)
     _rbac(config, snapshot, report)
-    if not control or snapshot.service is not None:  # else they are on other machines
-        _files(snapshot, report)
+    if files is not False and (not control or snapshot.service is not None):
+        _files(snapshot, report, secrets=not files)
 
 
 # Routes that an earlier one hides
@@ -219,10 +226,21 @@ def _clusters(config: Config, report: Report, *, control: bool) -> None:
         ):
             message = f"{name} is called in plain text, though others have TLS"
             report.warning((*path, "name"), f"{message}; add `tls_context:`")
-        balancer = cluster.load_balancer
-        if balancer is not None and balancer not in _BALANCERS:
-            message = f"{balancer} is no built-in balancer ({listing(_BALANCERS)}); a plugin must provide it"
-            report.warning((*path, "load_balancer"), message, closest(balancer, _BALANCERS))
+
+
+def _endpoints(config: Config, report: Report) -> None:
+    for index, cluster in enumerate(config.clusters):
+        for key, items in (("endpoints", cluster.endpoints), ("dns", cluster.dns or ())):
+            for number, item in enumerate(items):
+                given = [name for name in ("zone", "priority") if getattr(item, name)]
+                if given:
+                    path: KeyPath = ("clusters", index, key, number, given[0])
+                    message = (
+                        f"{' and '.join(given)} cannot be acted on yet: traffic goes to all priorities "
+                        "and zones alike"
+                    )
+                    report.warning(path, message, at_key=True)
+                    break  # once a cluster
 
 
 def _rbac(config: Config, snapshot: Snapshot, report: Report) -> None:
@@ -252,9 +270,9 @@ def _rbac(config: Config, snapshot: Snapshot, report: Report) -> None:
             report.warning(("rbac", "policies", index, "name"), message)
 
 
-def _files(snapshot: Snapshot, report: Report) -> None:
+def _files(snapshot: Snapshot, report: Report, *, secrets: bool) -> None:
     """Files that are named but not there; they may yet be mounted or issued, so it is no error."""
-    for name, secret in snapshot.secrets.items():
+    for name, secret in snapshot.secrets.items() if secrets else ():
         for key in ("certificate", "key", "bundle"):
             _file(getattr(secret, key), ("secrets", name, key), report)
     for index, provider in enumerate(snapshot.rbac.providers):

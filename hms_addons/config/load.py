@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.config.compile import compile_config
+from hms_addons.config.installed import SIDECAR, Known, check_installed
 from hms_addons.config.lint import lint
 from hms_addons.config.merge import merge_good, without_listeners
 from hms_addons.config.problems import ConfigProblems, Report
 from hms_addons.config.pushed import check_pushed
 from hms_addons.config.scope import scope
+from hms_addons.config.secret_files import check_secret_files
 from hms_addons.config.validate import validate
 from hms_addons.config.yaml_marks import load_yaml, unmarked
 
@@ -50,7 +52,7 @@ def load(
     base: Mapping[str, Any] | None = None,
     finish: Callable[[Mapping[str, Any]], Finish] | None = None,
     control: bool = False,
-    complete: bool = True,
+    known: Known = SIDECAR,
 ) -> Loaded:
     """Make a snapshot of one or several files' contents. Never raises for what is in them.
 
@@ -68,11 +70,10 @@ def load(
         control: a control plane provides the certificates that nothing here does. Without a
             `service` it is a whole mesh's configuration that is looked at, as an operator pushes
             it: each sidecar will know which service it stands beside.
-        complete: these are all of the files; otherwise there is an error already, and nothing is
-            concluded from what is not here.
+        known: what else is looked at.
     """
     documents, problems = _read_all(contents)
-    whole = complete and not problems
+    whole = known.complete and not problems
     if base is not None:
         documents.insert(0, unmarked(base, PUSHED))
     merged = merge_good(documents)
@@ -93,7 +94,10 @@ def load(
     snapshot = compile_config(
         config, document, good, source=source or ", ".join(names), service=service, control=control
     )
-    lint(config, snapshot, good, control=control)
+    lint(config, snapshot, good, control=control, files=known.files)
+    check_installed(config, good, known.installed, elsewhere=control)
+    if known.files:
+        check_secret_files(snapshot, good)
     return Loaded(None if report.failed else snapshot, report.sorted(names))
 
 

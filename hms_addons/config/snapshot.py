@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
 
 
@@ -297,5 +298,7 @@ class Snapshot:
     headers: HeaderNames = HeaderNames()
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The config's `plugins:` section: options of third-party plugins, by plugin name."""
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+    """Where things were written that can be refused later: see `config.places`."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """The merged configuration as written, for `/config`; it holds no secret values."""

@@ -14,12 +14,20 @@ from hms_addons.identity.identity_holder import IdentityHolder, SecretError
 from hms_addons.identity.svid import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.identity.file_secret import SecretFiles
     from hms_addons.identity.identity_holder import Identity
     from hms_addons.tasks import TaskSet
+
+
+class SecretsError(SecretError):
+    """Some secrets cannot be loaded; holds the name of each, and why."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(message for _, message in problems))
 
 
 class _Entry(NamedTuple):
@@ -132,18 +140,24 @@ class SecretStore:
             asked: names of all secrets that something refers to.
 
         Raises:
-            SecretError: a new secret cannot be loaded, or the provided one is of another trust
-                domain; nothing has changed.
+            SecretsError: new secrets cannot be loaded; all of them are named.
+            SecretError: the provided one is of another trust domain. Nothing has changed.
         """
         staged = self._stage_provided(set(asked) - set(wanted), trust_domain)
+        problems = []
         for name, files in wanted.items():
             entry = self._entries.get(name)
             if entry is None or entry.files != files or entry.trust_domain != trust_domain:
                 holder = IdentityHolder(name)
                 secret = FileSecret(files, holder, self._clock, trust_domain)
-                secret.load()
+                try:
+                    secret.load()
+                except SecretError as error:
+                    problems.append((name, str(error)))
                 entry = _Entry(files, trust_domain, holder, secret, None)
             staged[name] = entry
+        if problems:
+            raise SecretsError(problems)
         return staged
 
     def commit(self, staged: dict[str, _Entry]) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.places import located
+from hms_addons.config.problems import closest
 from hms_addons.tasks import TaskSet
 from hms_addons.upstream import load_balancer
 from hms_addons.upstream.circuit_breaker import CircuitBreaker
@@ -104,7 +106,12 @@ class ClusterManager:
         """What in `snapshot` nobody can balance: one message per cluster, for `ConfigError`."""
         known = ", ".join(sorted(self.balancers))
         return [
-            f"cluster {spec.name}: load_balancer {spec.load_balancer!r} is not known; use {known}"
+            located(
+                snapshot,
+                f"clusters.{spec.name}.load_balancer",
+                f"{spec.load_balancer!r} is not known; use {known}",
+                closest(spec.load_balancer, self.balancers),
+            )
             for spec in snapshot.clusters.values()
             if spec.load_balancer not in self.balancers
         ]

@@ -47,6 +47,25 @@ def test_check_takes_files_with_commas_too(good: Path, tmp_path: Path) -> None:
         assert "2 clusters" in result.stdout
 
 
+def test_check_says_what_a_sidecar_here_would_say(good: Path, tmp_path: Path) -> None:
+    """Exit code 0 means usable: certificates, plugins and balancers are looked for."""
+    local = tmp_path / "local.yaml"
+    secrets = "secrets: {s: {certificate: c.pem, key: k.pem, bundle: b.pem}}\n"
+    local.write_text(
+        f"{secrets}plugins: {{stemp: {{}}}}\nclusters: [{{name: x, load_balancer: y}}]\n"
+    )
+    result = hms("check", good, local)
+    assert result.exit_code == 1
+    for path in ("secrets.s.certificate", "secrets.s.key", "secrets.s.bundle", "plugins.stemp"):
+        assert f": {path}: " in result.stdout
+    assert "load_balancer: 'y' is not known" in result.stdout
+    local.write_text(f"{secrets}plugins: {{stemp: {{}}}}\n")
+    assert hms("check", good, local, "--no-files").exit_code == 1
+    result = hms("check", good, local, "--no-files", "--disable", "stemp")
+    assert result.exit_code == 0
+    assert "c.pem" not in result.stdout
+
+
 # -- explain ---------------------------------------------------------------------------------------
 
 

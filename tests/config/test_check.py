@@ -4,7 +4,9 @@ import json
 from typing import TYPE_CHECKING
 
 from hms_addons.config.check import check_files
+from hms_addons.config.installed import Installed, Known
 from tests.conftest import ROOT
+from tests.fakes import pki
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +41,8 @@ def test_our_copy_of_the_seed_s_routes_is_the_seed_s(seed: Path) -> None:
 def test_the_example_is_good_but_for_its_certificates() -> None:
     result = check_files([ROOT / "configs/example.yaml"])
     assert result.ok
-    assert all("there is no file" in problem.message for problem in result.problems)
+    (other,) = (str(p) for p in result.problems if "there is no file" not in p.message)
+    assert "clusters[0].endpoints[1].zone: zone and priority cannot be acted on yet" in other
 
 
 def test_every_problem_of_a_bad_file(tmp_path: Path) -> None:
@@ -95,3 +98,51 @@ def test_a_whole_mesh_and_one_service_of_it(tmp_path: Path) -> None:
     assert not check_files([file]).ok
     assert check_files([file], control=True).counts["listeners"] == 2
     assert check_files([file], service="x", control=True).counts["listeners"] == 1
+
+
+SECRETS = "secrets: {{a: {{certificate: {0}, key: a.key, bundle: b.pem}}, b: {{certificate: c.pem, key: d.key, bundle: b.pem}}}}"
+
+
+def test_files_that_must_be_here_are_all_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", SECRETS.format("a.pem"))
+    write(tmp_path / "c.pem", "")
+    write(tmp_path / "d.key", "")
+    result = check_files([file], known=Known(files=True))
+    errors = [problem.path for problem in result.problems if problem.severity == "error"]
+    assert errors == [
+        *(f"secrets.a.{key}" for key in ("certificate", "key", "bundle")),
+        "secrets.b.bundle",
+    ]
+    assert check_files([file]).ok, "a sidecar's files may come yet"
+    text = check_files([file], known=Known(files=False)).to_text()
+    assert "there is no file" not in text, "they are elsewhere"
+
+
+def test_a_secret_that_is_not_good_is_an_error_at_its_place(tmp_path: Path) -> None:
+    pki.write_secret(tmp_path, pki.svid("a"), name="a")
+    (tmp_path / "bundle.pem").rename(tmp_path / "b.pem")
+    pki.write_secret(tmp_path, pki.svid("c"), name="c")
+    (tmp_path / "c.key").rename(tmp_path / "d.key")
+    file = write(tmp_path / "a.yaml", SECRETS.format("a.pem"))
+    assert check_files([file], known=Known(files=True)).ok
+    (tmp_path / "d.key").write_bytes((tmp_path / "a.key").read_bytes())
+    (problem,) = [
+        p for p in check_files([file], known=Known(files=True)).problems if p.severity == "error"
+    ]
+    assert (problem.path, problem.line) == ("secrets.b", 1)
+    assert "c.pem with" in problem.message
+
+
+def test_what_is_not_installed_is_an_error_here_and_a_warning_for_elsewhere(tmp_path: Path) -> None:
+    text = "plugins:\n  stomp: {}\nclusters: [{name: a, load_balancer: roundrobin}, {name: b, load_balancer: sticky}]\n"
+    file = write(tmp_path / "a.yaml", text)
+    known = Known(installed=Installed(frozenset({"stamp"}), lambda: frozenset({"sticky"})))
+    result = check_files([file], known=known)
+    assert [str(p) for p in result.problems if p.severity == "error"] == [
+        f"{file}:2:3: plugins.stomp: no plugin of this name is here (stamp); install it (did you mean stamp?)",
+        f"{file}:3:37: clusters[0].load_balancer: 'roundrobin' is not known; use least_request, random, round_robin, sticky (did you mean round_robin?)",
+    ]
+    mesh = check_files([file], control=True, known=known)
+    assert mesh.ok
+    assert {p.path for p in mesh.problems} == {"plugins.stomp", "clusters[0].load_balancer"}
+    assert check_files([file]).ok, "whoever puts it in force looks at it"

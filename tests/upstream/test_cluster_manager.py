@@ -62,7 +62,7 @@ async def test_an_unknown_balancer_is_named_with_what_there_is() -> None:
     snapshot = Snapshot(version="1", source="", clusters={c.name: c for c in clusters})
     assert manager.unknown_balancers(snapshot) == [
         (
-            "cluster b: load_balancer 'magic' is not known; use least_request, random, "
+            "clusters.b.load_balancer: 'magic' is not known; use least_request, random, "
             "round_robin, sticky"
         )
     ]

@@ -1,0 +1,80 @@
+"""What is installed here that a configuration may rely on; made above, as plugins are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from hms_addons.config.problems import closest, listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hms_addons.config.problems import Report
+    from hms_addons.config.schema import Config
+
+BALANCERS: Final = frozenset({"least_request", "random", "round_robin"})
+"""The built-in ones."""
+
+
+class Installed(NamedTuple):
+    """The plugins of this machine."""
+
+    plugins: frozenset[str]
+    """Their names, built-ins and those that are left out included."""
+    balancers: Callable[[], frozenset[str]]
+    """Those that plugins bring; it loads them, so it is called only if it matters.
+
+    Raises `MeshError` if one of them cannot be loaded.
+    """
+
+
+class Known(NamedTuple):
+    """What `hms check` looks at beforehand, and a sidecar would only find at its start."""
+
+    complete: bool = True
+    """All files could be read; otherwise there is an error already, and nothing is concluded from
+    what is not here."""
+    installed: Installed | None = None
+    """The plugins of the machine that it is for; None: not looked at."""
+    files: bool | None = None
+    """Certificates and keys: True: must be here and good; False: are elsewhere; None: may come yet."""
+
+
+SIDECAR: Final = Known()
+"""It will find out."""
+
+
+def check_installed(
+    config: Config, report: Report, installed: Installed | None, *, elsewhere: bool = False
+) -> None:
+    """Add to `report` which plugins and balancers a configuration relies on that are not there.
+
+    Args:
+        config: the configuration.
+        report: takes the problems.
+        installed: what there is; None: not known, so that whoever puts it in force must look.
+        elsewhere: it is for other machines, which may have others.
+    """
+    told = report.warning if elsewhere or installed is None else report.error
+    if installed is not None:
+        for name in config.plugins:
+            if name not in installed.plugins and report.known("plugins", name):
+                here = "here" if elsewhere else f"here ({listing(installed.plugins)}); install it"
+                guess = closest(name, installed.plugins)
+                told(("plugins", name), f"no plugin of this name is {here}", guess, at_key=True)
+    unknown = {
+        index: cluster.load_balancer
+        for index, cluster in enumerate(config.clusters)
+        if cluster.load_balancer is not None and cluster.load_balancer not in BALANCERS
+    }
+    if not unknown:
+        return
+    known = BALANCERS if installed is None else BALANCERS | installed.balancers()
+    for index, name in unknown.items():
+        if name not in known:
+            message = (
+                f"{name} is no built-in balancer ({listing(BALANCERS)}); a plugin must provide it"
+            )
+            if installed is not None and not elsewhere:
+                message = f"{name!r} is not known; use {listing(known)}"
+            told(("clusters", index, "load_balancer"), message, closest(name, known))
