@@ -14,10 +14,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.jwt_providers import make_provider
 from hms_addons.config.policy import PolicyIndex, PolicyRequest, own_caller
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import ConfigError, Fault
@@ -26,25 +26,21 @@ from hms_addons.hookspecs import hookimpl
 from hms_addons.identity.jwt_verifier import (
     JwtError,
     JwtErrorCode,
-    JwtProvider,
     JwtProviderError,
     JwtVerifier,
     VerifiedToken,
     token_from_header,
 )
-from hms_addons.identity.key_source import FileKeySource, SecretKeySource
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hms_addons.clock import Clock
-    from hms_addons.config.snapshot import JwtProvider as ProviderSpec
     from hms_addons.config.snapshot import Rbac as RbacSpec
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Exchange
     from hms_addons.hookspecs import Mesh
-    from hms_addons.identity.key_source import KeySource
 
 logger = logging.getLogger(__name__)
 
@@ -140,10 +136,7 @@ class Rbac:
             return None
         rank = {role: index for index, role in enumerate(spec.role_order)}
         try:
-            providers = [
-                _make_provider(provider, _key_source(provider, self._environ))
-                for provider in spec.providers
-            ]
+            providers = [make_provider(provider, self._environ) for provider in spec.providers]
             verifier = JwtVerifier(providers, self._clock, lambda token: principal_of(token, rank))
         except JwtProviderError as error:
             raise ConfigError(f"rbac.providers: {error}") from error
@@ -321,28 +314,3 @@ def _refuse(exchange: Exchange, error: JwtError) -> None:
     description = _NOT_DESCRIPTION.sub("?", error.detail.replace('"', "'"))
     challenge = f'Bearer error="{error.code}", error_description="{description}"'
     exchange.fail(fault, error.detail, headers=((b"WWW-Authenticate", challenge.encode("ascii")),))
-
-
-def _make_provider(spec: ProviderSpec, source: KeySource) -> JwtProvider:
-    return JwtProvider(
-        name=spec.name,
-        issuer=spec.issuer,
-        audiences=frozenset(spec.audiences),
-        algorithms=frozenset(spec.algorithms),
-        source=source,
-        role_claim=spec.role_claim,
-        leeway=spec.leeway,
-    )
-
-
-def _key_source(spec: ProviderSpec, environ: Mapping[str, str]) -> KeySource:
-    if spec.hs256_secret_env is not None:
-        return SecretKeySource(spec.hs256_secret_env, environ, spec.algorithms)
-    if spec.jwks_file is not None:
-        return FileKeySource.of_jwks(Path(spec.jwks_file))
-    if spec.public_key_file is not None:
-        return FileKeySource.of_pem(Path(spec.public_key_file))
-    raise ConfigError(
-        f"rbac.providers: '{spec.name}' has no keys: set hs256_secret_env, public_key_file or "
-        "jwks_file"
-    )

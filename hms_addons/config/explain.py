@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from hms_addons.config.explain_token import explain_token, token_lines
 from hms_addons.config.policy import PolicyIndex, PolicyRequest, caller_of
 from hms_addons.config.problems import closest
 from hms_addons.config.request_target import TargetError, named_service, parse_target
@@ -153,7 +154,7 @@ def _follow(
     request = PolicyRequest(
         route_taken.service, method, target.path, caller=caller_of(snapshot, listener, None)
     )
-    found["policies"] = _policies(snapshot, request)
+    found["policies"] = _policies(snapshot, request, head.get(b"authorization"))
     found["headers"] = _headers(snapshot)
 
 
@@ -247,15 +248,19 @@ def _cluster(cluster: Cluster, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _policies(snapshot: Snapshot, request: PolicyRequest) -> dict[str, Any]:
+def _policies(
+    snapshot: Snapshot, request: PolicyRequest, authorization: bytes | None
+) -> dict[str, Any]:
     """Every policy, and whether it is about this request; who calls is known only on the wire."""
     policies = snapshot.rbac.policies
     about_request = PolicyIndex(
         replace(policy, roles=(), subjects=(), callers=()) for policy in policies
     ).trace(request)
-    decision = PolicyIndex(policies).decide(request)
+    index = PolicyIndex(policies)
+    decision = index.decide(request)
     return {
         "without_token": {"allowed": decision.allowed, "reason": decision.reason},
+        "token": explain_token(snapshot, index, request, authorization),
         "applying": [
             {"name": policy.name, "action": str(policy.action), "effect": _effect(policy)}
             for policy, trace in zip(policies, about_request, strict=True)
@@ -349,6 +354,8 @@ def _policy_lines(policies: Mapping[str, Any]) -> list[str]:
     answer = policies["without_token"]
     verdict = "allowed" if answer["allowed"] else "refused with 403"
     lines = [f"policies  without a token: {verdict}: {answer['reason']}"]
+    if policies["token"] is not None:
+        lines += [f"          {line}" for line in token_lines(policies["token"])]
     lines += [f"          {p['action']} {p['name']}: {p['effect']}" for p in policies["applying"]]
     lines += [
         f"          {p['action']} {p['name']} does not apply: it {p['reason']}"
