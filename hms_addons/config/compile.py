@@ -18,7 +18,6 @@ from hms_addons.config.compile_policies import (
 )
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
 from hms_addons.config.naming import digest, redacted
-from hms_addons.config.part import ANY
 from hms_addons.config.places import places_of
 from hms_addons.config.problems import listing
 from hms_addons.config.schema_base import parse_address
@@ -275,22 +274,21 @@ class _Compiler:
         )
 
     def _listener_secret(self, model: ListenerModel, path: Path) -> str | None:
-        """The secret named, or the only one that is spoken of at all."""
+        """The secret named, or the only one there is."""
         if model.secret is not None:
             return model.secret
         config = self._config
-        asked = {c.tls_context.sds for c in config.clusters if c.tls_context is not None}
         if self._control:
+            asked = {c.tls_context.sds for c in config.clusters if c.tls_context is not None}
             provided = asked - config.secrets.keys()
             return provided.pop() if len(provided) == 1 else OWN_CERTIFICATE
-        names = sorted(config.secrets) or sorted(asked)
+        names = sorted(config.secrets)
         if len(names) == 1:
             return names[0]
         if not (
             self._report.whole
             and self._report.known("secrets")
             and self._report.known(*path, "secret")
-            and self._report.known("clusters", ANY, "tls_context")
         ):
             return None
         which = f"name one of them with `secret:` ({listing(names)})" if names else "add `secrets:`"

@@ -120,9 +120,9 @@ class EndpointModel(Model):
     weight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Its share, relative to the others'; default 1."""
     zone: str | None = None
-    """Where it is."""
+    """Where it is; cannot be acted on yet."""
     priority: Annotated[int, Field(ge=0, le=100)] | None = None
-    """0 (the default) is used first, 1 when that fails, and so on."""
+    """0 (the default) is used first, 1 when that fails, and so on; cannot be acted on yet."""
 
     @model_validator(mode="after")
     def _address(self) -> Self:

@@ -262,17 +262,21 @@ class _References:
     def _check_secrets(self) -> None:
         raw = self._data.get("secrets")
         secrets = list(raw) if isinstance(raw, dict) else []
-        for path, name, user in _secret_references(self._data):
+        for path, name, needed in _secret_references(self._data):
             if name in secrets or self._part.original_of_corrected(path) in self._part.unknown:
                 continue
             if secrets:
                 guess = closest(name, secrets)
                 hint = "" if guess else f"; there are: {listing(secrets)}"
                 self._error(path, f"there is no secret {shown(name)}{hint}", guess)
+            elif needed:
+                message = f"nothing here provides the secret {shown(name)}; add it under `secrets:`"
+                self._error(path, message, None)
             else:
                 message = (
-                    f"nothing here provides the secret {shown(name)}: until someone does, {user} "
-                    "with 503, never in plain text; add it under `secrets:`"
+                    f"nothing here provides the secret {shown(name)}: until someone does, requests "
+                    "to this cluster are answered with 503, never in plain text; add it under "
+                    "`secrets:`"
                 )
                 self._report.warning(self._part.original_of_corrected(path), message)
 
@@ -308,12 +312,13 @@ def _cluster_references(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
                     yield (*path, "clusters", number, "name"), name
 
 
-def _secret_references(data: Mapping[str, Any]) -> Iterator[tuple[Path, str, str]]:
+def _secret_references(data: Mapping[str, Any]) -> Iterator[tuple[Path, str, bool]]:
+    """Where a secret is named, which, and whether a sidecar does not start without it."""
     for index, cluster in _items(data.get("clusters")):
         tls = cluster.get("tls_context")
         if isinstance(tls, dict) and isinstance(name := tls.get("sds"), str):
             path: Path = ("clusters", index, "tls_context", "sds")
-            yield path, name, "requests to this cluster are answered"
+            yield path, name, False
     for index, listener in _items(data.get("listeners")):
         if isinstance(name := listener.get("secret"), str):
-            yield ("listeners", index, "secret"), name, "this listener answers"
+            yield ("listeners", index, "secret"), name, True

@@ -155,10 +155,9 @@ listeners:
 
 def test_a_strict_listener_without_a_choice_of_secrets() -> None:
     listener = '{name: p, port: 1, direction: inbound, tls: strict, app: "h:1"}'
-    from_cluster = snapshot_of(
-        f"listeners: [{listener}]\nclusters: [{{name: a, tls_context: {{sds: mesh}}}}]"
-    )
-    assert from_cluster.listeners[0].secret == "mesh"
+    asked = f"listeners: [{listener}]\nclusters: [{{name: a, tls_context: {{sds: mesh}}}}]"
+    (error,) = errors_of(asked)
+    assert "add `secrets:`" in error, "a sidecar would not start"
     (error,) = errors_of(f"listeners: [{listener}]")
     assert error.endswith(
         "listeners[0].tls: tls: strict needs a certificate to show; add `secrets:`"

@@ -92,6 +92,12 @@ def test_each_file_is_named_for_what_it_wrote() -> None:
     assert [error.partition(": ")[0] for error in errors] == ["2.yaml:1:22", "3.yaml:1:1"]
 
 
+def test_a_listener_whose_secret_nothing_provides_is_refused_as_a_sidecar_would() -> None:
+    text = "listeners: [{name: i, port: 1, direction: inbound, tls: strict, secret: s, app: 'h:1'}]"
+    (error,) = errors_of(text)
+    assert "1.yaml:1:73: listeners[0].secret: nothing here provides the secret 's'; add it" in error
+
+
 def test_syntax_errors_of_all_files_at_once() -> None:
     errors = errors_of("a: [", "ok: 1", "a:\n\tb: 1")
     assert [error.split(":")[0] for error in errors] == ["1.yaml", "2.yaml", "3.yaml"]
