@@ -371,12 +371,12 @@ async def test_what_the_control_plane_provides_is_shown_and_renewed() -> None:
     sidecar = Sidecar(build_plugins(None, Random(0)), rng=Random(0), provided=holder)
     try:
         with pytest.raises(ConfigError, match="nobody provides its secret 'mesh_certs'"):
-            await sidecar.start(snapshot_of(text))
+            await sidecar.start(snapshot_of(text, control=True))
         for generation, lifetime in enumerate((7200.0, 3600.0), 1):
             svid = pki.svid("auth-svc", lifetime=lifetime)
             holder.replace(SecretMaterial(svid, pki.bundle()), time.time())
             if generation == 1:
-                await sidecar.start(snapshot_of(text))
+                await sidecar.start(snapshot_of(text, control=True))
             assert await shown_serial(sidecar) == svid.serial
             (certificate,) = sidecar.certificates()
             assert (certificate["secret"], certificate["generation"]) == ("mesh_certs", generation)
@@ -426,7 +426,7 @@ async def test_a_peer_that_cannot_renew_its_svid_is_ended_when_the_own_one_is_re
     )
     sidecar = Sidecar(build_plugins(None, Random(0)), clock=clock, rng=Random(0), provided=holder)
     try:
-        await sidecar.start(snapshot_of(text))
+        await sidecar.start(snapshot_of(text, control=True))
         port = sidecar.port_of("a")
         assert port is not None
         assert port.address is not None

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
 
 
-def load_texts(*texts: str, service: str | None = None) -> Loaded:
+def load_texts(*texts: str, service: str | None = None, control: bool = False) -> Loaded:
     """Load texts as the files `1.yaml`, `2.yaml` …, the later over the earlier."""
     contents = [(f"{n}.yaml", dedent(text).encode()) for n, text in enumerate(texts, start=1)]
-    return load(contents, service=service)
+    return load(contents, service=service, control=control)
 
 
-def snapshot_of(*texts: str, service: str | None = None) -> Snapshot:
+def snapshot_of(*texts: str, service: str | None = None, control: bool = False) -> Snapshot:
     """The snapshot of texts that are good; their warnings do not matter."""
-    loaded = load_texts(*texts, service=service)
+    loaded = load_texts(*texts, service=service, control=control)
     assert loaded.snapshot is not None, "\n".join(map(str, loaded.problems))
     return loaded.snapshot
 
