@@ -102,7 +102,10 @@ def check_files(
     )
     snapshot = loaded.snapshot
     if unreadable or snapshot is None:
-        return CheckResult(files, (*unreadable, *loaded.problems), {}, None)
+        order = {file: position for position, file in enumerate(files)}
+        problems = (*unreadable, *loaded.problems)
+        problems = tuple(sorted(problems, key=lambda p: order.get(p.file, len(order))))
+        return CheckResult(files, problems, {}, None)
     return CheckResult(files, loaded.problems, _counts(snapshot), snapshot.version)
 
 

@@ -52,10 +52,12 @@ def check_installed(
     Args:
         config: the configuration.
         report: takes the problems.
-        installed: what there is; None: not known, so that whoever puts it in force must look.
+        installed: what there is; None: not known; a sidecar itself will refuse.
         elsewhere: it is for other machines, which may have others.
     """
-    told = report.warning if elsewhere or installed is None else report.error
+    if installed is None and not elsewhere:
+        return
+    told = report.warning if elsewhere else report.error
     if installed is not None:
         for name in config.plugins:
             if name not in installed.plugins and report.known("plugins", name):
@@ -75,6 +77,6 @@ def check_installed(
             message = (
                 f"{name} is no built-in balancer ({listing(BALANCERS)}); a plugin must provide it"
             )
-            if installed is not None and not elsewhere:
+            if not elsewhere:
                 message = f"{name!r} is not known; use {listing(known)}"
             told(("clusters", index, "load_balancer"), message, closest(name, known))

@@ -146,3 +146,9 @@ def test_what_is_not_installed_is_an_error_here_and_a_warning_for_elsewhere(tmp_
     assert mesh.ok
     assert {p.path for p in mesh.problems} == {"plugins.stomp", "clusters[0].load_balancer"}
     assert check_files([file]).ok, "whoever puts it in force looks at it"
+
+
+def test_problems_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.yaml", "clusters: [")
+    result = check_files([bad, tmp_path / "none.yaml"])
+    assert [problem.file for problem in result.problems] == list(result.files)

@@ -21,3 +21,14 @@ def test_plugins_are_loaded_only_if_it_matters() -> None:
     assert not asked
     assert load([("a", b"clusters: [{name: a, load_balancer: sticky}]")], known=known).snapshot
     assert asked == [1]
+
+
+def test_an_operator_is_warned_of_what_only_a_plugin_can_balance() -> None:
+    text = [("a", b"clusters: [{name: a, load_balancer: least_requests}]")]
+    (problem,) = load(text, control=True).problems
+    assert str(problem) == (
+        "a:1:37: warning: clusters[0].load_balancer: least_requests is no built-in balancer "
+        "(least_request, random, round_robin); a plugin must provide it (did you mean least_request?)"
+    )
+    told = [p.path for p in load(text).problems]
+    assert "clusters[0].load_balancer" not in told, "a sidecar knows what its plugins provide"

@@ -144,13 +144,6 @@ LISTENER = "listeners: [{name: out, port: 1, routes: [{action: {cluster: a}}]}]\
             ),
         ),
         (
-            "clusters: [{name: a, load_balancer: least_requests}]",
-            (
-                "clusters[0].load_balancer: least_requests is no built-in balancer (least_request, "
-                "random, round_robin); a plugin must provide it (did you mean least_request?)"
-            ),
-        ),
-        (
             (
                 "listeners: [{name: out, port: 1, routes: [{action: {cluster: a, timeout: 1s, retries:"
                 " {attempts: 1, per_try_timeout: 2s}}}]}]\nclusters: [{name: a}]"
