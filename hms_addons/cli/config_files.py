@@ -56,6 +56,7 @@ def check(
     """Check configuration files: every problem at once, with its place and a remedy.
 
     Certificates, keys and plugins that it names are looked for on this machine, as a sidecar would.
+    Whether ports are free, and what plugins say to their options, only a start can tell.
 
     Exit code 0: usable (there may be warnings); 1: not.
     """
