@@ -229,7 +229,7 @@ class Sidecar:
             for name, secret in snapshot.secrets.items()
         }
         try:
-            staged = self._secrets.stage(wanted, snapshot.trust_domain, _asked(snapshot))
+            staged = self._secrets.stage(wanted, snapshot.trust_domain, snapshot.asked_secrets)
         except SecretsError as error:
             told = [located_by_itself(snapshot, m, f"secrets.{name}") for name, m in error.problems]
             raise ConfigError("\n".join(told)) from error
@@ -301,7 +301,7 @@ class Sidecar:
             return "waiting for the first configuration"
         if not self._started:
             return "the sidecar is starting"
-        expired = ", ".join(self._secrets.expired(_asked(self.snapshot)))
+        expired = ", ".join(self._secrets.expired(self.snapshot.asked_secrets))
         return f"the certificate of {expired} has expired: see /certs" if expired else None
 
     @property
@@ -376,14 +376,6 @@ class Sidecar:
         self._admin.append((listener, lane))
         assert listener.address is not None  # noqa: S101 - it has just been opened
         return listener.address
-
-
-def _asked(snapshot: Snapshot) -> set[str]:
-    """The secrets that a snapshot's listeners and clusters name."""
-    listeners = {listener.secret for listener in snapshot.listeners if listener.secret}
-    return listeners | {
-        cluster.tls.secret for cluster in snapshot.clusters.values() if cluster.tls is not None
-    }
 
 
 def _with_trust_domain(snapshot: Snapshot, identities: Mapping[str, Any]) -> Snapshot:

@@ -302,3 +302,9 @@ class Snapshot:
     """Where things were written that can be refused later: see `config.places`."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """The merged configuration as written, for `/config`; it holds no secret values."""
+
+    @property
+    def asked_secrets(self) -> set[str]:
+        """The secrets that listeners and clusters name, whoever provides them."""
+        listeners = {listener.secret for listener in self.listeners if listener.secret}
+        return listeners | {c.tls.secret for c in self.clusters.values() if c.tls is not None}

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from hms_addons.config.snapshot import EndpointSpec, HeaderNames, Snapshot
+from tests.fakes.configs import snapshot_of
 
 
 def test_a_snapshot_is_frozen() -> None:
@@ -27,3 +28,11 @@ def test_the_headers_that_the_mesh_owns() -> None:
         b"X-Caller-Subject",
         b"X-Caller-Service",
     )
+
+
+def test_the_secrets_that_somebody_asks_for() -> None:
+    text = """\
+        listeners: [{name: i, port: 1, direction: inbound, tls: strict, secret: s, app: "h:1"}]
+        clusters: [{name: a, tls_context: {sds: t}}, {name: b}]
+        """
+    assert snapshot_of(text, control=True).asked_secrets == {"s", "t"}
