@@ -393,7 +393,8 @@ async def test_it_is_not_ready_while_a_certificate_that_it_needs_has_expired() -
     sidecar = Sidecar(build_plugins(None, Random(0)), clock=clock, rng=Random(0), provided=holder)
 
     def needs(listener_too: str, rest: str) -> Snapshot:
-        return snapshot_of(f"listeners:\n  - {listener % listener_too}\n{rest}")
+        text = f"listeners:\n  - {listener % listener_too}\n{rest}"
+        return snapshot_of(text, control=True)
 
     holder.replace(SecretMaterial(pki.svid("auth-svc", lifetime=3600), pki.bundle()), clock.wall())
     try:
