@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
 type Fields = tuple[tuple[bytes, bytes], ...]
 """Header fields in wire order, names in the sender's spelling, several of one name allowed."""
@@ -218,6 +218,38 @@ class BodyStream:
             self._resume()
         if abandoned and self._abandon is not None:
             self._abandon()
+
+
+class FilteredStream(BodyStream):
+    """What a function makes of another stream.
+
+    A class of its own here, as none that is not compiled may be derived from one that is.
+
+    Args:
+        source: closed when this one is.
+        pull: gives the next piece, `b""` at the end; it is given this stream, to set its trailers.
+    """
+
+    __slots__ = ("_pull", "_source")
+
+    def __init__(
+        self, source: BodyStream, pull: Callable[[FilteredStream], Awaitable[bytes]]
+    ) -> None:
+        super().__init__(_nothing, _nothing)
+        self._source = source
+        self._pull = pull
+
+    async def read(self) -> bytes:
+        """See `BodyStream.read`."""
+        return await self._pull(self)
+
+    def close(self) -> None:
+        """See `BodyStream.close`."""
+        self._source.close()
+
+
+def _nothing() -> None:
+    """Nobody is to be paused: the source is read only when this is."""
 
 
 class Tunnel(Protocol):

@@ -13,6 +13,7 @@ from hms_addons.http_message import (
     HIGH_WATER,
     Answer,
     BodyStream,
+    FilteredStream,
     append_lines,
     get_field,
     lower_name,
@@ -295,6 +296,29 @@ def test_what_waits_is_bounded_by_the_mark_and_one_piece(steps: list[int | str])
 def test_a_held_body_gives_the_length() -> None:
     assert Answer(200, b"OK", (), b"four").length == 4
     assert Answer(204, b"No Content", ()).length == 0
+
+
+async def test_a_filtered_stream_gives_what_its_function_makes_of_another() -> None:
+    left: list[str] = []
+    source = BodyStream(lambda: None, lambda: None, lambda: left.append("left"))
+    source.feed(b"a")
+
+    async def pull(stream: FilteredStream) -> bytes:
+        data = await source.read()
+        if not data:
+            stream.trailers = ((b"X-Sum", b"1"),)
+        return data.upper()
+
+    stream = FilteredStream(source, pull)
+    assert await stream.read() == b"A"
+    stream.close()
+    assert left == ["left"]
+    source = BodyStream(lambda: None, lambda: None)
+    source.feed(b"b")
+    source.feed_eof()
+    stream = FilteredStream(source, pull)
+    assert [piece async for piece in stream] == [b"B"]
+    assert stream.trailers == ((b"X-Sum", b"1"),)
 
 
 def test_an_answer_to_head_keeps_the_length_a_get_would_have_had() -> None:

@@ -7,6 +7,7 @@ was edited or replaced; a summary of what the mesh did goes to `flow.comment` an
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
@@ -14,7 +15,7 @@ from hms_addons.engine.hygiene import HOP_BY_HOP
 from hms_addons.engine.response_writer import NO_BODY_STATUS
 from hms_addons.engine.websocket_side import make_data
 from hms_addons.errors import Fault
-from hms_addons.http_message import Answer, BodyStream, get_field, without_fields
+from hms_addons.http_message import Answer, BodyStream, FilteredStream, get_field, without_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,7 +86,8 @@ async def show_answer(
         _read_back(exchange, answer, shown, flow.response)
     if passes and isinstance(answer.body, BodyStream) and flow.response is not None:
         flow.response.data.timestamp_end = None
-        answer.body = _WatchedStream(answer.body, exchange, events, now)
+        watch = _Watch(answer.body, exchange, events, now)
+        answer.body = FilteredStream(answer.body, watch.pull)
     return exchange.answer
 
 
@@ -154,25 +156,22 @@ async def show_end(exchange: Exchange, events: FlowEvents, now: Callable[[], flo
         await events.fire_flow(events.response, flow)
 
 
-class _WatchedStream(BodyStream):
+class _Watch:
     """A streaming answer that somebody watches: `response` comes at its end, before it is told on.
 
     So a trailer may still be changed, and a flow that is killed meanwhile is cut at its next piece.
     """
 
-    __slots__ = ("_events", "_exchange", "_now", "_source")
-
     def __init__(
         self, source: BodyStream, exchange: Exchange, events: FlowEvents, now: Callable[[], float]
     ) -> None:
-        super().__init__(lambda: None, lambda: None)
         self._source = source
         self._exchange = exchange
         self._events = events
         self._now = now
 
-    async def read(self) -> bytes:
-        """See `BodyStream.read`."""
+    async def pull(self, stream: FilteredStream) -> bytes:
+        """See `FilteredStream`."""
         data = await self._source.read()
         flow = self._exchange.flow
         if was_killed(flow):
@@ -186,56 +185,46 @@ class _WatchedStream(BodyStream):
         if was_killed(flow):
             self._cut()
         trailers = flow.response.data.trailers if flow.response is not None else None
-        self.trailers = trailers.fields if trailers is not None else ()
+        stream.trailers = trailers.fields if trailers is not None else ()
         return data
 
     def _cut(self) -> None:
         self._exchange.fail(Fault.CLIENT_GONE, KILLED)
         raise ConnectionResetError(KILLED)
 
-    def close(self) -> None:
-        """See `BodyStream.close`."""
-        self._source.close()
 
-
-class _TransformedStream(BodyStream):
-    """A stream whose pieces pass through a script's function (`flow.response.stream = function`)."""
-
-    __slots__ = ("_function", "_last", "_source")
+class _Transformation:
+    """Passes a stream's pieces through a script's function (`flow.response.stream = function`)."""
 
     def __init__(
         self, source: BodyStream, function: Callable[[bytes], Iterable[bytes] | bytes]
     ) -> None:
-        super().__init__(lambda: None, lambda: None)
         self._source = source
         self._function = function
+        self._ready: deque[bytes] = deque()
         self._last = False
 
-    async def read(self) -> bytes:
-        """See `BodyStream.read`."""
+    async def pull(self, stream: FilteredStream) -> bytes:
+        """See `FilteredStream`."""
         while True:
-            while self._chunks:
-                if chunk := self._chunks.popleft():
-                    return chunk
+            while self._ready:
+                if piece := self._ready.popleft():
+                    return piece
             if self._last:
                 return b""
             data = await self._source.read()
             self._last = not data
             # As in mitmproxy, the function is called once more with b"" at the end.
             result = self._function(data)
-            self._chunks.extend([result] if isinstance(result, bytes) else list(result))
-            self.trailers = self._source.trailers
-
-    def close(self) -> None:
-        """See `BodyStream.close`."""
-        self._source.close()
+            self._ready.extend([result] if isinstance(result, bytes) else list(result))
+            stream.trailers = self._source.trailers
 
 
 def transformed(
     source: BodyStream, function: Callable[[bytes], Iterable[bytes] | bytes]
 ) -> BodyStream:
     """`source` with every piece passed through `function`."""
-    return _TransformedStream(source, function)
+    return FilteredStream(source, _Transformation(source, function).pull)
 
 
 def annotate(exchange: Exchange) -> None:

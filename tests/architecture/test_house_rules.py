@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.architecture.source import MODULES, called_name, dotted, imports, parse
+from tests.architecture.source import MODULES, ROOT, called_name, dotted, imports, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,16 @@ MITMPROXY_USERS = {
 }
 CTX_USERS = {"hms_addons.engine.mode", "hms_addons.mesh"}
 FLOW_TYPES = ("mitmproxy.http", "mitmproxy.flow", "mitmproxy.connection")  # … and its parts
+
+COMPILED = {
+    f"hms_addons.{module.replace('/', '.')}"
+    for line in re.findall(
+        r"^modules=\((.*?)\)",
+        (ROOT / "scripts" / "compile").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    for module in line.split()
+}
 
 CLOCK_READERS = re.compile(
     r"time\.(time|monotonic|perf_counter|process_time)(_ns)?"
@@ -107,6 +117,22 @@ def randomness_is_injected(name: str, tree: ast.Module) -> Iterator[tuple[int, s
             yield node.lineno, f"calls {called_name(node)}: take a random.Random"
 
 
+def compiled_classes_have_compiled_heirs(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """mypyc: an interpreted class derived from a compiled one fails when its first object is made."""
+    if name in COMPILED:
+        return
+    compiled = {
+        found.rpartition(".")[2]: found
+        for _, found, _ in imports(tree)
+        if found.rpartition(".")[0] in COMPILED
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            for base in node.bases:
+                if isinstance(base, ast.Name) and base.id in compiled:
+                    yield node.lineno, f"derives from {compiled[base.id]}, which is compiled"
+
+
 RULES: list[Rule] = [
     mitmproxy_only_for_the_flow_type,
     no_global_context,
@@ -114,6 +140,7 @@ RULES: list[Rule] = [
     time_is_injected,
     tasks_are_supervised,
     randomness_is_injected,
+    compiled_classes_have_compiled_heirs,
 ]
 
 
@@ -130,6 +157,11 @@ def violations(rule: Rule) -> Iterator[str]:
 
 
 BREACHES: list[tuple[Rule, str, str]] = [
+    (
+        compiled_classes_have_compiled_heirs,
+        "engine.flow_view",
+        "from hms_addons.http_message import BodyStream\nclass Watched(BodyStream): ...",
+    ),
     (mitmproxy_only_for_the_flow_type, "addons.routing", "from mitmproxy import http"),
     (mitmproxy_only_for_the_flow_type, "errors", "def f():\n    import mitmproxy.http"),
     (
