@@ -353,7 +353,7 @@ class FastLane:
     def _flow_failed(self, exchange: Exchange, message: str) -> None:
         events = self._events
         flow = exchange.flow if events.watched else None
-        if flow is not None and not was_killed(flow) and not _has_ended(flow):
+        if flow is not None and not was_killed(flow) and not flow_view.has_ended(flow):
             exchange.flow.error = flow_error(message)
             flow_view.annotate(exchange)
             if not self._tasks.closed:
@@ -388,11 +388,6 @@ def _blame_the_body(found: Failure, exchange: Exchange) -> None:
     if exchange.answer is not None:
         exchange.answer.release()
         exchange.answer = None
-
-
-def _has_ended(flow: HTTPFlow) -> bool:
-    """It was a WebSocket, of whose end `websocket_end` tells."""
-    return flow.websocket is not None and flow.websocket.timestamp_end is not None
 
 
 def _kill(connection: Http1Server, exchange: Exchange) -> None:

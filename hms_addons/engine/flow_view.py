@@ -20,7 +20,7 @@ from hms_addons.http_message import Answer, BodyStream, FilteredStream, get_fiel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from mitmproxy.http import Request, Response
+    from mitmproxy.http import HTTPFlow, Request, Response
 
     from hms_addons.engine.flow_events import FlowEvents
     from hms_addons.exchange import Exchange
@@ -225,6 +225,11 @@ def transformed(
 ) -> BodyStream:
     """`source` with every piece passed through `function`."""
     return FilteredStream(source, _Transformation(source, function).pull)
+
+
+def has_ended(flow: HTTPFlow) -> bool:
+    """It was a WebSocket, of whose end `websocket_end` has told."""
+    return flow.websocket is not None and flow.websocket.timestamp_end is not None
 
 
 def annotate(exchange: Exchange) -> None:

@@ -218,8 +218,8 @@ class HookChain:
                 if result is not None and inspect.isawaitable(result):
                     limit = limit or HookLimit(self._clock)
                     await limit.wait(result, _patience(exchange))
-                if exchange.answer is not before:
-                    after, exchange.answer = exchange.answer, before
+                after = _answer_of(exchange)
+                if after is not before:
                     exchange.answer = _checked(after)
             except HookTimeoutError as error:
                 # What it would have removed is not known, so the answer does not go out.
@@ -227,6 +227,7 @@ class HookChain:
                 exchange.answer = local_answer(exchange)
                 break
             except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - logged and counted: too late to refuse
+                exchange.answer = before
                 pass_cancellation(error)
                 self._count(hook, error)
         if self._respond:
@@ -291,6 +292,11 @@ class HookChain:
                 error,
                 exc_info=error,
             )
+
+
+def _answer_of(exchange: Exchange) -> Answer | None:
+    """What a plugin may have left, so that nothing is taken for granted (also by mypyc)."""
+    return exchange.answer
 
 
 def _checked(answer: Any) -> Answer:

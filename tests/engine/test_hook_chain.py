@@ -119,6 +119,19 @@ async def test_hms_respond_that_raises_is_counted_and_passed_over(broken: Any) -
     assert made.errors["plugin-0", "hms_respond"] == 1
 
 
+@pytest.mark.parametrize("junk", [None, Answer(204, b"", (), local=True)])
+async def test_what_hms_respond_had_set_before_it_raised_is_not_kept(junk: Any) -> None:
+    def half(exchange: Exchange) -> None:
+        exchange.answer = junk
+        raise RuntimeError
+
+    seen: list[Any] = []
+    made = chain(respond=[lambda exchange: seen.append(exchange.answer), half])
+    exchange = await run(made)
+    assert exchange.answer is seen[0]
+    assert made.errors["plugin-1", "hms_respond"] == 1
+
+
 async def test_hms_complete_that_raises_or_is_async_is_counted() -> None:
     seen: list[Exchange] = []
     made = chain(complete=[raises, raises_later, seen.append])

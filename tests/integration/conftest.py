@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 JWT_ENV = {"HMS_TEST_SECRET": pki.jwt_key("HS256").secret}
 
 
-WELL_KNOWN = (15000, 15001, 15010)
+WELL_KNOWN = (15000, 15001, 15006, 15010)
 """Ports that the README, the seed's caller and the demo name."""
 
 

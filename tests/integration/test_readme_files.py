@@ -64,7 +64,8 @@ def test_every_file_that_it_names_is_shown_or_shipped() -> None:
 
 @pytest.mark.slow
 @pytest.mark.curl
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("well_known")
 def test_its_commands_bring_up_a_mesh(terminals: Terminals) -> None:
     certs, check, auth, claims, curl = commands()
     code, said = terminals.run(certs)
