@@ -21,6 +21,13 @@ SUITES = (
     "tests/integration/test_streaming.py",
 )
 """Those that call through `hms sidecar` processes."""
+LANES = (
+    "tests/integration/test_lanes.py",
+    "tests/integration/test_lanes_transfer.py",
+    "tests/integration/test_clients.py",
+    "tests/integration/test_bulk.py",
+)
+"""Those that are run over every lane; of these, `fast` is `hms sidecar`."""
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +64,11 @@ def test_it_passes_the_suites_of_the_interpreted_one(package: Path) -> None:
     assert found.strip().endswith(".so")
     done = in_it(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES)
     assert done.returncode == 0, done.stdout[-8000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_passes_the_suite_of_all_lanes(package: Path) -> None:
+    done = in_it(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "fast", *LANES)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert " passed" in done.stdout
