@@ -198,5 +198,6 @@ class ResponseWriter(RequestReader):
 
     def send_interim(self, status: int, reason: bytes, fields: Fields) -> None:
         """Pass an interim (1xx) response on."""
-        lines = [b"HTTP/1.1 %d %b" % (status, reason), *(b"%b: %b" % field for field in fields)]
+        line = b"HTTP/1.1 %d %b" % (status, _one_line(reason))
+        lines = [line, *(b"%b: %b" % field for field in fields)]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")

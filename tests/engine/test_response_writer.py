@@ -187,3 +187,14 @@ async def test_interim_responses_come_first() -> None:
     assert (early.status, early.headers) == (103, {"link": "</a>; rel=preload"})
     assert final.status == 200
     await finish(wire)
+
+
+async def test_an_interim_reason_gives_a_terminal_no_orders() -> None:
+    async def handler(connection: Http1Server, request: RequestHead) -> Answer:
+        connection.send_interim(103, b"\x1b[31mred\x07\tand \xff", ())
+        return await echo(connection, request)
+
+    wire = Wire(FakeLane(handler))
+    await wire.send(GET)
+    assert wire.transport.sent.startswith(b"HTTP/1.1 103  [31mred \tand \xff\r\n\r\n")
+    await finish(wire)
