@@ -40,6 +40,18 @@ def lower_name(name: bytes) -> bytes:
     return found
 
 
+def spellings(names: Iterable[bytes]) -> frozenset[bytes]:
+    """`names` in lower case, with every mix of `-` and `_`: CGI and WSGI cannot tell them apart."""
+    found = set()
+    for name in names:
+        first, *others = name.lower().replace(b"_", b"-").split(b"-")
+        spelled = [first]
+        for part in others:
+            spelled = [before + joint + part for before in spelled for joint in (b"-", b"_")]
+        found.update(spelled)
+    return frozenset(found)
+
+
 def append_lines(parts: list[bytes], fields: Iterable[tuple[bytes, bytes]]) -> None:
     """Append the header lines of `fields`, each with its line break, to be joined with the rest."""
     for name, value in fields:

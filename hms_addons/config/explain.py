@@ -14,6 +14,7 @@ from hms_addons.config.problems import closest
 from hms_addons.config.request_target import TargetError, named_service, parse_target
 from hms_addons.config.snapshot import Direction, PolicyAction
 from hms_addons.errors import ConfigError, Fault
+from hms_addons.http_message import spellings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,6 +76,8 @@ def explain(
         found["failure"] = _failure(Fault.BAD_REQUEST, str(error))
         return found
     listener = _choose(snapshot, parsed.authority, head)
+    for name in spellings(snapshot.headers.all):
+        head.pop(name, None)  # as on the wire: what a caller says there decides nothing
     if parsed.authority is not None:
         head[b"host"] = parsed.authority.encode()
     found["listener"] = _listener(listener)

@@ -112,9 +112,14 @@ class _Rule:
         if self.deny and (";" in path or path.endswith("/")):
             # Servlet containers drop `;parameters` before they look a path up, and many frameworks
             # a slash at the end: neither `/admin;x` nor `/admin/` may slip by a DENY of `/admin`.
-            bare = "/".join(segment.partition(";")[0] for segment in path.split("/"))
-            bare = bare.rstrip("/") or "/"
-            return bare in self._paths or bare.startswith(self._path_prefixes)
+            # And of what is left they merge `//`: neither may `/;x/admin`.
+            names = (segment.partition(";")[0] for segment in path.split("/"))
+            bare = "/" + "/".join(name for name in names if name)
+            return (
+                bare in self._paths
+                or bare + "/" in self._paths
+                or bare.startswith(self._path_prefixes)
+            )
         return False
 
     def _caller_matches(self, caller: str | None) -> bool:

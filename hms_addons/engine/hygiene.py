@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hms_addons.engine.identifiers import new_traceparent
-from hms_addons.http_message import lower_name
+from hms_addons.http_message import lower_name, spellings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from hms_addons.http_message import Fields
 
@@ -57,15 +57,16 @@ class Hygiene:
         owned: the names that only the mesh may set, in any spelling.
     """
 
-    __slots__ = ("_drop",)
+    __slots__ = ("_drop", "_owned")
 
     def __init__(self, owned: tuple[bytes, ...]) -> None:
-        self._drop = _spellings(_ALWAYS | _FORWARDING | {name.lower() for name in owned})
+        self._owned = spellings((*owned, b"x-forwarded-client-cert"))
+        self._drop = spellings(_ALWAYS | _FORWARDING) | self._owned
 
     def clean(
         self,
         fields: Fields,
-        head: Mapping[bytes, bytes],
+        head: dict[bytes, bytes],
         own: Fields,
         request_id: bytes,
         *,
@@ -76,7 +77,8 @@ class Hygiene:
 
         Args:
             fields: as received, or as a person left them.
-            head: the same by lower-cased name.
+            head: the same by lower-cased name; loses the mesh's own names, which no caller may supply:
+                neither a route nor a plugin may go by what he says there.
             own: the connection's `Via`, `X-Forwarded-For` and `-Proto`, made once (`own_fields`).
             request_id: used when the caller sent no `X-Request-ID`.
             peer: the caller's SPIFFE ID: a mesh sidecar's word on forwarding is kept.
@@ -92,6 +94,9 @@ class Hygiene:
                 if lower_name(field[0]) not in drop:
                     kept.append(field)  # noqa: PERF401
             fields = tuple(kept)
+            if not self._owned.isdisjoint(head):
+                for name in self._owned.intersection(head):
+                    del head[name]
             if not _FORWARDING.isdisjoint(head):
                 own = _append_forwarding(own, head, trusted=peer is not None)
         cleaned = [*fields, *own]
@@ -119,24 +124,12 @@ class Hygiene:
         )
 
 
-def _spellings(names: Iterable[bytes]) -> frozenset[bytes]:
-    """`names` with every mix of `-` and `_` (see the module's text)."""
-    found = set()
-    for name in names:
-        first, *others = name.replace(b"_", b"-").split(b"-")
-        spelled = [first]
-        for part in others:
-            spelled = [before + joint + part for before in spelled for joint in (b"-", b"_")]
-        found.update(spelled)
-    return frozenset(found)
-
-
 def _connection_tokens(value: bytes) -> frozenset[bytes]:
     tokens = value.lower().replace(b" ", b"").replace(b"\t", b"").split(b",")
     return frozenset(tokens) - _PROTECTED
 
 
-_NOT_IN_TRAILERS = _spellings(
+_NOT_IN_TRAILERS = spellings(
     {b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"set-cookie"}
 )
 """Fields that change routing, framing or authority when a recipient merges trailers."""

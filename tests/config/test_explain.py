@@ -30,6 +30,7 @@ SNAPSHOT = snapshot_of(
       - {name: auth-svc, tls_context: {sds: mesh_certs}, endpoints: ["127.0.0.1:9001"]}
       - {name: auth-svc-v2, trafficPolicy: weight=10, dns: "v2.internal:9"}
       - {name: pay}
+    secrets: {mesh_certs: {certificate: a.pem, key: a.key, bundle: b.pem}}
     governance: {url: "http://gov:9100"}
     rbac:
       providers: [{name: p, hs256_secret_env: S}]
@@ -192,3 +193,22 @@ def test_any_request_line_is_explained(line: str) -> None:
     found = explain(SNAPSHOT, line, {"x-é": "ü"})
     assert (found["failure"] is None) is (found["route"] is not None)
     assert to_text(found)
+
+
+@pytest.mark.parametrize("name", ["X-Caller-Role", "x_caller_role"])
+def test_a_forged_header_decides_no_route(name: str) -> None:
+    snapshot = snapshot_of(
+        """
+        listeners:
+          - name: out
+            port: 15001
+            routes:
+              - name: generals
+                match: {prefix: /, headers: {x-caller-role: GENERAL}}
+                action: {cluster: pay}
+        clusters: [{name: pay, endpoints: ["127.0.0.1:9001"]}]
+        """
+    )
+    found = explain(snapshot, "GET http://localhost/x", {name: "GENERAL"})
+    assert found["route"] is None
+    assert "x-caller-role" in passed_over(found)["generals"]

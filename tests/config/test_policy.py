@@ -107,6 +107,12 @@ def test_who_is_not_known_matches_no_condition_on_who() -> None:
         ("/admin", "/admin;jsessionid=1"),
         ("/admin/*", "/admin;x/users"),
         ("/admin", "/admin;x/"),
+        ("/admin", "/;/admin"),
+        ("/admin", "/;x/admin"),
+        ("/x/secret", "/x/;a/secret"),
+        ("/ro*", "/;a/role"),
+        ("/admin/*", "/;a/;b/admin/x"),
+        ("/admin/", "/admin;x/"),
         ("/", "/"),
     ],
 )

@@ -55,6 +55,19 @@ def test_nobody_may_supply_what_the_mesh_owns(name: bytes, peer: str | None) -> 
         assert spelling.lower() not in clean((b"Host", b"a"), (spelling, b"ADMIN"), peer=peer)
 
 
+@pytest.mark.parametrize("peer", [None, PEER])
+@pytest.mark.parametrize("name", [*OWNED, b"X-Forwarded-Client-Cert"])
+def test_nobody_may_have_it_decide_a_route(name: bytes, peer: str | None) -> None:
+    """Routes match `exchange.head`, so what is not forwarded must not stand there either."""
+    for spelling in (name, name.upper(), name.replace(b"-", b"_"), name.replace(b"-", b"_", 1)):
+        for more in ((), ((b"Connection", spelling),)):
+            fields = ((b"Host", b"a"), (spelling, b"ADMIN"), (b"X-Mine", b"1"), *more)
+            head = index_fields(fields)
+            HYGIENE.clean(fields, head, OWN, b"id-1", peer=peer)
+            assert head[b"x-mine"] == b"1"
+            assert spelling.lower() not in head
+
+
 @given(st.sampled_from(OWNED), st.data())
 def test_no_mix_of_dashes_underscores_and_case_gets_through(
     name: bytes, data: st.DataObject
