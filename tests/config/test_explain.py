@@ -30,14 +30,14 @@ SNAPSHOT = snapshot_of(
       - {name: auth-svc, tls_context: {sds: mesh_certs}, endpoints: ["127.0.0.1:9001"]}
       - {name: auth-svc-v2, trafficPolicy: weight=10, dns: "v2.internal:9"}
       - {name: pay}
-    secrets: {peers: {certificate: a.pem, key: a.key, bundle: b.pem}}
     governance: {url: "http://gov:9100"}
     rbac:
       providers: [{name: p, hs256_secret_env: S}]
       policies:
         - {name: managers, action: ALLOW, services: [pay], paths: [/pay*], roles: [MANAGER]}
         - {name: no-deletes, action: DENY, methods: [DELETE]}
-    """
+    """,
+    control=True,
 )
 
 
