@@ -161,7 +161,8 @@ def _append_forwarding(own: Fields, head: Mapping[bytes, bytes], *, trusted: boo
             merged.append((name, before + b", " + value))
     if (before := head.get(b"x-forwarded-host")) is not None:
         host = before if trusted else head.get(b"host", before)
-        merged.append((b"X-Forwarded-Host", host))
+        if host:
+            merged.append((b"X-Forwarded-Host", host))
     if (before := head.get(b"forwarded")) is not None:
         node = b'"[%b]"' % client if b":" in client else client
         merged.append((b"Forwarded", before + b", for=" + node))

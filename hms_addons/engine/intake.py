@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hms_addons.config.request_target import TargetError, named_service, take_apart
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import Fault
-from hms_addons.http_message import set_field
+from hms_addons.http_message import get_field, set_field
 
 if TYPE_CHECKING:
     from hms_addons.engine.connection_context import ConnectionContext
@@ -65,6 +65,13 @@ def take_over(
             query = rest
             fields = set_field(fields, b"Host", f"{service}.svc".encode())
             vouched = vouched and _is_plain(service)
+    if (exchange.interim is None or not parsed) and b"host" not in head:
+        # HTTP/1.0, or somebody took it out: what the parser reads of HTTP/1.1 has one. What is sent
+        # is HTTP/1.1, where an unknown authority is an empty Host (RFC 9112 section 3.2).
+        named = get_field(fields, b"host")
+        head[b"host"] = named or b""
+        if named is None:
+            fields = ((b"Host", b""), *fields)
     exchange.path = path
     exchange.query = query
     exchange.target = (f"{path}?{query}" if query else path).encode()

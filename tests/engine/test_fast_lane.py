@@ -13,6 +13,7 @@ from hms_addons.config.snapshot import Direction
 from hms_addons.engine.fast_lane import Binding
 from hms_addons.http_message import Answer, BodyStream
 from hms_addons.upstream.outcome import Outcome, UpstreamError
+from hms_addons.upstream.request_encoder import encode_request
 from tests.fakes.exchange import make_snapshot
 from tests.fakes.lane import settle
 from tests.fakes.world import PHASES, World, nothing, phase_of
@@ -35,6 +36,28 @@ async def test_the_phases_in_order() -> None:
     [exchange] = world.completed
     assert (exchange.bytes_in, exchange.bytes_out) == (0, 4)
     assert not exchange.flow.live
+    await world.end()
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_http_1_0_without_host_is_sent_with_an_empty_one(watched: bool) -> None:
+    world = World(events={"request": nothing} if watched else None)
+    [answer] = await world.send(b"GET /a HTTP/1.0\r\nAccept: */*\r\n\r\n")
+    assert answer.status == 200
+    assert world.sent[0][2]["host"] == ""
+    [exchange] = world.completed
+    assert encode_request(exchange)[0].startswith(b"GET /a HTTP/1.1\r\nHost: \r\nAccept: */*\r\n")
+    assert (exchange.fields is exchange.vouched) is not watched
+    await world.end()
+
+
+async def test_a_host_that_a_script_has_taken_out_is_sent_empty() -> None:
+    def strip(flow: HTTPFlow) -> None:
+        del flow.request.headers["Host"]
+
+    world = World(events={"request": strip})
+    await world.send(GET)
+    assert world.sent[0][2]["host"] == ""
     await world.end()
 
 

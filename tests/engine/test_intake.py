@@ -80,6 +80,27 @@ def test_the_authority_of_an_absolute_target_replaces_host() -> None:
     assert exchange.flow.request.path == "/refund"
 
 
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("forged", [(), ((b"X-Forwarded-Host", b"forged"),)])
+def test_what_came_without_host_is_sent_with_an_empty_one(
+    direction: Direction, forged: tuple[tuple[bytes, bytes], ...]
+) -> None:
+    """Only HTTP/1.0 may; what is sent is HTTP/1.1 (RFC 9112 section 3.2)."""
+    exchange = taken(b"/x?a=1", (b"Accept", b"*/*"), *forged, direction=direction)
+    assert exchange.failure is None
+    assert exchange.fields[:2] == ((b"Host", b""), (b"Accept", b"*/*"))
+    assert exchange.head[b"host"] == b""
+    assert "X-Forwarded-Host" not in exchange.flow.request.headers
+
+
+@pytest.mark.parametrize("target", [b"/x?host=Auth-SVC.svc", b"http://auth-svc.svc/x"])
+def test_what_came_without_host_but_names_a_service_is_sent_with_its_name(target: bytes) -> None:
+    exchange = taken(target, (b"Accept", b"*/*"))
+    assert exchange.service == "auth-svc"
+    assert exchange.flow.request.headers.get_all("Host") == ["auth-svc.svc"]
+    assert exchange.head[b"host"] == b"auth-svc.svc"
+
+
 @pytest.mark.parametrize("target", [b"/a%2Fb", b"/a%00", b"/%zz", b"/a\\b", b"ftp://x/", b"*"])
 def test_a_bad_target_is_the_failure(target: bytes) -> None:
     exchange = taken(target)

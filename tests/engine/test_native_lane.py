@@ -323,6 +323,21 @@ async def test_a_body_that_never_ends_is_waited_for_a_minute_unless_it_says_its_
     assert (await waiting).content == b"ab"
 
 
+async def test_http_1_0_without_host_is_sent_with_an_empty_one() -> None:
+    sent: list[Fields] = []
+
+    def forward(exchange: Exchange) -> Answer:
+        sent.append(exchange.fields)
+        return Answer(200, b"OK", ())
+
+    flow = make_flow()
+    flow.request.http_version = "HTTP/1.0"
+    flow.request.data.authority = b""
+    flow.request.data.headers = Headers(((b"Accept", b"*/*"),))
+    assert (await World(forward=forward).run(flow)).status_code == 200
+    assert sent[0][:2] == ((b"Host", b""), (b"Accept", b"*/*"))
+
+
 @pytest.mark.parametrize("protocol", [b"websocket", b"chat"])
 async def test_an_upgrade_is_refused_with_the_remedy(protocol: bytes) -> None:
     world = World()
