@@ -41,6 +41,7 @@ class Forwarding:
     """One exchange's attempts."""
 
     __slots__ = (
+        "_answer",
         "_breaker",
         "_cluster",
         "_connection",
@@ -78,6 +79,7 @@ class Forwarding:
         self._tried: list[Endpoint] = []
         self._endpoint: Endpoint | None = None
         self._connection: Http1Connection | None = None
+        self._answer: Answer | None = None  # in hand, and not yet handed on
         self._probe = False
         self._retrying: tuple[CircuitBreaker, ...] = ()
         try:
@@ -103,6 +105,10 @@ class Forwarding:
             answer = await self._attempts()
             held = not self._hand_over(answer)
             return answer
+        except BaseException:
+            if self._answer is not None:
+                self._answer.release()  # nobody else can: its connection and slot would be lost
+            raise
         finally:
             for breaker in self._retrying:
                 breaker.end_retry()
@@ -166,6 +172,7 @@ class Forwarding:
                 ) from error
             retries += 1
             if answer is not None:
+                self._answer = None
                 answer.release()
             if wait > 0:
                 await self._manager.clock.sleep(wait)
@@ -218,7 +225,7 @@ class Forwarding:
             if exchange.body is not None:
                 self._pump(connection, exchange.body)
             try:
-                answer = await waiter
+                answer = self._answer = await waiter
             except asyncio.CancelledError:
                 connection.give_up(waiter)
                 raise

@@ -97,6 +97,8 @@ def backoff(policy: RetryPolicy, retry: int, rng: random.Random) -> float:
 def retry_after(fields: Fields, wall: float) -> float | None:
     """Seconds that a response asks to wait (RFC 9110 section 10.2.3); None if it does not say.
 
+    What cannot be read counts as nothing.
+
     Args:
         fields: of the response.
         wall: seconds since the epoch, now; for the form that is a date.
@@ -108,5 +110,5 @@ def retry_after(fields: Fields, wall: float) -> float | None:
         return float(value) if len(value) <= 9 else float("inf")  # noqa: PLR2004 - 31 years
     try:
         return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - wall)
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # a year or a zone that no C integer holds, too
         return None

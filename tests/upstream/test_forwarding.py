@@ -14,6 +14,7 @@ from mitmproxy.http import Headers
 from hms_addons.config.snapshot import OutlierDetection, RetryPolicy, Thresholds
 from hms_addons.errors import ExchangeFailed, Flag
 from hms_addons.http_message import BodyStream
+from hms_addons.upstream import forwarding, retry
 from hms_addons.upstream.endpoint import EndpointState
 from tests.fakes.upstream import (
     CLOSE,
@@ -353,6 +354,50 @@ async def test_a_retried_stream_is_closed(make: Any) -> None:
     world.manager.pick_endpoint = lambda exchange, candidates: candidates[0]
     assert (await world.forward()).status == 200
     assert world.peer(1).transports[0].aborted
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"Fri, 99999999999999999999 Nov 2026 10:00:00 GMT",
+        b"Fri, 27 Nov 2026 10:00:00 +" + b"9" * 19,
+    ],
+)
+async def test_a_retry_after_that_nobody_can_read_is_ignored(
+    make: Any, value: bytes, *, streams: bool
+) -> None:
+    world = make(retry=retries(1))
+    end = b"Transfer-Encoding: chunked\r\n\r\n" if streams else b"Content-Length: 0\r\n\r\n"
+    world.peer().say(b"HTTP/1.1 503 Busy\r\nRetry-After: " + value + b"\r\n" + end, OK)
+    assert (await world.forward()).status == 200
+
+
+@pytest.mark.parametrize(
+    "where", ["retry.retry_after", "retry.retries_status", "_hand_over", "record"]
+)
+@pytest.mark.parametrize("kind", [RuntimeError, GeneratorExit])
+async def test_whatever_fails_with_an_answer_in_hand_lets_go_of_it(
+    make: Any, monkeypatch: pytest.MonkeyPatch, where: str, kind: type[BaseException]
+) -> None:
+    limits = Thresholds(max_requests=1, max_connections=1)
+    policy = retries(0 if where == "_hand_over" else 1)
+    world = make(retry=policy, thresholds=limits, route={"thresholds": limits})
+    world.peer().say(b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n", OK)
+    owners = {"_hand_over": forwarding.Forwarding, "record": type(world.cluster.detector)}
+    owner, name = owners.get(where, retry), where.rpartition(".")[2]
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise kind
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fails)
+        with pytest.raises(kind):
+            await world.forward()
+    await settle()
+    assert world.peer().transports[0].aborted
+    world.check_quiet()
+    assert (await world.forward()).status == 200
 
 
 async def test_connection_failures_name_every_attempt(make: Any) -> None:

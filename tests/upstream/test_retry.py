@@ -126,6 +126,8 @@ def test_backoff_uses_its_whole_range() -> None:
         (b"soon", None),
         (b"", None),
         (b"Fri, 99 Jan 2027 08:00:10 GMT", None),
+        (b"Fri, 99999999999999999999 Nov 2026 10:00:00 GMT", None),
+        (b"Fri, 27 Nov 2026 10:00:00 +9999999999999999999", None),
     ],
 )
 def test_retry_after(value: bytes, seconds: float | None) -> None:
@@ -139,6 +141,27 @@ def test_no_retry_after() -> None:
 
 @given(st.binary(max_size=60))
 def test_any_retry_after_is_survived(value: bytes) -> None:
+    seconds = retry.retry_after(((b"retry-after", value),), 1_800_000_000.0)
+    assert seconds is None or seconds >= 0
+
+
+NUMBERS = st.one_of(
+    st.integers(-(10**30), 10**30).map(str), st.integers(0, 9999).map("{:04}".format)
+)
+
+
+@given(
+    st.sampled_from(["Fri, ", "", "Friday, ", ","]),
+    NUMBERS,
+    st.sampled_from([" Nov ", "-Nov-", " ", " Nov"]),
+    NUMBERS,
+    st.lists(NUMBERS, max_size=4).map(":".join),
+    st.one_of(st.sampled_from(["GMT", "EST", "", "-0000"]), NUMBERS.map("+{}".format)),
+)
+def test_any_retry_after_that_looks_like_a_date_is_survived(
+    day: str, number: str, month: str, year: str, time: str, zone: str
+) -> None:
+    value = f"{day}{number}{month}{year} {time} {zone}".encode()
     seconds = retry.retry_after(((b"retry-after", value),), 1_800_000_000.0)
     assert seconds is None or seconds >= 0
 
