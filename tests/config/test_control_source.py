@@ -103,7 +103,7 @@ async def test_the_first_and_each_change(bench: Bench) -> None:
 
 
 async def test_of_a_storm_of_changes_the_last_counts(bench: Bench) -> None:
-    """A change that took 5 ms is followed by 95 ms without another: 5 % of the time is spent on them."""
+    """A change that took 5 ms is followed by 195 ms without another: 2.5 % of the time is spent on them."""
     await bench.begin(pushed(1, "a"))
     bench.cost = 0.005
     bench.feed.answers.put_nowait(pushed(2, "b"))
@@ -111,7 +111,7 @@ async def test_of_a_storm_of_changes_the_last_counts(bench: Bench) -> None:
     await bench.clock.advance(0.005)
     assert bench.versions == ["2.0002"], "the first waits for nothing"
     asked = len(bench.feed.asked)
-    await bench.clock.advance(0.09)
+    await bench.clock.advance(0.19)
     assert len(bench.feed.asked) == asked
     await bench.clock.advance(0.006)
     assert len(bench.feed.asked) == asked + 1
