@@ -43,7 +43,7 @@ class RequestHead:
         content_length: declared body length, None without a `Content-Length`.
         chunked: the body comes in chunks.
         expect_continue: the caller waits for `100 Continue` before it sends the body.
-        upgrade: the protocol asked for, when it can be tunnelled.
+        upgrade: of the protocols asked for, those that can be tunnelled.
         body: the held body, or None while `stream` carries it.
         stream: the body as it arrives.
         trailers: of a held body; those of a streamed one are on `stream`.
@@ -219,6 +219,17 @@ def body_too_large(max_body: int) -> Failure:
     return _refuse(
         Fault.BODY_TOO_LARGE, f"the body is larger than this listener's max_body, {max_body} bytes"
     )
+
+
+def tunnelled_protocols(offer: bytes) -> bytes | None:
+    """What of an `Upgrade` field can be tunnelled, as a list again; None if nothing can.
+
+    h2c, wherever it stands, is simply not taken up (RFC 9110 section 7.8): behind it the mesh would
+    see none of the requests that it is to decide on.
+    """
+    tokens = [token.strip() for token in offer.split(b",")]
+    kept = [token for token in tokens if token and not token.lower().startswith(b"h2c")]
+    return b", ".join(kept) or None
 
 
 def _refuse(fault: Fault, detail: str) -> Failure:

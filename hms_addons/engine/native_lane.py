@@ -35,7 +35,7 @@ from hms_addons.engine import flow_view
 from hms_addons.engine.connection_context import ConnectionContext
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
 from hms_addons.engine.flow_events import resumed
-from hms_addons.engine.framing import RequestHead, body_too_large, check_head
+from hms_addons.engine.framing import RequestHead, body_too_large, check_head, tunnelled_protocols
 from hms_addons.engine.hook_chain import local_answer
 from hms_addons.engine.intake import take_over
 from hms_addons.errors import Failure, Fault, problem
@@ -303,10 +303,9 @@ async def _read_whole(body: BodyStream, held: bytearray) -> None:
 
 def _asks_for_upgrade(request: RequestHead) -> bool:
     """As in the fast lane: h2c is simply not taken up (RFC 9110 section 7.8)."""
-    protocol = request.head.get(b"upgrade", b"").lower()
     options = request.head.get(b"connection", b"").lower().split(b",")
     asked = b"upgrade" in (option.strip() for option in options)
-    return asked and bool(protocol) and not protocol.startswith(b"h2c")
+    return asked and tunnelled_protocols(request.head.get(b"upgrade", b"")) is not None
 
 
 def _before_the_hop(fields: Fields) -> Fields:

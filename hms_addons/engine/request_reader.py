@@ -19,6 +19,7 @@ from hms_addons.engine.framing import (
     RequestHead,
     body_too_large,
     check_head,
+    tunnelled_protocols,
 )
 from hms_addons.engine.identifiers import new_id
 from hms_addons.errors import Failure, Fault
@@ -187,10 +188,7 @@ class RequestReader(ClientTransport):
         request.keep_alive = parser.should_keep_alive()
         self._receiving = request
         if parser.should_upgrade() and not request.has_body:
-            protocol = request.head.get(b"upgrade", b"")
-            # h2c is not tunnelled: the upgrade is simply not taken up (RFC 9110 section 7.8).
-            if protocol and not protocol.lower().startswith(b"h2c"):
-                request.upgrade = protocol
+            request.upgrade = tunnelled_protocols(request.head.get(b"upgrade", b""))
         if not request.has_body:
             return
         self._body_size = 0

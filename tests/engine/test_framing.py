@@ -12,6 +12,7 @@ from hms_addons.engine.framing import (
     body_too_large,
     check_head,
     index_fields,
+    tunnelled_protocols,
 )
 
 HOST = (b"Host", b"auth-svc.svc")
@@ -133,3 +134,22 @@ def test_hosts_are_remembered_within_bounds() -> None:
     assert max(map(len, module._known_hosts)) <= module._KNOWN_LENGTH
     for _ in range(2):
         assert status(head((b"Host", b"a b"))) == 400
+
+
+@pytest.mark.parametrize(
+    ("offer", "kept"),
+    [
+        (b"websocket", b"websocket"),
+        (b"websocket,\tfoo/2 ", b"websocket, foo/2"),
+        (b"foo, h2c, bar", b"foo, bar"),
+        (b"H2C-14,foo", b"foo"),
+        (b"h2", b"h2"),
+        (b"h2c", None),
+        (b",h2c", None),
+        (b"h2c, H2C", None),
+        (b" , ", None),
+        (b"", None),
+    ],
+)
+def test_h2c_is_never_tunnelled_wherever_it_stands(offer: bytes, kept: bytes | None) -> None:
+    assert tunnelled_protocols(offer) == kept

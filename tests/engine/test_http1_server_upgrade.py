@@ -195,6 +195,19 @@ IGNORED: dict[str, tuple[bytes, Seen]] = {
         ),
         Seen("GET", "/h2c"),
     ),
+    **{
+        f"h2c as {name}": (
+            b"GET /h2c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+            b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n" + lines + b"\r\n",
+            Seen("GET", "/h2c"),
+        )
+        for name, lines in {
+            "the second": b"Upgrade: ,h2c\r\n",
+            "another spelling": b"Upgrade: , \tH2C ,\r\n",
+            "two lines": b"Upgrade: h2c\r\nUpgrade: h2c\r\n",
+            "an empty list": b"Upgrade: ,\r\n",
+        }.items()
+    },
     "h2c with a length": (
         b"POST /h2c HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n"
         b"Content-Length: 31\r\n\r\n" + NEXT.replace(b"/next", b"/smug")[:31],
@@ -264,6 +277,24 @@ async def test_an_ignored_upgrade_with_a_bad_body_is_refused(step: int | None) -
     await wire.send(raw.replace(b"5\r\nhello", b"5\r\nhelloX") + NEXT, step)
     assert [r.status for r in wire.responses()] == [400]
     assert wire.lane.seen == []
+    wire.transport.leave()
+    assert await wire.gone()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Upgrade: foo/1, h2c\r\n",
+        b"Upgrade: foo/1,H2C\r\n",
+        b"Upgrade: h2c, foo/1\r\n",
+        b"Upgrade: foo/1\r\nUpgrade: h2c\r\n",
+        b"Upgrade: h2c\r\nUpgrade: ,foo/1,\r\n",
+    ],
+)
+async def test_h2c_is_taken_out_of_an_offer(lines: bytes) -> None:
+    wire = Wire()
+    await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n" + lines + b"\r\n")
+    assert wire.lane.heads[0].upgrade == b"foo/1"
     wire.transport.leave()
     assert await wire.gone()
 

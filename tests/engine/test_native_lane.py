@@ -338,7 +338,7 @@ async def test_http_1_0_without_host_is_sent_with_an_empty_one() -> None:
     assert sent[0][:2] == ((b"Host", b""), (b"Accept", b"*/*"))
 
 
-@pytest.mark.parametrize("protocol", [b"websocket", b"chat"])
+@pytest.mark.parametrize("protocol", [b"websocket", b"chat", b"h2c, chat"])
 async def test_an_upgrade_is_refused_with_the_remedy(protocol: bytes) -> None:
     world = World()
     headers = ((b"Connection", b"keep-alive, Upgrade"), (b"Upgrade", protocol))
@@ -348,9 +348,10 @@ async def test_an_upgrade_is_refused_with_the_remedy(protocol: bytes) -> None:
     assert "forward" not in world.log
 
 
-async def test_an_upgrade_to_h2c_is_simply_not_taken_up() -> None:
+@pytest.mark.parametrize("protocol", [b"h2c", b",h2c", b" , H2C"])
+async def test_an_upgrade_to_h2c_is_simply_not_taken_up(protocol: bytes) -> None:
     world = World()
-    headers = ((b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c"))
+    headers = ((b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", protocol))
     assert (await world.run(make_flow(headers=headers))).status_code == 200
 
 
