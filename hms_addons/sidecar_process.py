@@ -1,7 +1,8 @@
 """`hms sidecar`: one sidecar as a process of its own, with the addons it needs and no more.
 
 It follows its files, answers signals, and may run the app it stands beside: the app is started once
-the sidecar is ready, and the process ends with the app's status.
+the sidecar is ready, and the process ends with the app's status. It inherits the environment, but for
+the mesh's tokens.
 
 SIGTERM and SIGINT drain: readiness goes off, no connection is accepted any more, what is in flight
 is finished (at most 30 s, and the app is needed for that), then the signal is passed on to the app.
@@ -13,6 +14,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import re
 import signal
 import sys
 from random import Random
@@ -29,7 +32,7 @@ from hms_addons.sidecar import Sidecar
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
 
     from hms_addons.clock import Clock
@@ -44,6 +47,8 @@ APP_GRACE = 30.0
 
 NOT_STARTED = 1
 """Exit code of a sidecar that could not start."""
+
+_SECRET = re.compile(r"HMS_([A-Z0-9_]*_)?TOKEN(_FILE)?")
 
 _PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -159,7 +164,9 @@ class SidecarProcess:
         try:
             # A session of its own: Ctrl-C reaches it by way of the drain. (uvloop takes no
             # `process_group`.)
-            self._app = await asyncio.create_subprocess_exec(*self._command, start_new_session=True)
+            self._app = await asyncio.create_subprocess_exec(
+                *self._command, start_new_session=True, env=app_environment(os.environ)
+            )
         except OSError as error:
             message = f"cannot run {self._command[0]!r}: {error.strerror or error}"
             raise MeshError(message) from error
@@ -197,6 +204,15 @@ class SidecarProcess:
     def _signal_app(self, number: signal.Signals) -> None:
         if self._app is not None and self._app.returncode is None:
             self._app.send_signal(number)
+
+
+def app_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the app may know: all but `HMS_TOKEN`, `HMS_ADMIN_TOKEN`, `HMS_TOKEN_FILE` and their like.
+
+    They let their bearer into the mesh, or change it; an app needs neither, and many an error page
+    shows the environment.
+    """
+    return {name: value for name, value in environment.items() if not _SECRET.fullmatch(name)}
 
 
 async def _started(joining: Joining, sidecar: Sidecar) -> MeshError | None:

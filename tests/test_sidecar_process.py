@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hms_addons.errors import MeshError
-from hms_addons.sidecar_process import NOT_STARTED, run
+from hms_addons.sidecar_process import NOT_STARTED, app_environment, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -128,6 +128,21 @@ async def test_an_app_that_is_not_there(config: Path) -> None:
     async with sidecar("-c", config, "--", "/no/such/program") as process:
         assert await process.ends() == NOT_STARTED
         assert "cannot run '/no/such/program': No such file or directory" in process.log
+
+
+async def test_the_app_gets_the_environment_without_the_meshs_tokens(config: Path) -> None:
+    code = "import os; print(*sorted(name for name in os.environ if name.startswith('HMS_')))"
+    tokens = ("HMS_TOKEN", "HMS_ADMIN_TOKEN", "HMS_TOKEN_FILE")
+    env = {"HMS_SERVICE": "auth-svc", **dict.fromkeys(tokens, "not-to-be-shown")}
+    async with sidecar("-c", config, "--", sys.executable, "-c", code, env=env) as process:
+        assert await process.out() == "HMS_ADMIN HMS_SERVICE"
+        assert await process.ends() == 0
+
+
+@pytest.mark.parametrize("name", ["HMS_TOKEN_TTL", "HMS_CONTROL", "TOKEN", "MY_HMS_TOKEN", "PATH"])
+def test_what_is_no_token_of_the_mesh_stays(name: str) -> None:
+    given = {name: "1", "HMS_TOKEN": "2", "HMS_OTHER_TOKEN": "3"}
+    assert app_environment(given) == {name: "1"}
 
 
 WAITING = """
