@@ -160,7 +160,7 @@ class Fleet:
         if self._mirror.failure is not None:
             yield str(self._mirror.failure)
         if self._configs.trouble is not None:
-            yield f"{self._configs.follows} is refused: {self._configs.trouble}"
+            yield self._configs.trouble
 
     def _row(self, id_: str, sidecar: Sidecar, now: float) -> dict[str, Any]:
         report = sidecar.report

@@ -2,7 +2,7 @@
 
 They are watched as a sidecar watches its own, by polling what `stat` says, and each change is pushed
 like any operator's: checked, numbered and kept. What is bad is said once and the last good version
-stays in force.
+stays in force. What only the store is to blame for, as a full disk, is tried again at each look.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from hms_addons.config.problems import ConfigProblems
 from hms_addons.config.source import POLL_INTERVAL, SETTLE_TIME, read_files
+from hms_addons.control.store.protocol import StoreError
 from hms_addons.errors import MeshError
 from hms_addons.tasks import TaskSet
 
@@ -42,7 +43,8 @@ class FollowedFiles:
         self._configs = configs
         self._path = path
         self._clock = clock
-        self._seen: _Look = ()
+        # What was pushed or refused last; None: what was found could not be stored.
+        self._seen: _Look | None = ()
         self._tasks = TaskSet("followed files")
         configs.follows = str(path)
 
@@ -89,8 +91,15 @@ class FollowedFiles:
         try:
             contents = self._read()
             result = await self._configs.accept(contents, author=AUTHOR, source=str(self._path))
+        except StoreError as error:
+            self._seen = None
+            trouble = f"what {self._path} says cannot be stored, and is tried again: {error}"
+            if trouble != self._configs.trouble:
+                logger.error("%s", trouble)  # noqa: TRY400 - says all
+            self._configs.trouble = trouble
+            return
         except MeshError as error:
-            self._configs.trouble = str(error)
+            self._configs.trouble = f"{self._path} is refused: {error}"
             logger.error("%s is refused, the last good version stays: %s", self._path, error)  # noqa: TRY400 - says all
             return
         self._configs.trouble = None

@@ -8,6 +8,7 @@ import pytest
 from hms_addons.config.source import POLL_INTERVAL, SETTLE_TIME
 from hms_addons.control.configs import FollowsFilesError
 from hms_addons.control.followed_files import FollowedFiles
+from hms_addons.control.store.protocol import StoreError
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ async def test_what_is_bad_is_told_once_and_the_last_good_version_stays(
     assert len(plane.configs.versions()) == 1
     (problem,) = plane.fleet.status()["problems"]
     assert "20-more.yaml:1:11" in problem
+    assert problem.startswith(f"{folder} is refused: ")
 
     (folder / "20-more.yaml").write_text("clusters: []")
     await look(clock)
@@ -116,4 +118,57 @@ async def test_an_empty_folder_wipes_nothing(plane: Plane, clock: FakeClock, fol
     await look(clock)
     assert "holds no .yaml file" in str(plane.configs.trouble)
     assert len(plane.configs.versions()) == 1
+    await files.close()
+
+
+async def test_what_could_not_be_stored_is_stored_as_soon_as_it_can_be(
+    plane: Plane,
+    clock: FakeClock,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = FollowedFiles(plane.configs, folder, clock)
+    await files.start()
+
+    async def full(writes: object) -> int:
+        del writes
+        raise StoreError("control.db: database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plane.store, "write", full)
+        (folder / "30-new.yaml").write_text("clusters: [{name: c}]")
+        await look(clock)
+        await look(clock)
+    assert len(plane.configs.versions()) == 1
+    (problem,) = plane.fleet.status()["problems"]
+    assert problem == (
+        f"what {folder} says cannot be stored, and is tried again: "
+        "control.db: database or disk is full"
+    )
+    assert "refused" not in caplog.text
+    assert caplog.text.count("cannot be stored") == 1
+
+    await look(clock)
+    assert len(plane.configs.versions()) == 2
+    assert plane.fleet.status()["problems"] == []
+    await files.close()
+
+
+async def test_a_start_with_a_store_that_cannot_be_written_is_made_up_for(
+    plane: Plane, clock: FakeClock, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FollowedFiles(plane.configs, folder, clock)
+
+    async def full(writes: object) -> int:
+        del writes
+        raise StoreError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plane.store, "write", full)
+        await files.start()
+    assert plane.configs.current is None
+    await look(clock)
+    assert plane.configs.current is not None
+    assert plane.configs.trouble is None
     await files.close()
