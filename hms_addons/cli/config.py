@@ -24,6 +24,11 @@ Files = Annotated[
     typer.Argument(metavar="FILE…", help="Configuration files, merged in order."),
 ]
 
+Force = Annotated[
+    bool,
+    typer.Option("--force", envvar="HMS_FORCE", help="Replace a version that you have not seen."),
+]
+
 
 @config.command()
 def push(
@@ -42,12 +47,7 @@ def push(
     admin_token: AdminToken = None,
     ca_pin: CaPin = None,
     *,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", envvar="HMS_FORCE", help="Push over a version that you have not seen, too."
-        ),
-    ] = False,
+    force: Force = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -135,17 +135,21 @@ def rollback(
     admin_token: AdminToken = None,
     ca_pin: CaPin = None,
     *,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make an old version the newest: nothing is lost, and the number grows.
 
     Example: `hms config rollback 3`
+
+    As with `hms config push`, a version that you have not seen is not replaced: look at it, or use
+    `--force`.
     """
     from hms_addons.operator_client import config_commands as commands  # noqa: PLC0415
 
     client = connect(control, admin_token, ca_pin)
     show(
-        outcome_of(client, lambda asked: commands.rollback(asked, version, _seen())),
+        outcome_of(client, lambda asked: commands.rollback(asked, version, _seen(), force=force)),
         as_json=as_json,
     )
 

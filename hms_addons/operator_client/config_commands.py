@@ -57,17 +57,10 @@ async def push(
     files = _read(paths)
     if isinstance(files, Outcome):
         return files
-    unseen = None
     if made_from is None:
-        newest = await _newest(client)
-        version = newest["version"] if newest else 0
-        known = seen.get(client.url)
-        if newest and known is not None and known < version and not force:
-            raise _never_seen(newest, known)
-        # What is remembered may be newer: of another control plane, which had this address before.
-        unseen = newest if known != version else None
+        version, unseen = await _in_force(client, seen, force=force)
     else:
-        version = made_from
+        version, unseen = made_from, None
     try:
         answer = await client.ask(
             "PUT",
@@ -107,8 +100,21 @@ def _read(paths: Sequence[Path]) -> list[dict[str, str]] | Outcome:
     return files
 
 
-async def _version_in_force(client: OperatorClient) -> int:
-    return (await client.ask("GET", "/v1/config/versions")).version or 0
+async def _in_force(
+    client: OperatorClient, seen: SeenVersions, *, force: bool, rollback: bool = False
+) -> tuple[int, Mapping[str, Any] | None]:
+    """The version in force, 0 for none; and what is known of it, if this user has not seen it.
+
+    Raises:
+        OperatorError: it is newer than what this user has seen, and not `force`.
+    """
+    newest = await _newest(client)
+    version = newest["version"] if newest else 0
+    known = seen.get(client.url)
+    if newest and known is not None and known < version and not force:
+        raise _never_seen(newest, known, rollback=rollback)
+    # What is remembered may be newer: of another control plane, which had this address before.
+    return version, newest if known != version else None
 
 
 async def _newest(client: OperatorClient) -> Mapping[str, Any] | None:
@@ -122,14 +128,18 @@ def _origin(version: Mapping[str, Any]) -> str:
     return f"{version['source']}, by {version['author']}, {iso_time(version['created'])}"
 
 
-def _never_seen(newest: Mapping[str, Any], known: int) -> OperatorError:
+def _replaces(unseen: Mapping[str, Any], verb: str = "replaces") -> str:
+    return f"it {verb} one that was not shown here before: {_origin(unseen)}"
+
+
+def _never_seen(newest: Mapping[str, Any], known: int, *, rollback: bool) -> OperatorError:
     version = newest["version"]
     last = f"the last that you have seen is {known}" if known else "you have seen none"
     look = f"hms config diff {known} {version}" if known else "hms config show"
+    again = "and roll back again" if rollback else "take it into your files, and push again"
     return OperatorError(
         f"somebody else has pushed: version {version} is in force ({_origin(newest)}), and {last}; "
-        f"nothing has changed. See what is new with `{look}`, take it into your files, and "
-        "push again; or overwrite it with --force"
+        f"nothing has changed. See what is new with `{look}`, {again}; or overwrite it with --force"
     )
 
 
@@ -175,21 +185,27 @@ def _pushed(result: Mapping[str, Any], before: int, unseen: Mapping[str, Any] | 
     else:
         lines.append(f"ok: version {version} is in force, after {before or 'none'}")
     if result["changed"] and unseen is not None:
-        would = "would replace" if result["dry_run"] else "replaces"
-        lines.append(f"it {would} one that was not shown here before: {_origin(unseen)}")
+        lines.append(_replaces(unseen, "would replace" if result["dry_run"] else "replaces"))
     return Outcome("\n".join(lines), {"ok": True, **result})
 
 
-async def _overtaken(client: OperatorClient, version: int, error: RefusedError) -> OperatorError:
+async def _overtaken(
+    client: OperatorClient, version: int, error: RefusedError, *, rollback: bool = False
+) -> OperatorError:
     """Somebody else has pushed: who, when, and how to go on."""
     newest = await _newest(client)
     if newest is None:
         return error
+    yours = f"and not {version} any more" if rollback else f"and yours was made from {version}"
+    again = (
+        "and roll back again"
+        if rollback
+        else f"take it into your files, and push again with --made-from {newest['version']}"
+    )
     return OperatorError(
         f"somebody else has pushed: version {newest['version']} is in force ({_origin(newest)}), "
-        f"and yours was made from {version}; nothing has changed. "
-        f"See what is new with `hms config diff {version} {newest['version']}`, take it into your "
-        f"files, and push again with --made-from {newest['version']}"
+        f"{yours}; nothing has changed. "
+        f"See what is new with `hms config diff {version} {newest['version']}`, {again}"
     )
 
 
@@ -211,13 +227,16 @@ async def history(client: OperatorClient, seen: SeenVersions) -> Outcome:
     return Outcome(text, document)
 
 
-async def rollback(client: OperatorClient, version: int, seen: SeenVersions) -> Outcome:
+async def rollback(
+    client: OperatorClient, version: int, seen: SeenVersions, *, force: bool = False
+) -> Outcome:
     """Make an old version the newest.
 
     Raises:
-        OperatorError: there is none such, or it is not valid any more.
+        OperatorError: there is none such, it is not valid any more, or, unless `force`, what is in
+            force is newer than what this user has seen.
     """
-    before = await _version_in_force(client)
+    before, unseen = await _in_force(client, seen, force=force, rollback=True)
     try:
         answer = await client.ask(
             "POST",
@@ -228,7 +247,7 @@ async def rollback(client: OperatorClient, version: int, seen: SeenVersions) -> 
         if error.status == _UNPROCESSABLE and "problems" in error.document:
             return _refused(error)
         if error.status == _PRECONDITION_FAILED:
-            raise await _overtaken(client, before, error) from error
+            raise await _overtaken(client, before, error, rollback=True) from error
         raise
     result = answer.json()
     seen.saw_in_force(client.url, result["version"])
@@ -236,6 +255,8 @@ async def rollback(client: OperatorClient, version: int, seen: SeenVersions) -> 
         text = f"ok: nothing has changed; version {result['version']} says the same as {version}"
         return Outcome(text, result)
     text = f"ok: version {result['version']} is in force, and says what version {version} said"
+    if unseen is not None:
+        text += f"\n{_replaces(unseen)}"
     return Outcome(text, result)
 
 

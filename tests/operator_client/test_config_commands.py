@@ -175,7 +175,10 @@ async def test_a_rollback_makes_a_new_version() -> None:
     answers: Answers = {("POST", "/v1/config/versions/2/rollback"): (200, PUSHED)}
     async with connected(answers) as (client, app):
         outcome = await commands.rollback(client, 2, NOTHING)
-    assert outcome.text == "ok: version 4 is in force, and says what version 2 said"
+    assert outcome.text == (
+        "ok: version 4 is in force, and says what version 2 said\n"
+        "it replaces one that was not shown here before: a.yaml, by admin, 1970-01-01T00:00:00Z"
+    )
     assert app.asked[-1][2]["if-match"] == '"3"'
 
 
@@ -269,6 +272,40 @@ async def test_who_saw_that_there_was_nothing_is_told_to_look(
         seen.saw_in_force(client.url, 0)
         with pytest.raises(OperatorError, match="you have seen none; .* `hms config show`"):
             await push(client, good, seen=seen)
+
+
+async def test_a_rollback_over_what_its_maker_has_not_seen_is_refused(seen: SeenVersions) -> None:
+    answers: Answers = {("POST", "/v1/config/versions/1/rollback"): (200, PUSHED)}
+    async with connected(answers) as (client, app):
+        seen.saw_in_force(client.url, 2)
+        with pytest.raises(OperatorError) as caught:
+            await commands.rollback(client, 1, seen)
+        assert "POST" not in [method for method, *_ in app.asked]
+        assert seen.get(client.url) == 2
+        message = str(caught.value)
+        assert "version 3 is in force (a.yaml, by admin, 1970-01-01T00:00:00Z)" in message
+        assert "with `hms config diff 2 3`, and roll back again; or overwrite it with" in message
+
+        outcome = await commands.rollback(client, 1, seen, force=True)
+        assert app.asked[-1][2]["if-match"] == '"3"'
+        assert "\nit replaces one that was not shown here before: a.yaml" in outcome.text
+        assert seen.get(client.url) == 4
+
+
+async def test_a_rollback_of_what_was_seen_says_no_more(seen: SeenVersions) -> None:
+    answers: Answers = {("POST", "/v1/config/versions/2/rollback"): (200, PUSHED)}
+    async with connected(answers) as (client, _):
+        seen.saw_in_force(client.url, 3)
+        outcome = await commands.rollback(client, 2, seen)
+    assert outcome.text == "ok: version 4 is in force, and says what version 2 said"
+
+
+async def test_somebody_was_faster_than_a_rollback(seen: SeenVersions) -> None:
+    stale = {"status": 412, "detail": "version 3 is in force"}
+    answers: Answers = {("POST", "/v1/config/versions/2/rollback"): (412, stale)}
+    async with connected(answers) as (client, _):
+        with pytest.raises(OperatorError, match="`hms config diff 3 3`, and roll back again$"):
+            await commands.rollback(client, 2, seen)
 
 
 @pytest.mark.parametrize("known", [None, 3, 7])
