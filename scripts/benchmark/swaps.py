@@ -1,15 +1,21 @@
-"""What pushed configurations cost the requests of a sidecar that takes them while it is under load.
+"""What configurations that change all the time cost the requests of a sidecar under load.
+
+wrk loads a sidecar as fast as it goes; quiet and busy rounds of ten seconds alternate. In a busy one,
+
+- *swaps*: the sidecar puts another configuration in force 50 times a second: validated, compiled, applied;
+- *pushes*: an operator pushes 50 a second to a real control plane, which the sidecar follows. It takes
+  as many of them as its own pace allows, the last one always.
 
 The control plane has to share the load's cores, and takes a good part of one at this rate; what that
-costs the load is not the sidecar's doing, so the ratio is given per processor time of the sidecar, too.
-
-A real sidecar follows a real control plane, wrk loads it as fast as it goes, and an operator pushes
-50 configurations a second, each different, for ten seconds. Quiet and busy rounds alternate.
+costs the load is not the sidecar's doing, so ratios are given per processor time of the sidecar, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
+import signal
 import sys
 import threading
 import time
@@ -21,15 +27,14 @@ from scripts.benchmark.control_process import ControlPlane
 from scripts.benchmark.outcome import Outcome, Table, as_text
 from scripts.benchmark.process import BenchError, Child, free_port, wait_for_answer
 from scripts.benchmark.spread import Spread, ratio
+from scripts.benchmark.swapping import RATE
 from scripts.benchmark.upstream import Upstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from scripts.benchmark.machine import Placement
 
-RATE = 50
-"""Pushes a second."""
 SECONDS = 10
 CONNECTIONS = 32
 CONFIG = """\
@@ -54,11 +59,11 @@ class Rate(NamedTuple):
 
 
 class Round(NamedTuple):
-    """Requests without and with pushes, and how many of the pushes were what."""
+    """Requests without and with changes, how many changes were made, and how many put in force."""
 
     quiet: Rate
     busy: Rate
-    pushed: int
+    changes: int
     taken: int
 
 
@@ -86,30 +91,65 @@ class Pusher:
 
 
 def measure(folder: Path, placement: Placement, rounds: int, say: Callable[[str], None]) -> Outcome:
-    """So many quiet and busy rounds; a request that fails in any of them is a `BenchError`."""
+    """So many quiet and busy rounds of both; a request that fails in any is a `BenchError`."""
     upstream = Upstream(folder, placement.load)
     try:
-        with ControlPlane(folder, placement.load) as control:
-            pusher = Pusher(control, upstream.port)
-            pusher.push()
-            port = free_port()
-            sidecar = Child("sidecar", _command(control, port, folder), folder, placement.proxies)
-            try:
-                wait_for_answer([sidecar], ("127.0.0.1", port), "/", {})
-                done = [
-                    _round(sidecar, pusher, port, quiet_first=number % 2 == 0)
-                    for number in range(rounds)
-                ]
-            finally:
-                sidecar.stop()
+        swaps = _swaps(folder, placement, upstream, rounds)
+        _tell("swaps", swaps, say)
+        pushes = _pushes(folder, placement, upstream, rounds)
+        _tell("pushes", pushes, say)
     finally:
         upstream.stop()
-    for one in done:
-        say(
-            f"  quiet {one.quiet.per_second:,.0f}, busy {one.busy.per_second:,.0f} requests/s; "
-            f"{one.pushed} pushed, {one.taken} taken"
-        )
-    return outcome_of(done)
+    return outcome_of("swaps", swaps) | outcome_of("pushes", pushes)
+
+
+def _swaps(folder: Path, placement: Placement, upstream: Upstream, rounds: int) -> list[Round]:
+    port = free_port()
+    words = ["-m", "scripts.benchmark.swapping", str(port), str(upstream.port)]
+    sidecar = Child("swapping", [sys.executable, *words], folder, placement.proxies)
+
+    @contextlib.contextmanager
+    def swapping() -> Iterator[list[int]]:
+        before = _taken(sidecar)
+        os.kill(sidecar.pid, signal.SIGUSR1)
+        count: list[int] = []
+        try:
+            yield count
+        finally:
+            os.kill(sidecar.pid, signal.SIGUSR2)
+        count.append(_taken(sidecar) - before)
+
+    return _rounds(sidecar, port, rounds, swapping)
+
+
+def _pushes(folder: Path, placement: Placement, upstream: Upstream, rounds: int) -> list[Round]:
+    with ControlPlane(folder, placement.load) as control:
+        pusher = Pusher(control, upstream.port)
+        pusher.push()
+        port = free_port()
+        sidecar = Child("sidecar", _command(control, port, folder), folder, placement.proxies)
+
+        @contextlib.contextmanager
+        def pushing() -> Iterator[list[int]]:
+            stop, pushed, failures = threading.Event(), [], []
+
+            def push() -> None:
+                try:
+                    pushed.append(pusher.run(stop))
+                except Exception as error:  # noqa: BLE001 - raised again below, in the thread that asked
+                    failures.append(error)
+
+            thread = threading.Thread(target=push)
+            thread.start()
+            try:
+                yield pushed
+            finally:
+                stop.set()
+                thread.join()
+            if failures:
+                raise BenchError(f"control: a push failed: {failures[0]}") from failures[0]
+
+        return _rounds(sidecar, port, rounds, pushing)
 
 
 def _command(control: ControlPlane, port: int, folder: Path) -> list[str]:
@@ -124,32 +164,28 @@ def _command(control: ControlPlane, port: int, folder: Path) -> list[str]:
     ]
 
 
-def _round(sidecar: Child, pusher: Pusher, port: int, *, quiet_first: bool) -> Round:
+def _rounds(
+    sidecar: Child,
+    port: int,
+    rounds: int,
+    disturbing: Callable[[], contextlib.AbstractContextManager[list[int]]],
+) -> list[Round]:
+    """Quiet and busy rounds in turn; the sidecar is ended afterwards."""
     order = wrk.Order(("127.0.0.1", port), "/", {}, SECONDS, CONNECTIONS)
-    quiet = _load(sidecar, order) if quiet_first else None
-    before = _taken(sidecar)
-    stop, pushed, failures = threading.Event(), [], []
-
-    def push() -> None:
-        try:
-            pushed.append(pusher.run(stop))
-        except Exception as error:  # noqa: BLE001 - raised again below, in the thread that asked
-            failures.append(error)
-
-    thread = threading.Thread(target=push)
-    thread.start()
     try:
-        busy = _load(sidecar, order)
+        wait_for_answer([sidecar], ("127.0.0.1", port), "/", {})
+        done = []
+        for number in range(rounds):
+            quiet = _load(sidecar, order) if number % 2 == 0 else None
+            before = _taken(sidecar)
+            with disturbing() as changes:
+                busy = _load(sidecar, order)
+            sidecar.ensure_alive()
+            taken = _taken(sidecar) - before
+            done.append(Round(quiet or _load(sidecar, order), busy, changes[0], taken))
+        return done
     finally:
-        stop.set()
-        thread.join()
-    if failures:
-        raise BenchError(f"control: a push failed: {failures[0]}") from failures[0]
-    sidecar.ensure_alive()
-    taken = _taken(sidecar) - before
-    if quiet is None:
-        quiet = _load(sidecar, order)
-    return Round(quiet, busy, pushed[0], taken)
+        sidecar.stop()
 
 
 def _load(sidecar: Child, order: wrk.Order) -> Rate:
@@ -159,30 +195,37 @@ def _load(sidecar: Child, order: wrk.Order) -> Rate:
 
 
 def _taken(sidecar: Child) -> int:
-    """How many configurations it has taken so far."""
+    """How many configurations it has put in force so far."""
     return sidecar.log.read_text(encoding="utf-8", errors="replace").count(_TAKEN)
 
 
-def outcome_of(rounds: list[Round]) -> Outcome:
-    """The rounds as a table, and the ratio that a bar is set for."""
+def _tell(what: str, rounds: list[Round], say: Callable[[str], None]) -> None:
+    for one in rounds:
+        say(
+            f"  {what}: quiet {one.quiet.per_second:,.0f}, busy {one.busy.per_second:,.0f} requests/s; "
+            f"{one.changes} made, {one.taken} taken"
+        )
+
+
+def outcome_of(what: str, rounds: list[Round]) -> Outcome:
+    """The rounds as a table, and their ratios; that of `swaps` a bar is set for."""
     quiet, busy = [one.quiet for one in rounds], [one.busy for one in rounds]
     against = ratio([one.per_second for one in busy], [one.per_second for one in quiet])
     per_cpu = ratio([one.per_cpu_second for one in busy], [one.per_cpu_second for one in quiet])
     series = {
         "requests/s, quiet": ([one.per_second for one in quiet], 0),
-        "requests/s, pushed to": ([one.per_second for one in busy], 0),
+        "requests/s, busy": ([one.per_second for one in busy], 0),
         "the same, a ratio": ([against.median, against.min, against.max], 2),
         "… per processor time": ([per_cpu.median, per_cpu.min, per_cpu.max], 2),
-        "pushes a second": ([one.pushed / SECONDS for one in rounds], 1),
+        "made a second": ([one.changes / SECONDS for one in rounds], 1),
         "taken a second": ([one.taken / SECONDS for one in rounds], 1),
     }
     rows = [
         [name, *as_text(Spread.of(values), digits)] for name, (values, digits) in series.items()
     ]
+    title = f"{RATE} {what} a second for {SECONDS} s"
     return Outcome(
-        ratios={"swaps_vs_quiet": against, "swaps_vs_quiet_per_cpu": per_cpu},
-        details={"swaps": [one._asdict() for one in rounds]},
-        tables=[
-            Table(f"{RATE} pushes a second for {SECONDS} s", ["", "median", "min … max"], rows)
-        ],
+        ratios={f"{what}_vs_quiet": against, f"{what}_vs_quiet_per_cpu": per_cpu},
+        details={what: [one._asdict() for one in rounds]},
+        tables=[Table(title, ["", "median", "min … max"], rows)],
     )
