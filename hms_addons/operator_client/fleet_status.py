@@ -30,6 +30,10 @@ _SHOWN_REASON: Final = 4
 """Lines of a refusal that the table's footer repeats."""
 WIDTH: Final = 120
 """Columns where there is no terminal."""
+UNKNOWN: Final = "?"
+"""Shown for a number that is none."""
+_LATEST: Final = 253402300799
+"""Seconds since the epoch: the year 9999."""
 
 
 async def status(client: OperatorClient, clock: Clock, *, width: int | None = None) -> Outcome:
@@ -96,13 +100,13 @@ def _table(document: Mapping[str, Any], now: float) -> Table:
             _plain(sidecar["service"]),
             _plain(sidecar["id"]),
             Text(
-                f"{sidecar['version']} {_SHOWN_STATE.get(state, state)}",
+                f"{_count(sidecar.get('version'))} {_SHOWN_STATE.get(state, state)}",
                 style=_COLOURS.get(state, ""),
             ),
             _certificate(sidecar.get("certificate"), now),
             _endpoints(sidecar.get("endpoints")),
             _plain(", ".join(sidecar["breakers_open"]) or "closed"),
-            _plain(f"{when(sidecar['seen'], now)} ago"),
+            _plain(f"{_when(sidecar.get('seen'), now)} ago"),
         )
     return table
 
@@ -115,17 +119,29 @@ def _plain(text: str) -> Text:
 def _certificate(certificate: Mapping[str, Any] | None, now: float) -> Text:
     if certificate is None:
         return Text("none")
-    left = certificate["not_after"] - now
-    if left <= 0:
-        return Text(f"expired {when(certificate['not_after'], now)} ago", style="red")
-    return Text(f"{when(certificate['not_after'], now)} left")
+    not_after = certificate.get("not_after")
+    told = _when(not_after, now)
+    if not_after is None or told == UNKNOWN:
+        return Text(UNKNOWN, style="yellow")
+    return Text(f"{told} left") if not_after > now else Text(f"expired {told} ago", style="red")
 
 
-def _endpoints(endpoints: Mapping[str, int] | None) -> Text:
+def _when(timestamp: object, now: float) -> str:
+    """How far from now; whatever an older control plane has let through is no reason to fail."""
+    if isinstance(timestamp, int | float) and abs(timestamp) <= _LATEST:
+        return when(timestamp, now)
+    return UNKNOWN
+
+
+def _endpoints(endpoints: Mapping[str, Any] | None) -> Text:
     if endpoints is None:
         return Text("-")
-    usable, total = endpoints["usable"], endpoints["total"]
+    usable, total = (_count(endpoints.get(name)) for name in ("usable", "total"))
     return Text(f"{usable}/{total}", style="" if usable == total else "yellow")
+
+
+def _count(number: object) -> str:
+    return str(number) if isinstance(number, int) and number in range(2**63) else UNKNOWN
 
 
 def _summary(document: Mapping[str, Any], wrong: int) -> str:

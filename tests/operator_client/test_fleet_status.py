@@ -53,6 +53,28 @@ def test_a_healthy_fleet() -> None:
     assert summary == "ok: 1 sidecar, 1 in sync; config version 3"
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(None, "7", float("nan"), float("inf"), 1e308, -1e308),
+        pytest.param(10**400, id="huge"),
+        pytest.param(-(10**400), id="less than nothing"),
+    ],
+)
+def test_a_number_that_is_none_is_a_question_mark(number: object) -> None:
+    sidecar = SIDECAR | {
+        "version": number,
+        "certificate": {"not_after": number, "serial": "ab"},
+        "endpoints": {"usable": number, "total": number},
+        "seen": number,
+    }
+    _, row, _, summary = lines(fleet(sidecar | {"problems": ["is odd"]}))
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()] == [
+        *("claims-svc", "a1b2", "? in sync", "?", "?/?", "closed", "? ago"),
+    ]
+    assert summary.startswith("wrong: 1 thing;")
+
+
 def test_no_sidecar_and_nothing_pushed_is_nothing_wrong() -> None:
     assert lines(fleet(config_version=0)) == ["ok: 0 sidecars, 0 in sync; nothing pushed yet"]
 

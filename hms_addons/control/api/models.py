@@ -20,7 +20,16 @@ ServiceName = Annotated[
 ]
 Identifier = Annotated[str, Field(pattern=NAME, min_length=1, max_length=128, examples=["a1b2c3"])]
 ShortText = Annotated[str, Field(max_length=256)]
-EpochSeconds = Annotated[float, Field(description="Seconds since the Unix epoch.")]
+EpochSeconds = Annotated[
+    float,
+    Field(
+        description="Seconds since the Unix epoch, until the end of the year 9999.",
+        allow_inf_nan=False,
+        ge=0,
+        le=253402300799,
+    ),
+]
+Count = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class Input(BaseModel):
@@ -157,15 +166,17 @@ class CertificateReport(Input):
 class EndpointsReport(Input):
     """How many endpoints a sidecar knows, and how many of them it would use now."""
 
-    usable: Annotated[int, Field(ge=0)]
-    total: Annotated[int, Field(ge=0)]
+    usable: Count
+    total: Count
 
 
 class SidecarReport(Input):
     """How a sidecar is."""
 
     service: ServiceName
-    version: Annotated[int, Field(ge=0, description="Of the snapshot that was taken or refused.")]
+    version: Annotated[
+        int, Field(ge=0, le=2**53, description="Of the snapshot that was taken or refused.")
+    ]
     digest: Annotated[str, Field(max_length=64)] = ""
     history: Annotated[
         str, Field(max_length=16, description="Of the same snapshot, as it came with it.")
@@ -173,7 +184,7 @@ class SidecarReport(Input):
     state: Literal["ack", "nack"]
     reason: Annotated[str, Field(max_length=16 * 1024, description="Why it was refused.")] = ""
     certificate: CertificateReport | None = None
-    bundle_sequence: Annotated[int | None, Field(ge=0)] = None
+    bundle_sequence: Count | None = None
     address: ShortText = ""
     ready: bool = False
     endpoints: EndpointsReport | None = None

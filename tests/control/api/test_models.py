@@ -78,6 +78,14 @@ def test_what_an_instance_tells_is_bounded(change: dict[str, Any]) -> None:
         {"reason": "x" * 20_000},
         {"breakers_open": ["x"] * 300},
         {"endpoints": {"usable": -1, "total": 0}},
+        {"endpoints": {"usable": 0, "total": 2**31 + 1}},
+        pytest.param({"endpoints": {"usable": 10**400, "total": 0}}, id="huge"),
+        {"version": 2**53 + 1},
+        {"bundle_sequence": 2**31 + 1},
+        *(
+            {"certificate": {"not_after": when, "serial": "ab"}}
+            for when in (float("nan"), float("inf"), -float("inf"), 1e308, 253402300800, -1, None)
+        ),
     ],
 )
 def test_what_a_sidecar_reports_is_bounded(change: dict[str, Any]) -> None:

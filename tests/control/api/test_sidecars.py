@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -235,4 +236,17 @@ async def test_what_cannot_be_reported_is_refused(
 ) -> None:
     body = report_of((await snapshot(control)).json(), **change)
     assert (await report(control, body)).status_code in {409, 422}
+    assert (await fleet(control))["sidecars"] == []
+
+
+@pytest.mark.parametrize("when", ["NaN", "Infinity", "-Infinity", "1e999", "1e308"])
+async def test_a_time_that_is_none_is_refused_and_spoils_nobodys_view_of_the_fleet(
+    control: RunningPlane, when: str
+) -> None:
+    body = report_of((await snapshot(control)).json(), certificate={"not_after": 7, "serial": "a"})
+    content = json.dumps(body).replace("7", when)
+    headers = {"Content-Type": "application/json"}
+    path = "/v1/sidecars/s1/report"
+    answer = await control.sidecar("auth-svc", "POST", path, content=content, headers=headers)
+    assert answer.status_code == 422
     assert (await fleet(control))["sidecars"] == []
