@@ -2,6 +2,9 @@
 
 A sidecar reports on every change and every ten seconds; a report lives for `TTL`. Whoever falls silent
 without a goodbye is *gone*, and remembered for a while, so that it does not vanish unnoticed; see `gone`.
+
+A report is kept as `sidecars/<service>/<id>`, by the service that its sender has proved to be of: nobody
+touches the rows of another service, whatever id he takes.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.control.gone import GoneSidecars, Sidecar
@@ -30,6 +34,8 @@ logger = logging.getLogger(__name__)
 PREFIX: Final = "sidecars/"
 TTL: Final = 30.0
 """Seconds that a report lives: three of those that come every ten."""
+MAX_SIDECARS: Final = 2000
+"""Ids of one service that report: two generations of a thousand."""
 MAX_VERSION: Final = 2**53
 """Far beyond what counting reaches; what is above was not handed out by us."""
 NEAR_EXPIRY: Final = 0.25
@@ -75,6 +81,9 @@ class Fleet:
         self._lineage = lineage
         self._clock = clock
         self._sidecars: dict[str, Sidecar] = {}
+        """By `<service>/<id>`."""
+        self._taken: defaultdict[str, set[str]] = defaultdict(set)
+        """By service the keys of its sidecars, and of those whose first report is being written."""
         self._gone = GoneSidecars(store, clock)
         self._warned = False
         mirror.read(PREFIX, self._apply)
@@ -103,24 +112,42 @@ class Fleet:
             report: as the API takes it.
 
         Raises:
-            FleetError: another service's sidecar has that id, or it reports what cannot be.
+            FleetError: it reports what cannot be, or its service has too many sidecars.
             StoreError: it could not be written.
         """
-        if not _ID.fullmatch(id_):
-            raise FleetError(f"{id_!r} cannot be an id: use letters, digits, '.', '_' and '-'")
+        for name in (id_, service):
+            if not _ID.fullmatch(name):
+                raise FleetError(f"{name!r} cannot be an id: use letters, digits, '.', '_' and '-'")
         if not 0 <= report["version"] <= MAX_VERSION:
             raise FleetError(f"{report['version']} is no version that was handed out")
-        known = self._sidecars.get(id_)
-        if known is not None and known.report["service"] != service:
-            raise FleetError(f"the id {id_} is that of a sidecar of another service; take another")
+        key = f"{service}/{id_}"
+        taken = self._taken[service]
+        if key not in taken and len(taken) >= MAX_SIDECARS:
+            message = f"{len(taken)} sidecars of {service} report, and no more are listened to"
+            raise FleetError(f"{message}: one that ends frees its place after {TTL:g} s at most")
+        taken.add(key)
+        try:
+            await self._write(key, service, report)
+        finally:
+            if key not in self._sidecars:
+                self._free(key)
+
+    async def _write(self, key: str, service: str, report: Mapping[str, Any]) -> None:
+        known = self._sidecars.get(key)
         kept = dict(report) | {"service": service}
         kept["certificate"] = self._certificate(kept.get("certificate"), known)
         value = json.dumps(kept, sort_keys=True).encode()
-        revision = await self._keys.put(f"{PREFIX}{id_}", value, TTL)
+        revision = await self._keys.put(f"{PREFIX}{key}", value, TTL)
         if revision is not None:
             await self._mirror.reach(revision)
-        if id_ in self._sidecars:
-            self._sidecars[id_] = Sidecar(self._sidecars[id_].report, self._clock.wall())
+        if key in self._sidecars:
+            self._sidecars[key] = Sidecar(self._sidecars[key].report, self._clock.wall())
+
+    def _free(self, key: str) -> None:
+        service = key.rpartition("/")[0]
+        self._taken[service].discard(key)
+        if not self._taken[service]:
+            del self._taken[service]
 
     async def leave(self, id_: str, service: str) -> None:
         """An orderly goodbye: the sidecar is neither there nor gone.
@@ -128,12 +155,13 @@ class Fleet:
         Raises:
             StoreError: it could not be written.
         """
-        known = self._sidecars.get(id_) or self._gone.get(id_)
-        if known is None or known.report["service"] != service:
+        key = f"{service}/{id_}"
+        if key not in self._sidecars and self._gone.get(key) is None:
             return
-        self._sidecars.pop(id_, None)
-        self._gone.discard(id_)
-        revision = await self._keys.delete(f"{PREFIX}{id_}")
+        self._sidecars.pop(key, None)
+        self._free(key)
+        self._gone.discard(key)
+        revision = await self._keys.delete(f"{PREFIX}{key}")
         if revision is not None:
             await self._mirror.reach(revision)
 
@@ -141,8 +169,8 @@ class Fleet:
         """Every sidecar, and all that is wrong, as JSON-ready types."""
         current = self._configs.current
         now = self._clock.wall()
-        rows = [self._row(id_, sidecar, now) for id_, sidecar in self._sidecars.items()]
-        rows += [_gone_row(id_, sidecar) for id_, sidecar in self._gone.items()]
+        rows = [self._row(key, sidecar, now) for key, sidecar in self._sidecars.items()]
+        rows += [_gone_row(key, sidecar) for key, sidecar in self._gone.items()]
         return {
             "config_version": 0 if current is None else current.version,
             "problems": list(self._problems(rows)),
@@ -162,11 +190,11 @@ class Fleet:
         if self._configs.trouble is not None:
             yield self._configs.trouble
 
-    def _row(self, id_: str, sidecar: Sidecar, now: float) -> dict[str, Any]:
+    def _row(self, key: str, sidecar: Sidecar, now: float) -> dict[str, Any]:
         report = sidecar.report
         wanted = self._snapshots.get(report["service"])
         state = self._state(report, wanted)
-        return _shown(id_, sidecar) | {
+        return _shown(key, sidecar) | {
             "state": state,
             "wanted": wanted.version,
             "problems": list(_problems_of(report, state, wanted.version, now)),
@@ -188,15 +216,20 @@ class Fleet:
     def _apply(self, events: Sequence[Event]) -> None:
         now = self._clock.wall()
         for event in events:
-            id_ = event.key.removeprefix(PREFIX)
+            key = event.key.removeprefix(PREFIX)
+            service, _, id_ = key.rpartition("/")
+            if not (service and id_):
+                continue  # an older version's; whoever it is of reports again before it runs out
             if event.value is not None:
-                self._sidecars[id_] = Sidecar(json.loads(event.value), now)
-                self._gone.discard(id_)
+                self._sidecars[key] = Sidecar(json.loads(event.value), now)
+                self._taken[service].add(key)
+                self._gone.discard(key)
                 continue
             self._keys.forget(event.key)
-            known = self._sidecars.pop(id_, None)
+            known = self._sidecars.pop(key, None)
             if known is not None:
-                self._gone.add(id_, known)
+                self._free(key)
+                self._gone.add(key, known)
         if not self._warned and not all(self._is_ours(s.report) for s in self._sidecars.values()):
             self._warned = True
             logger.warning(_AHEAD)
@@ -236,12 +269,13 @@ def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float)
         yield f"the breaker of {name} is open"
 
 
-def _shown(id_: str, sidecar: Sidecar) -> dict[str, Any]:
+def _shown(key: str, sidecar: Sidecar) -> dict[str, Any]:
+    service, _, id_ = key.rpartition("/")
     report = sidecar.report
     certificate = report.get("certificate")
     return {
         "id": id_,
-        "service": report["service"],
+        "service": service,
         "version": report["version"],
         "reason": report.get("reason") or "",
         "ready": bool(report.get("ready", True)),
@@ -254,13 +288,13 @@ def _shown(id_: str, sidecar: Sidecar) -> dict[str, Any]:
     }
 
 
-def _gone_row(id_: str, sidecar: Sidecar) -> dict[str, Any]:
+def _gone_row(key: str, sidecar: Sidecar) -> dict[str, Any]:
     message = "is gone: it has not reported, and did not say goodbye"
     certificate = sidecar.report.get("certificate")
     if certificate is not None and certificate["not_after"] <= sidecar.seen + TTL:
         # Then it could not report any more, whether it lives or not.
         message += " (its certificate had expired)"
-    return _shown(id_, sidecar) | {
+    return _shown(key, sidecar) | {
         "state": "gone",
         "wanted": sidecar.report["version"],
         "ready": False,

@@ -1,8 +1,8 @@
 """The sidecars that fell silent without a goodbye: remembered for a while, over a restart too.
 
 Whoever reads `hms status` after a restart of the control plane must not be told that all is well. So
-what is remembered is written to the store, under `gone/`, by a task of its own: the end of a lease is
-learned of where nothing may wait. What is in memory counts; the store follows it.
+what is remembered is written to the store, as `gone/<service>/<id>`, by a task of its own: the end of a
+lease is learned of where nothing may wait. What is in memory counts; the store follows it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ PREFIX: Final = "gone/"
 REMEMBERED: Final = 3600.0
 """Seconds for which a sidecar that is gone is shown."""
 MAX_GONE: Final = 1000
+"""Of one service; one more makes that service's longest gone forgotten, never another's."""
+MAX_ALL: Final = 10_000
+"""Of all; one more makes the longest gone of the service that has the most forgotten."""
 PAUSE: Final = 10.0
 """Seconds before a write that failed is tried again."""
 
@@ -43,7 +46,7 @@ class Sidecar:
 
 
 class GoneSidecars:
-    """Who is gone, by id, the longest gone first.
+    """Who is gone, by `<service>/<id>`; of each service the longest gone first.
 
     Args:
         store: where they are kept; nobody else writes below `gone/`.
@@ -53,7 +56,8 @@ class GoneSidecars:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._known: OrderedDict[str, Sidecar] = OrderedDict()
+        self._known: dict[str, OrderedDict[str, Sidecar]] = {}
+        """By service, then by the whole key; none is empty."""
         self._unwritten: set[str] = set()
         self._news = asyncio.Event()
         self._tasks = TaskSet("gone sidecars")
@@ -62,35 +66,38 @@ class GoneSidecars:
         return f"<GoneSidecars {len(self)}, {len(self._unwritten)} unwritten>"
 
     def __len__(self) -> int:
-        return len(self._known)
+        return sum(map(len, self._known.values()))
 
-    def get(self, id_: str) -> Sidecar | None:
+    def get(self, key: str) -> Sidecar | None:
         """The last report of one that is gone."""
-        return self._known.get(id_)
+        known = self._known.get(_service(key))
+        return None if known is None else known.get(key)
 
     def items(self) -> Iterator[tuple[str, Sidecar]]:
         """All that are remembered still."""
         self._forget()
-        yield from self._known.items()
+        for known in self._known.values():
+            yield from known.items()
 
-    def add(self, id_: str, sidecar: Sidecar) -> None:
+    def add(self, key: str, sidecar: Sidecar) -> None:
         """It is gone."""
-        self._known[id_] = sidecar
-        self._known.move_to_end(id_)
-        self._to_write(id_)
-        while len(self._known) > MAX_GONE:
-            self._to_write(self._known.popitem(last=False)[0])
+        self._remember(key, sidecar)
+        self._to_write(key)
 
-    def discard(self, id_: str) -> None:
+    def discard(self, key: str) -> None:
         """It is back, or has said goodbye after all."""
-        if self._known.pop(id_, None) is not None:
-            self._to_write(id_)
+        service = _service(key)
+        known = self._known.get(service)
+        if known is not None and known.pop(key, None) is not None:
+            self._to_write(key)
+            if not known:
+                del self._known[service]
 
     async def start(self, present: Container[str]) -> None:
         """Read who was gone before, and write what changes from now on.
 
         Args:
-            present: the ids of those that report; a process that was killed in between may have
+            present: the keys of those that report; a process that was killed in between may have
                 left such a one behind.
 
         Raises:
@@ -98,14 +105,18 @@ class GoneSidecars:
         """
         found = []
         for entry in await self._store.list(PREFIX):
-            id_ = entry.key.removeprefix(PREFIX)
+            key = entry.key.removeprefix(PREFIX)
             sidecar = _read(entry.value)
-            if sidecar is None or id_ in present:
-                self._to_write(id_)
-            elif id_ not in self._known:
-                found.append((id_, sidecar))
+            # Without a service in its key, it was written by an older version: nobody looks for it.
+            if sidecar is None or key in present or not _service(key):
+                self._to_write(key)
+            elif self.get(key) is None:
+                found.append((key, sidecar))
         found.sort(key=lambda pair: pair[1].seen)
-        self._known = OrderedDict([*found, *self._known.items()])
+        later = list(self.items())
+        self._known = {}
+        for key, sidecar in (*found, *later):
+            self._remember(key, sidecar)
         self._forget()
         self._tasks.start(self._run(), "write")
 
@@ -117,18 +128,27 @@ class GoneSidecars:
         except StoreError as error:
             logger.warning("who is gone could not be written: %s", error)
 
-    def _to_write(self, id_: str) -> None:
-        self._unwritten.add(id_)
+    def _remember(self, key: str, sidecar: Sidecar) -> None:
+        known = self._known.setdefault(_service(key), OrderedDict())
+        known[key] = sidecar
+        known.move_to_end(key)
+        if len(known) > MAX_GONE:
+            self.discard(next(iter(known)))
+        elif len(self) > MAX_ALL:
+            most = max(self._known, key=lambda service: len(self._known[service]))
+            self.discard(next(iter(self._known[most])))
+
+    def _to_write(self, key: str) -> None:
+        self._unwritten.add(key)
         self._news.set()
 
     def _forget(self) -> None:
         now = self._clock.wall()
-        while self._known:
-            id_, sidecar = next(iter(self._known.items()))
-            if now - sidecar.seen < REMEMBERED:
-                return
-            del self._known[id_]
-            self._to_write(id_)
+        for known in list(self._known.values()):
+            for key, sidecar in list(known.items()):
+                if now - sidecar.seen < REMEMBERED:
+                    break
+                self.discard(key)
 
     async def _run(self) -> None:
         while True:
@@ -148,14 +168,18 @@ class GoneSidecars:
         if not self._unwritten:
             return
         self._forget()
-        ids, self._unwritten = self._unwritten, set()
+        keys, self._unwritten = self._unwritten, set()
         try:
             await self._store.write(
-                [Write(f"{PREFIX}{id_}", _written(self._known.get(id_))) for id_ in sorted(ids)]
+                [Write(f"{PREFIX}{key}", _written(self.get(key))) for key in sorted(keys)]
             )
         except BaseException:
-            self._unwritten |= ids  # nobody knows whether it was written: once more does no harm
+            self._unwritten |= keys  # nobody knows whether it was written: once more does no harm
             raise
+
+
+def _service(key: str) -> str:
+    return key.rpartition("/")[0]
 
 
 def _written(sidecar: Sidecar | None) -> bytes | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hms_addons.clock import within
 from hms_addons.control_client.backoff import Backoff
-from hms_addons.control_client.failures import ControlError
+from hms_addons.control_client.failures import ControlError, ControlRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -64,6 +64,8 @@ class Reports:
         self._changed = asyncio.Event()
         self._told = False
         """A report may have been heard: one was sent, whether or not that was answered."""
+        self._refused = False
+        """The last one was, and a person was told."""
 
     def __repr__(self) -> str:
         return f"<Reports {self._sidecar} {self._backoff!r}>"
@@ -79,17 +81,25 @@ class Reports:
             try:
                 await self.send()
             except ControlError as error:
-                # The configuration's own long poll tells a person; twice would be noise.
-                logger.debug("could not report: %s", error)
+                self._log(error)
                 await self._clock.sleep(min(INTERVAL, self._backoff.next()))
                 continue
             self._backoff.reset()
+            self._refused = False
             await self._clock.sleep(SHORTEST)
             try:
                 async with within(self._clock, INTERVAL * self._rng.uniform(1 - JITTER, 1)):
                     await self._changed.wait()
             except TimeoutError:
                 pass
+
+    def _log(self, error: ControlError) -> None:
+        if isinstance(error, ControlRefusedError) and not self._refused:
+            self._refused = True
+            logger.warning("`hms status` does not show %s: %s", self._sidecar, error)
+            return
+        # Of a control plane that is away, the configuration's long poll tells; twice would be noise.
+        logger.debug("could not report: %s", error)
 
     async def send(self) -> None:
         """Report once.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -269,13 +270,78 @@ async def test_one_that_says_goodbye_is_not_gone(plane: Plane) -> None:
     assert await plane.store.list("sidecars/") == []
 
 
-async def test_an_id_belongs_to_one_service(plane: Plane) -> None:
+async def test_nobody_touches_another_services_rows(plane: Plane) -> None:
+    await pushed(plane)
     await report(plane)
-    with pytest.raises(FleetError, match="another service"):
-        await report(plane, service="auth-svc")
+    await report(plane, service="auth-svc", ready=False)
     with pytest.raises(FleetError, match="cannot be an id"):
         await report(plane, id_="a/b")
-    assert row(plane)["service"] == "claims-svc"
+    with pytest.raises(FleetError, match="cannot be an id"):
+        await report(plane, service="a/b")
+    assert [
+        (found["service"], found["id"], found["ready"])
+        for found in plane.fleet.status()["sidecars"]
+    ] == [("auth-svc", "s1", False), ("claims-svc", "s1", True)]
+    await plane.fleet.leave("s1", "auth-svc")
+    assert (row(plane)["service"], row(plane)["state"]) == ("claims-svc", "in sync")
+
+
+async def test_nor_those_of_its_sidecars_that_are_gone(plane: Plane) -> None:
+    await pushed(plane)
+    await report(plane)
+    await plane.clock.advance(TTL + 0.1)
+    await plane.mirror.reach(4)
+    await report(plane, service="auth-svc")
+    await plane.fleet.leave("s1", "auth-svc")
+    assert (row(plane)["service"], row(plane)["state"]) == ("claims-svc", "gone")
+
+
+async def test_a_service_has_so_many_sidecars_and_no_more(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hms_addons.control.fleet.MAX_SIDECARS", 3)
+
+    async def taken(id_: str) -> bool:
+        try:
+            await report(plane, id_, version=0)
+        except FleetError:
+            return False
+        return True
+
+    at_once = await asyncio.gather(*(taken(f"s{n}") for n in range(9)))
+    assert at_once == [True] * 3 + [False] * 6
+    await report(plane, "s1", version=0)
+    await report(plane, "s9", "auth-svc", version=0)
+    await plane.fleet.leave("s1", "claims-svc")
+    assert await taken("s9")
+    with pytest.raises(FleetError, match="3 sidecars of claims-svc report, and no more"):
+        await report(plane, "s1", version=0)
+    await plane.clock.advance(TTL + 0.1)
+    async with asyncio.timeout(10):
+        while {row["state"] for row in plane.fleet.status()["sidecars"]} != {"gone"}:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert await taken("s1")
+
+
+async def test_what_an_older_version_kept_without_the_service_runs_out(
+    tmp_path: Path, plane: Plane
+) -> None:
+    path = tmp_path / "other" / "control.db"
+    async with control_plane(path, plane.clock) as first:
+        lease = await first.store.grant(TTL)
+        old = b'{"service": "claims-svc", "version": 1, "digest": "", "state": "ack"}'
+        await first.store.put("sidecars/s1", old, lease=lease)
+    async with control_plane(path, plane.clock) as second:
+        assert second.fleet.status()["sidecars"] == []
+        await report(second)
+        await second.clock.advance(TTL / 2)
+        await report(second)
+        await second.clock.advance(TTL / 2 + 0.1)
+        await second.mirror.reach(second.store.revision)
+        assert row(second)["state"] == "in sync"
+        assert [entry.key for entry in await second.store.list("sidecars/")] == [
+            "sidecars/claims-svc/s1"
+        ]
 
 
 async def test_those_that_are_gone_are_remembered_within_bounds(plane: Plane) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.control_client.failures import ControlAwayError
+from hms_addons.control_client.failures import ControlAwayError, ControlError, ControlRefusedError
 from hms_addons.control_client.reports import INTERVAL, Reports
 from hms_addons.tasks import TaskSet
 from tests.fakes.clock import FakeClock
@@ -24,6 +24,7 @@ class Bench:
         self.answers: list[int | None] = []
         self.state = 0
         self.away = False
+        self.refusal: ControlError | None = None
         self.silent = False
         self.goodbyes = 0
         self.reports = Reports(
@@ -35,6 +36,8 @@ class Bench:
         assert sidecar == "s"
         if self.away:
             raise ControlAwayError("gone")
+        if self.refusal is not None:
+            raise self.refusal
         self.heard.append(body["state"])
         return 7
 
@@ -91,6 +94,27 @@ async def test_it_goes_on_when_the_control_plane_is_back(bench: Bench) -> None:
     for _ in range(11):
         await bench.clock.advance(1)
     assert len(bench.heard) >= 2
+
+
+async def test_a_refusal_is_told_once_until_a_report_is_heard(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(error: ControlError | None) -> list[tuple[str, str]]:
+        caplog.clear()
+        bench.refusal = error
+        bench.reports.changed()
+        for _ in range(30):
+            await bench.clock.advance(1)
+        return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+    caplog.set_level("INFO", "hms_addons.control_client.reports")
+    refusal = ControlRefusedError("409: too many sidecars", 409)
+    told = [("WARNING", "`hms status` does not show s: 409: too many sidecars")]
+    assert await refused(refusal) == told
+    assert await refused(ControlAwayError("gone")) == []
+    assert await refused(refusal) == []
+    assert await refused(None) == []
+    assert await refused(refusal) == told
 
 
 async def test_who_has_reported_says_goodbye_once(bench: Bench) -> None:

@@ -96,7 +96,7 @@ def _seconds(wait: str) -> float:
     "/v1/sidecars/{id}/report",
     operation_id="report_sidecar",
     summary="A sidecar says how it is",
-    responses={409: {"description": "A sidecar of another service has that id."}},
+    responses={409: {"description": "The service has as many sidecars as are listened to."}},
 )
 async def report_sidecar(
     plane: PlaneOf,

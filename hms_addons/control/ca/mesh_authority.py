@@ -364,7 +364,7 @@ class MeshAuthority:
             self._use(state)
 
     async def _reports(self) -> dict[str, int | None]:
-        """The bundle sequence that each sidecar has reported, by the sidecar's id."""
+        """The bundle sequence that each sidecar has reported, by `<service>/<id>`."""
         found: dict[str, int | None] = {}
         for entry in await self._store.list("sidecars/"):
             try:

@@ -209,13 +209,30 @@ async def test_a_sidecar_reports_for_itself_only(control: RunningPlane) -> None:
     assert (await report(control, foreign)).status_code == 403
     path = "/v1/sidecars/s1/report"
     taken = await control.sidecar("claims-svc", "POST", path, json=foreign)
-    assert taken.status_code == 409
+    assert taken.status_code == 200
     assert (await control.admin("POST", path, json=body)).status_code == 403
     bye = "/v1/sidecars/s1?service=auth-svc"
     assert (await control.sidecar("claims-svc", "DELETE", bye)).status_code == 403
     other = "/v1/sidecars/s1?service=claims-svc"
+    rows = (await fleet(control))["sidecars"]
+    assert [(row["service"], row["id"]) for row in rows] == [
+        ("auth-svc", "s1"),
+        ("claims-svc", "s1"),
+    ]
     assert (await control.sidecar("claims-svc", "DELETE", other)).status_code == 204
-    assert len((await fleet(control))["sidecars"]) == 1
+    assert [row["service"] for row in (await fleet(control))["sidecars"]] == ["auth-svc"]
+
+
+async def test_more_sidecars_than_a_service_may_have_are_refused(
+    control: RunningPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hms_addons.control.fleet.MAX_SIDECARS", 1)
+    body = report_of((await snapshot(control)).json())
+    assert (await report(control, body, "s1")).status_code == 200
+    answer = await report(control, body, "s2")
+    assert answer.status_code == 409
+    assert "sidecars of auth-svc report, and no more" in answer.json()["detail"]
+    assert (await report(control, body, "s1")).status_code == 200
 
 
 async def test_reports_are_not_logged(
