@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "services/"
 DEFAULT_TTL: Final = 15.0
+MAX_INSTANCES: Final = 1000
+"""Of one service, that its sidecars register: every sidecar that calls the service is sent them all."""
+MAX_METADATA_BYTES: Final = 4096
+"""Names and values of one instance together."""
 
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
 class InstanceError(MeshError):
     """An instance cannot be registered; the message says why."""
+
+
+class TooManyInstancesError(MeshError):
+    """A service has as many instances as its sidecars may register; those can still be renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,8 @@ class Registry:
         self._mirror = mirror
         self._instances: dict[str, dict[str, Instance]] = defaultdict(dict)
         """By service, then by id."""
+        self._coming: set[tuple[str, str]] = set()
+        """Service and id of those that are being written, and are new."""
         self._names: dict[str, str] = {}
         """By the name in lower case: hosts do not tell `Foo` from `foo`."""
         mirror.read(PREFIX, self._apply)
@@ -96,17 +106,43 @@ class Registry:
         found = self._instances.get(service, {})
         return tuple(found[id_] for id_ in sorted(found))
 
-    async def register(self, instance: Instance) -> bool:
+    async def register(self, instance: Instance, *, bounded: bool = False) -> bool:
         """Register an instance, or renew it.
+
+        Args:
+            instance: with its service.
+            bounded: a new one must be within `MAX_INSTANCES`: the admin may know better than that.
 
         Returns:
             Whether that changed anything.
 
         Raises:
             InstanceError: no sidecar could use it.
+            TooManyInstancesError: it is one too many.
             StoreError: it could not be written.
         """
         self._check(instance)
+        place = instance.service, instance.id
+        if instance.id in self._instances.get(instance.service, ()) or place in self._coming:
+            return await self._write(instance)
+        if bounded:
+            self._check_room(instance.service)
+        self._coming.add(place)
+        try:
+            return await self._write(instance)
+        finally:
+            self._coming.discard(place)
+
+    def _check_room(self, service: str) -> None:
+        coming = sum(place[0] == service for place in self._coming)
+        count = len(self._instances.get(service, ())) + coming
+        if count >= MAX_INSTANCES:
+            raise TooManyInstancesError(
+                f"{service} has {count} instances, and its sidecars may register no more: "
+                "let some end, or register this one as the admin"
+            )
+
+    async def _write(self, instance: Instance) -> bool:
         value = json.dumps(instance.to_json(), sort_keys=True).encode()
         revision = await self._keys.put(_key(instance.service, instance.id), value, instance.ttl)
         if revision is not None:
@@ -145,6 +181,11 @@ class Registry:
             raise InstanceError(f"{where}: {first['msg']}") from None
         if instance.weight < 0:
             raise InstanceError(f"weight: must be at least 0, not {instance.weight}")
+        texts = (*instance.metadata, *instance.metadata.values())
+        size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        if size > MAX_METADATA_BYTES:
+            message = f"metadata: {size} bytes together; at most {MAX_METADATA_BYTES} are taken"
+            raise InstanceError(message)
 
     def _apply(self, events: Sequence[Event]) -> None:
         for event in events:

@@ -31,6 +31,8 @@ JITTER: Final = 0.1
 MAX_METADATA: Final = 64
 MAX_METADATA_LENGTH: Final = 256
 """What the control plane takes: so many, of so many characters each, names and values alike."""
+MAX_METADATA_BYTES: Final = 4096
+"""What it takes of all of them together."""
 FAREWELL: Final = 3.0
 """Seconds for taking it back; a control plane that is away must not hold up a drain."""
 
@@ -76,6 +78,9 @@ def parse_metadata(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
         found[name] = value
     if len(found) > MAX_METADATA:
         raise MeshError(f"--metadata: {len(found)} of them; at most {MAX_METADATA} are taken")
+    size = sum(len(f"{name}{value}".encode("utf-8", "replace")) for name, value in found.items())
+    if size > MAX_METADATA_BYTES:
+        raise MeshError(f"--metadata: {size} bytes; at most {MAX_METADATA_BYTES} are taken")
     return tuple(found.items())
 
 

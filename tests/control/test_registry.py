@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.control.registry import Instance, InstanceError
+from hms_addons.control.registry import (
+    MAX_INSTANCES,
+    Instance,
+    InstanceError,
+    TooManyInstancesError,
+)
 from tests.fakes.control_state import Plane, control_plane
 
 if TYPE_CHECKING:
@@ -91,6 +97,7 @@ async def test_a_restart_forgets_nobody(tmp_path: Path, plane: Plane) -> None:
         ({"weight": -1}, "weight"),
         ({"weight": 10**9}, "weight"),
         ({"service": "AUTH-svc"}, "differ only in case"),
+        ({"metadata": {f"k{n:02}": "ä" * 65 for n in range(31)}}, "4123 bytes"),
     ],
 )
 async def test_what_would_harm_every_sidecar_is_refused(
@@ -101,3 +108,25 @@ async def test_what_would_harm_every_sidecar_is_refused(
     with pytest.raises(InstanceError, match=why):
         await plane.registry.register(instance(**wrong))
     assert plane.store.revision == revision
+
+
+async def test_a_service_has_so_many_instances_and_no_more(plane: Plane) -> None:
+    def nth(n: int, **more: Any) -> Instance:
+        return instance(id=f"i{n}", ttl=600.0, **more)
+
+    async def taken(n: int) -> bool:
+        try:
+            return await plane.registry.register(nth(n), bounded=True)
+        except TooManyInstancesError:
+            return False
+
+    at_once = await asyncio.gather(*(taken(n) for n in range(MAX_INSTANCES + 50)))
+    assert at_once == [True] * MAX_INSTANCES + [False] * 50
+    with pytest.raises(TooManyInstancesError, match="auth-svc has 1000 instances, and its sidecar"):
+        await plane.registry.register(nth(MAX_INSTANCES), bounded=True)
+    assert not await plane.registry.register(nth(7), bounded=True), "a renewal passes"
+    assert await plane.registry.register(nth(7, weight=2), bounded=True), "and a change"
+    assert await plane.registry.register(instance(service="claims-svc"), bounded=True)
+    await plane.registry.deregister("auth-svc", "i7")
+    assert await taken(MAX_INSTANCES)
+    assert await plane.registry.register(nth(MAX_INSTANCES + 1)), "the admin's"

@@ -183,6 +183,7 @@ def test_metadata_is_written_as_names_and_values() -> None:
         ("a=" + "x" * (MAX_METADATA_LENGTH + 1), "at most 256 characters"),
         ("x" * (MAX_METADATA_LENGTH + 1) + "=a", "at most 256 characters"),
         (",".join(f"k{n}=" for n in range(MAX_METADATA + 1)), "65 of them; at most 64"),
+        (",".join(f"k{n:02}={'x' * 130}" for n in range(31)), "4123 bytes; at most 4096"),
     ],
 )
 def test_metadata_that_the_control_plane_would_not_take_is_refused(word: str, why: str) -> None:

@@ -304,7 +304,10 @@ class InstanceInput(Input):
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=64)] = ""
     weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     zone: Annotated[str, Field(max_length=128)] = ""
-    metadata: Annotated[dict[ShortText, ShortText], Field(max_length=64)] = {}
+    metadata: Annotated[
+        dict[ShortText, ShortText],
+        Field(max_length=64, description="4 KiB of UTF-8 together, names and values."),
+    ] = {}
     ttl: Annotated[float, Field(ge=1, le=3600, description="Seconds; renew by repetition.")] = 15.0
 
 

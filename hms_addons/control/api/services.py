@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from hms_addons.control.api.access import PlaneOf
-from hms_addons.control.api.guard import GuardedRoute
+from hms_addons.control.api.guard import CallerOf, GuardedRoute
 from hms_addons.control.api.models import (
     Identifier,
     Instance,
@@ -14,8 +14,9 @@ from hms_addons.control.api.models import (
     ServiceName,
 )
 from hms_addons.control.api.problems import ApiError
+from hms_addons.control.auth import Kind
 from hms_addons.control.registry import Instance as RegisteredInstance
-from hms_addons.control.registry import InstanceError
+from hms_addons.control.registry import InstanceError, TooManyInstancesError
 
 router = APIRouter(route_class=GuardedRoute, tags=["services"])
 
@@ -24,10 +25,12 @@ router = APIRouter(route_class=GuardedRoute, tags=["services"])
     "/v1/services/{service}/instances/{id}",
     operation_id="put_instance",
     summary="Register an instance",
+    responses={409: {"description": "The service has as many as its sidecars may register."}},
 )
 async def put_instance(
     plane: PlaneOf,
     request: Request,
+    caller: CallerOf,
     service: ServiceName,
     id: Identifier,  # noqa: A002 - the path says so
     body: InstanceInput,
@@ -35,9 +38,11 @@ async def put_instance(
     """Register an instance for its TTL, or renew it by saying the same again."""
     instance = RegisteredInstance(id=id, service=service, **body.model_dump())
     try:
-        changed = await plane.registry.register(instance)
+        changed = await plane.registry.register(instance, bounded=caller.kind is not Kind.ADMIN)
     except InstanceError as error:
         raise ApiError(422, str(error)) from error
+    except TooManyInstancesError as error:
+        raise ApiError(409, str(error)) from error
     request.scope["state"]["routine"] = not changed
     return Instance.model_validate(instance.to_json())
 

@@ -47,6 +47,25 @@ async def test_the_admin_registers_any(control: RunningPlane) -> None:
     assert (await control.admin("PUT", PATH, json=INSTANCE)).status_code == 200
 
 
+async def test_a_sidecar_too_many_is_refused_and_the_admins_is_not(
+    control: RunningPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hms_addons.control.registry.MAX_INSTANCES", 1)
+    assert (await register(control)).status_code == 200
+    other = PATH.replace("i1", "i2")
+    answer = await control.sidecar("auth-svc", "PUT", other, json=INSTANCE)
+    assert answer.status_code == 409
+    assert "auth-svc has 1 instances" in answer.json()["detail"]
+    assert (await register(control)).status_code == 200
+    assert (await control.admin("PUT", other, json=INSTANCE)).status_code == 200
+
+
+async def test_metadata_of_more_than_four_kibibytes_is_refused(control: RunningPlane) -> None:
+    answer = await register(control, metadata={f"k{n:02}": "x" * 130 for n in range(31)})
+    assert answer.status_code == 422
+    assert "at most 4096" in answer.json()["detail"]
+
+
 async def test_any_sidecar_may_see_what_there_is(control: RunningPlane) -> None:
     await register(control)
     answer = await control.sidecar("claims-svc", "GET", "/v1/services")
