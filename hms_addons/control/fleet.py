@@ -20,7 +20,7 @@ from hms_addons.control.leased import LeasedKeys
 from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.control.configs import ConfigService
@@ -41,10 +41,9 @@ MAX_VERSION: Final = 2**53
 NEAR_EXPIRY: Final = 0.25
 """Share of its life below which a certificate should long have been renewed (at half of it)."""
 
-_AHEAD: Final = (
-    "sidecars have configurations that this control plane knows nothing of: was a backup restored? "
-    "They keep what they have until a configuration is pushed"
-)
+_NAMED: Final = 5
+"""Services that one line names."""
+
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -86,6 +85,7 @@ class Fleet:
         """By service the keys of its sidecars, and of those whose first report is being written."""
         self._gone = GoneSidecars(store, clock)
         self._warned = False
+        """Of sidecars that are ahead; until none is."""
         mirror.read(PREFIX, self._apply)
 
     def __repr__(self) -> str:
@@ -178,8 +178,9 @@ class Fleet:
         }
 
     def _problems(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-        if any(row["state"] == "ahead" for row in rows):
-            yield _AHEAD
+        ahead = {row["service"] for row in rows if row["state"] == "ahead"}
+        if ahead and not self._configs.decided:
+            yield _ahead(ahead)
         if self._snapshots.trouble is not None:
             yield (
                 "what has changed cannot be handed out, and sidecars keep what they have (the "
@@ -230,9 +231,16 @@ class Fleet:
             if known is not None:
                 self._free(key)
                 self._gone.add(key, known)
-        if not self._warned and not all(self._is_ours(s.report) for s in self._sidecars.values()):
-            self._warned = True
-            logger.warning(_AHEAD)
+        if self._configs.decided:
+            return  # nobody is told to keep what he has any more
+        ahead = {
+            key.rpartition("/")[0]
+            for key, sidecar in self._sidecars.items()
+            if not self._is_ours(sidecar.report)
+        }
+        if ahead and not self._warned:
+            logger.warning(_ahead(ahead))
+        self._warned = bool(ahead)
 
     def _is_ours(self, report: Mapping[str, Any]) -> bool:
         return self._lineage.is_ours(report.get("history") or "", report["version"])
@@ -243,6 +251,15 @@ class Fleet:
         if report["version"] and report["digest"] == wanted.digest:
             return "in sync"  # the version may be from before a restart of ours
         return "behind" if self._is_ours(report) else "ahead"
+
+
+def _ahead(services: Collection[str]) -> str:
+    more = len(services) - _NAMED
+    named = ", ".join(sorted(services)[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return (
+        f"sidecars have configurations that this control plane knows nothing of (those of {named}): "
+        "was a backup restored? They keep what they have until a configuration is pushed"
+    )
 
 
 def _problems_of(report: Mapping[str, Any], state: str, wanted: int, now: float) -> Iterator[str]:

@@ -128,25 +128,63 @@ async def test_a_restart_alone_puts_nobody_behind(tmp_path: Path, plane: Plane) 
 
 
 async def test_one_that_has_seen_more_than_this_store(
+    tmp_path: Path, plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "other" / "control.db"
+    async with control_plane(path, plane.clock) as first:
+        await pushed(first)
+    async with control_plane(path, plane.clock) as restored:
+        for _ in range(3):
+            await report(restored, version=2, digest="ab" * 6, history="abcdef01")
+            await report(restored, "s2", version=400, digest="ab" * 6, history="")
+            await report(restored, "s3", "auth-svc", version=400, digest="ab" * 6, history="")
+            await report(restored, "s4", "pay-svc")
+        status = restored.fleet.status()
+        assert [row["state"] for row in status["sidecars"]] == [*["ahead"] * 3, "in sync"]
+        (problem,) = status["problems"]
+        assert problem.startswith(
+            "sidecars have configurations that this control plane knows nothing of "
+            "(those of auth-svc, claims-svc): was a backup restored?"
+        )
+        wanted = restored.snapshots.get("claims-svc").version
+        assert row_of(restored, "s1")["problems"] == [
+            f"has version 2, of which this control plane, at {wanted}, knows nothing"
+        ]
+        assert caplog.text.count("was a backup restored?") == 1
+
+        await pushed(restored, MESH.replace("auth", "pay"))
+        assert restored.fleet.status()["problems"] == []
+        await report(restored)
+        await report(restored, "s2")
+        await report(restored, "s3", "auth-svc")
+        await report(restored, "s4", "pay-svc")
+        assert restored.fleet.status()["problems"] == []
+        assert {row["state"] for row in restored.fleet.status()["sidecars"]} == {"in sync"}
+
+
+async def test_after_a_push_a_sidecar_cannot_tell_of_a_backup(
     plane: Plane, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pushed(plane)
-    for _ in range(3):
-        await report(plane, version=2, digest="ab" * 6, history="abcdef01")
-        await report(plane, "s2", version=400, digest="ab" * 6, history="")
-    assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"ahead"}
-    (problem,) = plane.fleet.status()["problems"]
-    assert problem.startswith("sidecars have configurations that this control plane knows nothing")
-    assert row_of(plane, "s1")["problems"] == [
-        "has version 2, of which this control plane, at 2, knows nothing"
-    ]
-    assert caplog.text.count("was a backup restored?") == 1
-
-    await pushed(plane, MESH.replace("auth", "pay"))
-    await report(plane)
-    await report(plane, "s2")
+    await report(plane, version=MAX_VERSION, digest="ab" * 6, history="abcdef01")
+    assert row(plane)["state"] == "ahead"
     assert plane.fleet.status()["problems"] == []
-    assert {row["state"] for row in plane.fleet.status()["sidecars"]} == {"in sync"}
+    assert not caplog.records
+
+
+async def test_a_backup_is_warned_of_again_once_none_was_ahead(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    services = [f"svc-{n}" for n in range(7)]
+    for count in (1, 2):
+        for service in services:
+            await report(plane, "s1", service, version=MAX_VERSION, digest="ab" * 6)
+        assert caplog.text.count("was a backup restored?") == count
+        (problem,) = plane.fleet.status()["problems"]
+        assert "(those of svc-0, svc-1, svc-2, svc-3, svc-4 and 2 more)" in problem
+        for service in services:
+            await report(plane, "s1", service, version=0, digest="")
+        assert plane.fleet.status()["problems"] == []
 
 
 async def test_what_is_wrong_with_the_control_plane_itself_is_said(plane: Plane) -> None:
