@@ -206,7 +206,7 @@ def _failure(base: str, error: Exception) -> ControlError:
         if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
             return ControlAwayError(f"{base} does not speak TLS: is this the control plane's port?")
         cause = cause.__cause__ or cause.__context__
-    return ControlAwayError(f"{base} cannot be reached: {error or type(error).__name__}")
+    return ControlAwayError(f"{base} cannot be reached: {str(error) or type(error).__name__}")
 
 
 def _no_number(text: str) -> None:

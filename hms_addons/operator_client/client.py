@@ -204,4 +204,4 @@ def _why(url: str, error: Exception) -> str:
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.TimeoutException):
         return f"{url} does not answer"
-    return f"{url} cannot be reached: {error or type(error).__name__}"
+    return f"{url} cannot be reached: {str(error) or type(error).__name__}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from hms_addons.clock import SYSTEM_CLOCK
@@ -192,3 +193,14 @@ async def test_proxies_of_the_environment_are_not_used(
         await channel.ask(control.url, ASK)
         await channel.close()
         assert proxy.accepted == 0
+
+
+async def test_an_error_without_words_is_told_by_its_name(control: FakeControlPlane) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("", request=request)
+
+    context = control_context(control.bundle, None, SYSTEM_CLOCK)
+    silent = Channel(context, FakeClock(), httpx.MockTransport(handle))
+    with pytest.raises(ControlAwayError, match="cannot be reached: ReadError$"):
+        await silent.ask("https://control.test", ASK)
+    await silent.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
 from hms_addons.clock import SYSTEM_CLOCK
@@ -97,6 +98,17 @@ async def test_an_answer_that_is_no_json_is_said_to_be_none() -> None:
         assert answer.version is None
         with pytest.raises(OperatorError, match="not JSON"):
             answer.json()
+
+
+async def test_an_error_without_words_is_told_by_its_name() -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("", request=request)
+
+    client = client_of("https://control.test")
+    client._http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    with pytest.raises(OperatorError, match="cannot be reached: ReadError$"):
+        await client.ask("GET", "/v1/config")
+    await client.__aexit__(None, None, None)
 
 
 async def test_nobody_there() -> None:

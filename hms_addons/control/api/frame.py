@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.exceptions import HTTPException
 
-from hms_addons.control.api.problems import ApiError, of_exception, problem_response
+from hms_addons.control.api.problems import CLIENT_LEFT, ApiError, of_exception, problem_response
 from hms_addons.control.auth import NOBODY, AuthError, Caller, Kind, Peer
 from hms_addons.control.rate_limit import Rate
 from hms_addons.control.server_protocol import PEER
@@ -151,8 +151,8 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.status = 499
-        """What was answered; 499 if nothing was, because the client left."""
+        self.status = CLIENT_LEFT
+        """What was answered; that if nothing was, because the client left."""
         self.started = False
         self._receive = receive
         self._send = send

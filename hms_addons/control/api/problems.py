@@ -16,6 +16,7 @@ from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from hms_addons.control.auth import AuthError
 from hms_addons.control.store.protocol import StoreError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROBLEM_JSON: Final = "application/problem+json"
+CLIENT_LEFT: Final = 499
+"""As nginx counts it; nobody is there to read it."""
 _MAX_PROBLEMS: Final = 20
 _MAX_NAME: Final = 80
 
@@ -123,11 +126,19 @@ def of_exception(error: Exception) -> ApiError | None:
         )
     if isinstance(error, RequestValidationError):
         return _of_fields(error)
+    if isinstance(error, ClientDisconnect):
+        return ApiError(CLIENT_LEFT, "the client left before its request was complete")
     if isinstance(error, HTTPException):
         return ApiError(
             error.status_code, _detail(error.status_code), headers=dict(error.headers or {})
         )
     return None
+
+
+_KINDS: Final = (
+    *(ApiError, AuthError, StoreError, RequestValidationError, ClientDisconnect, HTTPException),
+    Exception,
+)
 
 
 def install(app: FastAPI) -> None:
@@ -137,7 +148,7 @@ def install(app: FastAPI) -> None:
         request_id = request.scope.get("state", {}).get("request_id")
         return problem_response(of_exception(error) or ApiError.fault(request_id), request_id)
 
-    for kind in (ApiError, AuthError, StoreError, RequestValidationError, HTTPException, Exception):
+    for kind in _KINDS:
         app.add_exception_handler(kind, handle)
 
 

@@ -284,3 +284,36 @@ async def test_other_scopes_are_passed_on(routes: FramedRoutes) -> None:
     app._app = inner
     await app({"type": "lifespan"}, None, None)  # type: ignore[arg-type] # not called
     assert seen == ["lifespan"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/config"), ("POST", "/v1/tokens")])
+async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(
+    routes: FramedRoutes, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    messages = iter(
+        [
+            {"type": "http.request", "body": b"half of ", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        """Nobody is there."""
+
+    fields = {**routes.admin, "Content-Type": "application/json", "Content-Length": "100"}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": [(n.lower().encode(), v.encode()) for n, v in fields.items()],
+        "state": {},
+    }
+    await routes.app()(scope, receive, send)
+    assert "hms_control_requests_total" in (told := routes.metrics.text().decode())
+    assert 'code="5' not in told
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not [record for record in caplog.records if record.exc_info]
