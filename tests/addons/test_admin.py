@@ -458,6 +458,10 @@ async def test_on_a_name_that_it_was_given_it_may_be_called_by_it(bench: Bench) 
         ("http://evil.example", 403),
         ("http://localhost:8081", 403),
         ("null", 403),
+        ("http://[", 403),
+        ("http://[::1", 403),
+        ("http://[v1.evil]x", 403),
+        ("http://localhost:15000\u2100", 403),
     ],
 )
 async def test_a_page_of_another_origin_may_not_drain(
