@@ -323,9 +323,13 @@ class Exchange:
 
         The first refusal counts; later ones are ignored. `reason` reaches the caller: say what
         was refused and what to do about it, and never put a secret in it.
+
+        Raises:
+            ValueError: no such flag, or a `status` outside 400..599. Where the plugin lets it pass,
+                the request is refused as for any error of it.
         """
-        if not 200 <= status <= 599:  # noqa: PLR2004 - what a final answer may say
-            message = f"{status} is no status to refuse a request with"
+        if not 400 <= status <= 599:  # noqa: PLR2004 - what the caller takes for a refusal
+            message = f"{status} is no status to refuse a request with; 400 to 599 are"
             raise ValueError(message)
         if self.failure is None:
             self.failure = Failure(status, Flag(flag), "Request refused", reason)

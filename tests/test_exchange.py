@@ -55,6 +55,23 @@ def test_deny_takes_a_flag_by_its_text() -> None:
     assert exchange.failure.flag is Flag.RL
 
 
+@pytest.mark.parametrize("status", [-1, 0, 101, 200, 204, 302, 399, 600])
+def test_a_status_that_says_yes_is_an_error_and_no_refusal(status: int) -> None:
+    """The caller would take a refusal for an answer."""
+    exchange = make_exchange()
+    with pytest.raises(ValueError, match=f"^{status} is no status to refuse"):
+        exchange.deny(status, Flag.RBAC, "")
+    assert exchange.failure is None
+
+
+@pytest.mark.parametrize("status", [400, 599])
+def test_statuses_that_refuse(status: int) -> None:
+    exchange = make_exchange()
+    exchange.deny(status, Flag.RBAC, "")
+    assert exchange.failure is not None
+    assert exchange.failure.status == status
+
+
 def test_a_flag_outside_the_closed_set_is_an_error_and_no_refusal() -> None:
     """It would be a metric label that no dashboard knows."""
     exchange = make_exchange()
