@@ -15,6 +15,7 @@ from hms_addons.cli.config import config
 from hms_addons.cli.config_files import check, explain
 from hms_addons.cli.control import control
 from hms_addons.cli.fleet import services, status
+from hms_addons.cli.output import run
 from hms_addons.cli.sidecar import sidecar
 from hms_addons.cli.token import token
 from hms_addons.cli.version import version
@@ -44,4 +45,4 @@ app.add_typer(certs, name="certs")
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    run(app)

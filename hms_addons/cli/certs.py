@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hms_addons.cli.output import USAGE, Json, fail, print_json
+from hms_addons.cli.output import USAGE, Json, fail, print_json, write
 
 if TYPE_CHECKING:
     from hms_addons.control.ca.offline import InitResult, IssueResult
@@ -52,7 +51,7 @@ def certs_init(
     if as_json:
         _print_result(made)
         return
-    sys.stdout.write(
+    write(
         f"CA of {made.trust_domain} in {folder}\n"
         f"  certificate  {made.certificate}\n  key          {made.key} (keep it secret)\n"
         f"  bundle       {made.bundle}\n  fingerprint  {made.fingerprint}\n"
@@ -94,7 +93,7 @@ def certs_issue(
     if as_json:
         _print_result(made)
         return
-    sys.stdout.write(
+    write(
         f"SVID {made.spiffe_id}, valid until {iso_time(made.not_after)}\n"
         f"  certificate  {made.certificate}\n  key          {made.key}\n"
         f"  bundle       {made.bundle}\n"

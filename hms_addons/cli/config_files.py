@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from hms_addons.cli.output import FAILED, USAGE, Json, fail, paths, print_json
+from hms_addons.cli.output import FAILED, USAGE, Json, fail, paths, print_json, write
 from hms_addons.errors import MeshError
 
 Files = Annotated[
@@ -79,7 +78,7 @@ def check(
     if as_json:
         print_json(result.to_json())
     else:
-        sys.stdout.write(result.to_text() + "\n")
+        write(result.to_text() + "\n")
     if not result.ok:
         raise typer.Exit(FAILED)
 
@@ -120,6 +119,6 @@ def explain(
     if as_json:
         print_json(found)
     else:
-        sys.stdout.write(to_text(found) + "\n")
+        write(to_text(found) + "\n")
     if found.get("route") is None:
         raise typer.Exit(FAILED)

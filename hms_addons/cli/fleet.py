@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hms_addons.cli.operator import AdminToken, CaPin, Control, connect, outcome_of, show
-from hms_addons.cli.output import FAILED, Json, fail
+from hms_addons.cli.output import FAILED, Json, fail, write
 from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
@@ -98,14 +98,13 @@ def _watch(client: OperatorClient) -> int:
                     text, code = found.text, 0 if found.ok else FAILED
                 except MeshError as error:  # it may come back
                     text, code = f"{error}\n", FAILED
-                sys.stdout.write((_CLEAR if sys.stdout.isatty() else "") + text)
-                sys.stdout.flush()
+                write((_CLEAR if sys.stdout.isatty() else "") + text)
                 await SYSTEM_CLOCK.sleep(WATCH_INTERVAL)
 
     try:
         asyncio.run(forever())
     except KeyboardInterrupt:
-        sys.stdout.write("\n")
+        write("\n")
     except MeshError as error:
         raise fail(str(error)) from None
     return code

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hms_addons.cli.output import FAILED, USAGE, fail, print_json
+from hms_addons.cli.output import FAILED, USAGE, fail, print_json, write
 from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
@@ -98,6 +97,6 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         print_json(outcome.document)
     elif outcome.text:
-        sys.stdout.write(outcome.text.rstrip("\n") + "\n")
+        write(outcome.text.rstrip("\n") + "\n")
     if not outcome.ok:
         raise typer.Exit(FAILED)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -28,4 +32,41 @@ def fail(message: str, code: int = FAILED) -> typer.Exit:
 
 def print_json(value: object) -> None:
     """Print a value as a script reads it."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write(text: str) -> None:
+    """Write to standard output, at once.
+
+    Raises:
+        typer.Exit: it takes no more; said why, but where somebody has seen enough, as `head`.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        raise _unwritable(error) from None
+
+
+def run(command: Callable[[], object]) -> None:
+    """Run a command to its end; what others have printed for it, as its help, is written, too.
+
+    Raises:
+        SystemExit: as the command ends; with 1 if standard output takes no more.
+    """
+    try:
+        command()
+    finally:
+        try:
+            if sys.stdout is not None:  # else it was closed from the start
+                sys.stdout.flush()
+        except OSError as error:
+            raise SystemExit(_unwritable(error).exit_code) from None
+
+
+def _unwritable(error: OSError) -> typer.Exit:
+    # What is left in its buffer would fail once more at the exit, with a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return typer.Exit(FAILED)
+    return fail(f"cannot write: {error.strerror or error}")

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import typer
 
 from hms_addons.cli import app
-from hms_addons.cli.output import FAILED, USAGE, fail, paths, print_json
+from hms_addons.cli.output import FAILED, USAGE, fail, paths, print_json, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pytest
 
 
 def test_files_are_named_by_words_and_by_commas() -> None:
@@ -58,3 +59,69 @@ def test_every_option_has_its_environment_variable() -> None:
         and not str(option.envvar or "").startswith("HMS_")
     ]
     assert without == ["hms control --reset-admin-token", "hms ca rotate-root --now"]
+
+
+SHORT, LONG = 1, 2000
+"""Problems: what they take to print fits in a buffer, or does not."""
+
+
+@pytest.fixture
+def check(tmp_path: Path, request: pytest.FixtureRequest) -> list[str]:
+    """A command that tells many problems."""
+    path = tmp_path / "bad.yaml"
+    path.write_text("listeners:\n" + "  - {name: 7, prt: 1}\n" * request.param)
+    return ["hms", "check", "--json", str(path)]
+
+
+def into_full(command: list[str], unbuffered: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it where nothing can be written."""
+    with Path("/dev/full").open("wb") as full:
+        return subprocess.run(
+            command,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+
+def test_help_that_cannot_be_written_is_said_in_one_line() -> None:
+    ended = into_full(["hms", "certs", "--help"])
+    assert ended.stderr == "hms: cannot write: No space left on device\n"
+    assert ended.returncode == FAILED
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("check", [SHORT, LONG], indirect=True)
+def test_output_that_cannot_be_written_is_said_in_one_line(
+    check: list[str], unbuffered: str
+) -> None:
+    ended = into_full(check, unbuffered)
+    assert ended.stderr == "hms: cannot write: No space left on device\n"
+    assert ended.returncode == FAILED
+
+
+@pytest.mark.parametrize("check", [SHORT, LONG], indirect=True)
+def test_who_has_seen_enough_is_told_nothing(check: list[str]) -> None:
+    with subprocess.Popen(
+        check, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == FAILED
+
+
+def test_what_else_fails_is_not_taken_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        print_json({})
+        raise FileNotFoundError(2, "none", "x")
+
+    with pytest.raises(FileNotFoundError):
+        run(command)
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: app(["check", "/no/such/file"]))
+    assert caught.value.code == FAILED
+    assert "cannot write" not in capsys.readouterr().err
