@@ -22,7 +22,7 @@ from hms_addons.config.yaml_marks import MAX_BYTES
 from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from hms_addons.clock import Clock
@@ -206,6 +206,19 @@ def read_files(paths: Sequence[Path]) -> tuple[list[tuple[str, bytes]], list[Pro
             message = f"cannot be read: {error.strerror or error}"
             problems.append(Problem(Severity.ERROR, str(path), 1, 1, "", message))
     return contents, problems
+
+
+def not_utf8(contents: Iterable[tuple[str, bytes]]) -> list[Problem]:
+    """A problem for each file that is no UTF-8: YAML allows UTF-16, which JSON cannot carry on."""
+    problems = []
+    for name, content in contents:
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            message = f"not readable as UTF-8 text: {error.reason}"
+            problems.append(Problem(Severity.ERROR, name, line, 1, "", message))
+    return problems
 
 
 def _digest(contents: Sequence[tuple[str, bytes]], problems: Sequence[Problem]) -> bytes:

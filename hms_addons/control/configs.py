@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hms_addons.config.load import load
 from hms_addons.config.merge import merge
 from hms_addons.config.problems import ConfigProblems, Place, Problem, Severity
+from hms_addons.config.source import not_utf8
 from hms_addons.config.yaml_marks import load_yaml
 from hms_addons.control.store.protocol import ConflictError, Write
 from hms_addons.errors import MeshError
@@ -296,7 +297,12 @@ class ConfigService:
 
 
 def check(files: Files, trust_domain: str) -> tuple[Problem, ...]:
-    """All that `hms check` finds in a pushed configuration, and whether it is for this mesh."""
+    """All that `hms check` finds in a pushed configuration, and whether it is for this mesh.
+
+    And whether it is UTF-8: whoever asks for it gets it as text.
+    """
+    if unreadable := not_utf8(files):
+        return tuple(unreadable)
     loaded = load(files, control=True)
     if loaded.snapshot is None or loaded.snapshot.trust_domain in {None, trust_domain}:
         return loaded.problems

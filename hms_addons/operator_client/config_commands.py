@@ -10,7 +10,7 @@ import difflib
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.problems import Problem, Severity
-from hms_addons.config.source import read_files
+from hms_addons.config.source import not_utf8, read_files
 from hms_addons.identity.svid import iso_time
 from hms_addons.operator_client.client import OperatorError, RefusedError
 from hms_addons.operator_client.outcome import Outcome
@@ -83,21 +83,14 @@ async def push(
 
 def _read(paths: Sequence[Path]) -> list[dict[str, str]] | Outcome:
     contents, problems = read_files(paths)
-    files = []
-    for name, content in contents:
-        try:
-            files.append({"name": name, "content": content.decode("utf-8")})
-        except UnicodeDecodeError as error:
-            line = content.count(b"\n", 0, error.start) + 1
-            message = f"not readable as UTF-8 text: {error.reason}"
-            problems.append(Problem(Severity.ERROR, name, line, 1, "", message))
+    problems += not_utf8(contents)
     if problems:
         return _told([problem.to_json() for problem in problems])
     size = sum(len(content) for _, content in contents)
     if size * _JSON_OVERHEAD > MAX_BYTES:
         message = f"{size} bytes of configuration; the control plane takes {MAX_BYTES}"
         raise OperatorError(message)
-    return files
+    return [{"name": name, "content": content.decode("utf-8")} for name, content in contents]
 
 
 async def _in_force(

@@ -96,6 +96,17 @@ async def test_what_is_bad_is_told_once_and_the_last_good_version_stays(
     await files.close()
 
 
+async def test_a_file_that_is_no_utf_8_is_refused(
+    plane: Plane, clock: FakeClock, folder: Path
+) -> None:
+    (folder / "20-more.yaml").write_text("clusters: []", encoding="utf-16")
+    files = FollowedFiles(plane.configs, folder, clock)
+    await files.start()
+    assert "20-more.yaml:1:1: not readable as UTF-8 text" in str(plane.configs.trouble)
+    assert plane.configs.current is None
+    await files.close()
+
+
 async def test_one_file_will_do_and_may_come_later(
     plane: Plane, clock: FakeClock, tmp_path: Path
 ) -> None:

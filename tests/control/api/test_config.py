@@ -85,6 +85,15 @@ async def test_what_is_wrong_is_told_as_check_tells_it(
     assert "hms_control_config_rejected_total 1.0" in (await control.ask("GET", "/metrics")).text
 
 
+async def test_what_could_not_be_shown_again_is_refused(control: RunningPlane) -> None:
+    answer = await push(control, GOOD.encode("utf-16"))
+    assert answer.status_code == 422
+    (problem,) = answer.json()["problems"]
+    assert (problem["file"], problem["line"]) == ("config.yaml", 1)
+    assert problem["message"].startswith("not readable as UTF-8 text")
+    assert await version(control) == 0
+
+
 async def test_a_dry_run_changes_nothing(control: RunningPlane) -> None:
     path = "/v1/config?dry_run=1"
     answer = await control.admin("PUT", path, content=GOOD, headers=YAML)
