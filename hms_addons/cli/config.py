@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,6 +18,9 @@ config = typer.Typer(
     "Example: `hms config push routes.yaml`, then `hms status`.",
     no_args_is_help=True,
 )
+
+MAX_VERSION: Final = 10**15 - 1
+"""What the control plane takes for a version's number."""
 
 Files = Annotated[
     list[str],
@@ -39,6 +42,7 @@ def push(
             "--made-from",
             envvar="HMS_MADE_FROM",
             min=0,
+            max=MAX_VERSION,
             metavar="N",
             help="The version that the files were made from: refused if another is in force.",
         ),
@@ -100,6 +104,8 @@ def diff(
     numbers = [int(word) for word in what if word.isascii() and word.isdigit()]
     if numbers and (len(numbers) != len(what) or len(numbers) != 2):  # noqa: PLR2004 - from, to
         raise fail("diff: give files, or two versions", USAGE)
+    if numbers and max(numbers) > MAX_VERSION:
+        raise fail(f"diff: no version has the number {max(numbers)}", USAGE)
     client = connect(control, admin_token, ca_pin)
     if numbers:
         found = outcome_of(
@@ -130,7 +136,10 @@ def history(
 
 @config.command()
 def rollback(
-    version: Annotated[int, typer.Argument(metavar="N", min=1, help="The version to go back to.")],
+    version: Annotated[
+        int,
+        typer.Argument(metavar="N", min=1, max=MAX_VERSION, help="The version to go back to."),
+    ],
     control: Control = None,
     admin_token: AdminToken = None,
     ca_pin: CaPin = None,
@@ -157,7 +166,10 @@ def rollback(
 @config.command("show")
 def show_config(
     version: Annotated[
-        int | None, typer.Argument(metavar="[N]", min=1, help="A version; else what is in force.")
+        int | None,
+        typer.Argument(
+            metavar="[N]", min=1, max=MAX_VERSION, help="A version; else what is in force."
+        ),
     ] = None,
     control: Control = None,
     admin_token: AdminToken = None,

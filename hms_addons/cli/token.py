@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +16,8 @@ token = typer.Typer(
     "Example: `hms token create --service auth-svc`, then `hms sidecar --service auth-svc --token …`.",
     no_args_is_help=True,
 )
+
+_ID: Final = re.compile(r"[a-z0-9]+")
 
 
 @token.command()
@@ -87,6 +90,8 @@ def revoke(
     """
     from hms_addons.operator_client import trust_commands  # noqa: PLC0415 - start-up time
 
+    if not _ID.fullmatch(token_id):  # not quoted: it may be the token itself
+        raise fail("revoke: that is no token's ID; `hms token list` shows them", USAGE)
     client = connect(control, admin_token, ca_pin)
     found = outcome_of(client, lambda asked: trust_commands.revoke_token(asked, token_id))
     show(found, as_json=as_json)

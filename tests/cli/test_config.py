@@ -40,3 +40,15 @@ def test_a_difference_is_of_files_or_of_two_versions(words: list[str]) -> None:
 @pytest.mark.parametrize("words", [["rollback", "0"], ["rollback", "x"], ["show", "0"], ["push"]])
 def test_what_is_no_version_is_a_usage_error(words: list[str], tmp_path: Path) -> None:
     assert hms("config", *words, env=AWAY).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["rollback", "N"], ["show", "N"], ["push", "--made-from", "N", "x.yaml"], ["diff", "1", "N"]],
+)
+def test_what_is_no_number_of_a_version_is_not_sent(words: list[str]) -> None:
+    """The control plane would speak of its API instead."""
+    for number, code in ((10**15, 2), (9 * 10**20, 2), (10**15 - 1, 1)):
+        result = hms("config", *(str(number) if word == "N" else word for word in words), env=AWAY)
+        assert result.exit_code == code
+        assert ("cannot be reached" in result.stderr) == (code == 1)

@@ -50,3 +50,11 @@ def test_usage_errors(words: list[str], said: str) -> None:
     result = hms("token", *words, env={"HMS_CONTROL": "", "HMS_CA_PIN": "", "HMS_ADMIN_TOKEN": ""})
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+@pytest.mark.parametrize("word", ["../x", "", "hms1.1f2e3d4c5b6a.not-to-be-shown", "a?b", "1F2E"])
+def test_what_is_no_id_is_not_sent(word: str) -> None:
+    env = {"HMS_CONTROL": "https://127.0.0.1:1", "HMS_CA_PIN": "", "HMS_ADMIN_TOKEN": "x"}
+    result = hms("token", "revoke", word, env=env)
+    assert result.exit_code == 2
+    assert result.stderr == "hms: revoke: that is no token's ID; `hms token list` shows them\n"
