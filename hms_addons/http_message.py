@@ -269,6 +269,8 @@ class Tunnel(Protocol):
 
     incoming: BodyStream
     """What the far side sends."""
+    protocol: bytes
+    """What the far side has switched to, as its `Upgrade` says."""
 
     def write(self, data: bytes) -> None:
         """Send; never blocks."""

@@ -335,6 +335,7 @@ class FarSide:
 
     def __init__(self) -> None:
         self.incoming = BodyStream(lambda: None, lambda: None)
+        self.protocol = b"chat"
         self.closed = False
 
     def write(self, data: bytes) -> None:

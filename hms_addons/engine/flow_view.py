@@ -115,8 +115,8 @@ def _make_response(exchange: Exchange, answer: Answer, now: float) -> _Shown:
     fields = answer.fields
     if answer.tunnel is not None and get_field(fields, b"upgrade") is None:
         # The writer's, as framing is; shown, since scripts look for it.
-        upgrade = exchange.head.get(b"upgrade", b"")
-        fields = (*fields, (b"Connection", b"Upgrade"), (b"Upgrade", upgrade))
+        protocol = answer.tunnel.protocol
+        fields = (*fields, (b"Connection", b"Upgrade"), (b"Upgrade", protocol))
     elif content is not None and answer.length is not None:
         fields = (*fields, (b"Content-Length", b"%d" % answer.length))
     response = build_response(answer.status, answer.reason, fields, content, answer.trailers, now)

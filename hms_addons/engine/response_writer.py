@@ -50,8 +50,8 @@ def write_head(answer: Answer, request: RequestHead | None, *, keep_alive: bool)
             parts = [line]
             append_lines(parts, [(_one_line(name), _one_line(value)) for name, value in fields])
     if answer.tunnel is not None:
-        upgrade = request.upgrade if request is not None and request.upgrade else b""
-        parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade)
+        protocol = _one_line(answer.tunnel.protocol)
+        parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol)
         return b"".join(parts)
     if status not in NO_BODY_STATUS:
         if answer.length is not None:

@@ -69,7 +69,7 @@ type Received = Whole | Part | Ping | Pong | CloseConnection
 
 def make_data(exchange: Exchange, answer: Answer, events: FlowEvents) -> WebSocket | None:
     """An empty `flow.websocket` if `answer` opens a WebSocket whose messages can be shown."""
-    if answer.tunnel is None or exchange.head.get(b"upgrade", b"").lower() != b"websocket":
+    if answer.tunnel is None or answer.tunnel.protocol.lower() != b"websocket":
         return None
     if exchange.head.get(b"sec-websocket-version") != b"13" or not events.shows_websockets:
         return None

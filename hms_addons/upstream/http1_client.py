@@ -73,7 +73,7 @@ class Http1Connection(Http1Exchange):
         head_deadline: float | None = None,
         *,
         to_head: bool = False,
-        upgrade: bool = False,
+        upgrade: bytes | None = None,
         hold: int = HELD_LIMIT,
         interim: Callable[[int, bytes, Fields], None] | None = None,
     ) -> asyncio.Future[Answer]:
@@ -84,7 +84,7 @@ class Http1Connection(Http1Exchange):
             deadline: monotonic seconds by which the response must be whole.
             head_deadline: the same for its head, if that is sooner.
             to_head: the method is HEAD.
-            upgrade: the request asks for an upgrade.
+            upgrade: the protocols that the request offers to upgrade to, if it does.
             hold: bytes of response body, of known length, that are held whole.
             interim: given interim (1xx) responses.
 
@@ -313,7 +313,7 @@ class Http1Connection(Http1Exchange):
         parser = self._parser
         self._state = TUNNEL
         self._timer.clear()  # the route's timeout is for responses; a tunnel has no end to wait for
-        self._tunnel = tunnel = UpstreamTunnel(self)
+        self._tunnel = tunnel = UpstreamTunnel(self, parser.protocol)
         if rest:
             tunnel.incoming.feed(rest)
         self._resolve(Answer(parser.status, parser.reason, tuple(parser.fields), tunnel=tunnel))

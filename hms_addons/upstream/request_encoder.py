@@ -41,7 +41,7 @@ def content_length(method: bytes, length: int) -> bytes:
 
 def encode_head(
     method: bytes, target: bytes, fields: Fields, framing: bytes, *, vouched: bool = False
-) -> tuple[bytes, bool]:
+) -> tuple[bytes, bytes | None]:
     """The request line and header section, up to and including the empty line.
 
     Args:
@@ -51,7 +51,7 @@ def encode_head(
         vouched: it is known that `fields` hold no line break, no framing and no upgrade.
 
     Returns:
-        The bytes, and whether they ask for an upgrade.
+        The bytes, and the protocols that they offer to upgrade to; None if they ask for no upgrade.
 
     Raises:
         UnsendableError: a line break, NUL or stray space would change where a part ends.
@@ -67,8 +67,8 @@ def encode_head(
         append_lines(parts, fields)
         parts.append(framing)
         parts.append(b"\r\n")
-        return b"".join(parts), False
-    upgrade = False
+        return b"".join(parts), None
+    upgrade: bytes | None = None
     block = b"\r\n".join(map(_pair, fields))
     # A search for each name in one lowered block is several times cheaper than lowering each name;
     # and `find` than `in`, which first tries, and fails, to take the bytes for a number.
@@ -90,11 +90,14 @@ def encode_head(
     return b"%b%b\r\n%b\r\n" % (line, block, framing), upgrade
 
 
-def _without_framing(fields: Fields) -> tuple[Fields, bool]:
+def _without_framing(fields: Fields) -> tuple[Fields, bytes | None]:
     names = {name.lower() for name, _ in fields}
-    upgrade = names >= _UPGRADE
-    drop = _FRAMING if upgrade else _FRAMING | _UPGRADE
-    return tuple(field for field in fields if field[0].lower() not in drop), upgrade
+    if names >= _UPGRADE:
+        drop = _FRAMING
+        upgrade = b", ".join([value for name, value in fields if name.lower() == b"upgrade"])
+        return tuple(field for field in fields if field[0].lower() not in drop), upgrade
+    drop = _FRAMING | _UPGRADE
+    return tuple(field for field in fields if field[0].lower() not in drop), None
 
 
 def _blame(fields: Fields) -> str:
@@ -107,13 +110,13 @@ def _blame(fields: Fields) -> str:
     return "a request header holds a line break or NUL"
 
 
-def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bool]:
+def encode_request(exchange: Exchange) -> tuple[bytes, int | None, bytes | None]:
     """What is sent of an exchange before any streaming body.
 
     Returns:
         The head, with the body where that is held; the length a streaming body was announced with
-        (the pump sees to it that it is kept), None if it goes in chunks; whether an upgrade is
-        asked for.
+        (the pump sees to it that it is kept), None if it goes in chunks; the protocols that are
+        offered for an upgrade, None if none is asked for.
 
     Raises:
         UnsendableError: as `encode_head`.

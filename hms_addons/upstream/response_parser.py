@@ -6,7 +6,8 @@ syntax; what remains to be decided about a response's framing (RFC 9112 section 
 
 1. HEAD, 204 and 304 have no body, whatever their fields say. llhttp cannot be told that the request
    was a HEAD; its parser is replaced after one.
-2. 101 ends HTTP on the connection; other 1xx precede the response.
+2. 101 ends HTTP on the connection, in favour of a protocol that was offered; other 1xx precede the
+   response.
 3. `Transfer-Encoding` must be `chunked` and nothing else: we never ask for another (section 7.4),
    and never beside `Content-Length` or from HTTP/1.0 (section 6.1).
 4. `Content-Length` is the length; without one the end of the connection ends the body.
@@ -68,6 +69,7 @@ class ResponseParser:
         keep_alive: once `ended`: the connection may carry another exchange.
         trailers: once `ended`.
         interim: (status, reason, fields) of 1xx responses; the caller takes them out.
+        protocol: after a 101, what it switches to.
         rest: after a 101, what followed its head; None otherwise.
         started: a byte has arrived since `begin`.
     """
@@ -75,11 +77,11 @@ class ResponseParser:
     __slots__ = (
         "_current",
         "_llhttp",
+        "_offer",
         "_quiet",
         "_stale",
         "_to_head",
         "_tokens",
-        "_upgrade",
         "bodyless",
         "chunked",
         "ended",
@@ -89,6 +91,7 @@ class ResponseParser:
         "keep_alive",
         "length",
         "pieces",
+        "protocol",
         "reason",
         "rest",
         "status",
@@ -99,7 +102,7 @@ class ResponseParser:
         self._llhttp: Any = httptools.HttpResponseParser(self)
         self._stale = False  # this llhttp still waits for the body of a HEAD
         self._to_head = False
-        self._upgrade = False
+        self._offer: bytes | None = None
         self._current: FieldList = []  # where the next field goes
         self._tokens: frozenset[bytes] = frozenset()  # of `Connection`
         self._quiet = 0  # bytes since the last piece of body
@@ -115,6 +118,7 @@ class ResponseParser:
         self.keep_alive = True
         self.trailers: FieldList = []
         self.interim: list[tuple[int, bytes, FieldList]] = []
+        self.protocol = b""
         self.rest: bytes | None = None
 
     def __repr__(self) -> str:
@@ -127,18 +131,21 @@ class ResponseParser:
         """A byte has arrived since `begin`."""
         return self._quiet > 0 or self.head_complete
 
-    def begin(self, *, to_head: bool = False, upgrade: bool = False) -> None:
+    def begin(self, *, to_head: bool = False, upgrade: bytes | None = None) -> None:
         """A request is on its way.
 
         Args:
             to_head: its method is HEAD.
-            upgrade: it asks for an upgrade, so a 101 may come.
+            upgrade: the protocols it offers to upgrade to, one of which a 101 may take; None if it
+                asks for no upgrade.
         """
         if self._stale:
             self._stale = False
             self._llhttp = httptools.HttpResponseParser(self)
         self._to_head = to_head
-        self._upgrade = upgrade
+        self._offer = upgrade
+        if upgrade is not None:
+            self.protocol = b""
         self._quiet = 0
         self.head_complete = False
         self.ended = False
@@ -154,8 +161,7 @@ class ResponseParser:
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if not self._upgrade:
-                raise ViolationError("101 Switching Protocols was not asked for") from None
+            self.protocol = _chosen(self.protocol, self._offer)
             self.status = _SWITCHING
             self.head_complete = True
             self.rest = data[upgrade.args[0] :]
@@ -213,6 +219,8 @@ class ResponseParser:
         elif lower == b"connection":
             tokens = value.lower().split(b",")
             self._tokens |= {token.strip() for token in tokens}
+        elif self._offer is not None and lower == b"upgrade":
+            self.protocol += b"," + value
 
     def on_headers_complete(self) -> None:
         """A head is whole: decide how the body ends."""
@@ -229,6 +237,8 @@ class ResponseParser:
             named = self._tokens
             self.fields = [field for field in fields if field[0].lower() not in named]
         if _LOWEST <= status < _FINAL:
+            if status != _SWITCHING:
+                self.protocol = b""  # it may say what it could switch to; that is no answer
             return
         if not _FINAL <= status <= _HIGHEST:
             raise ViolationError(f"status {status} is not an HTTP status")
@@ -275,3 +285,36 @@ class ResponseParser:
         self.trailers = self._current
         self.keep_alive = self._llhttp.should_keep_alive()
         self.ended = True
+
+
+def _chosen(answer: bytes, offer: bytes | None) -> bytes:
+    """What a 101 switches to, as it says itself (RFC 9110 section 7.8).
+
+    Args:
+        answer: its `Upgrade`; more than one protocol if they lie on one another.
+        offer: that of the request.
+
+    Raises:
+        ViolationError: it names none, or one that was not offered.
+    """
+    if offer is None:
+        raise ViolationError("101 Switching Protocols was not asked for")
+    chosen = _elements(answer)
+    if not chosen:
+        raise ViolationError("101 Switching Protocols does not say to which")
+    offered = _elements(offer.lower())
+    for protocol in chosen:
+        if not any(_is_same(protocol.lower(), other) for other in offered):
+            raise ViolationError(f"a 101 switches to {protocol[:40]!r}, which was not offered")
+    return b", ".join(chosen)
+
+
+def _elements(value: bytes) -> list[bytes]:
+    return [element for part in value.split(b",") if (element := part.strip())]
+
+
+def _is_same(protocol: bytes, other: bytes) -> bool:
+    """Of one name, and of one version where both say theirs."""
+    name, _, version = protocol.partition(b"/")
+    other_name, _, other_version = other.partition(b"/")
+    return name == other_name and (not version or not other_version or version == other_version)

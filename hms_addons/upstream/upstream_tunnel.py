@@ -17,13 +17,14 @@ class UpstreamTunnel:
     The connection stays checked out, with all its slots, until the tunnel is closed or lost.
     """
 
-    __slots__ = ("_connection", "_waiters", "incoming", "lost")
+    __slots__ = ("_connection", "_waiters", "incoming", "lost", "protocol")
 
-    def __init__(self, connection: Http1Exchange) -> None:
+    def __init__(self, connection: Http1Exchange, protocol: bytes) -> None:
         transport = connection.transport
         self._connection = connection
         self._waiters: list[asyncio.Future[None]] = []
         self.lost = False
+        self.protocol = protocol
         self.incoming = BodyStream(transport.pause_reading, transport.resume_reading)
 
     def __repr__(self) -> str:

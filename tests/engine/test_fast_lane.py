@@ -365,6 +365,7 @@ class FakeTunnel:
 
     def __init__(self) -> None:
         self.incoming = BodyStream(lambda: None, lambda: None)
+        self.protocol = b"echo"
         self.closed = False
 
     def write(self, data: bytes) -> None:
@@ -377,6 +378,27 @@ class FakeTunnel:
 
     def close(self) -> None:
         self.closed = True
+
+
+@pytest.mark.parametrize("watched", [False, True])
+async def test_a_101_names_the_protocol_that_was_chosen(watched: bool) -> None:
+    shown: list[str] = []
+
+    def look(flow: HTTPFlow) -> None:
+        assert flow.response is not None
+        shown.append(flow.response.headers["Upgrade"])
+
+    world = World(
+        events={"response": look} if watched else None,
+        forward=lambda exchange: Answer(101, b"", (), tunnel=FakeTunnel()),
+    )
+    upgrade = b"Connection: Upgrade\r\nUpgrade: chat, h2c, Echo/1\r\n\r\n"
+    [answer] = await world.send(GET[:-2] + upgrade)
+    assert answer.headers == {"connection": "Upgrade", "upgrade": "echo"}
+    assert world.sent[0][2]["upgrade"] == "chat, Echo/1"
+    assert shown == ["echo"] * watched
+    world.transport.leave()
+    await world.end()
 
 
 @pytest.mark.parametrize("watched", [False, True])

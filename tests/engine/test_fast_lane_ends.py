@@ -264,6 +264,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.incoming = BodyStream(lambda: None, lambda: None)
+        self.protocol = b"echo"
         self.closed = 0
 
     def write(self, data: bytes) -> None:

@@ -24,6 +24,8 @@ STEPS = [None, 1, 7]
 class Echoing:
     """The far side of a tunnel: what is written comes back."""
 
+    protocol = b"websocket"
+
     def __init__(self) -> None:
         self.incoming = BodyStream(lambda: None, lambda: None)
 

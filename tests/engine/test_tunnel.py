@@ -26,6 +26,7 @@ class FakeTunnel:
 
     def __init__(self) -> None:
         self.incoming = BodyStream(lambda: None, lambda: None)
+        self.protocol = b"websocket"
         self.written = bytearray()
         self.eof = False
         self.closed = False

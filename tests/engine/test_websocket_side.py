@@ -292,6 +292,9 @@ class NoTunnel:
 
     incoming = BodyStream(lambda: None, lambda: None)
 
+    def __init__(self, protocol: bytes = b"websocket") -> None:
+        self.protocol = protocol
+
     def write(self, data: bytes) -> None: ...
 
     async def drain(self) -> None: ...
@@ -302,18 +305,20 @@ class NoTunnel:
 
 
 @pytest.mark.parametrize(
-    ("changes", "shown"),
+    ("offer", "chosen", "version", "shown"),
     [
-        ({}, True),
-        ({b"upgrade": b"WebSocket"}, True),
-        ({b"upgrade": b"chat"}, False),
-        ({b"sec-websocket-version": b"8"}, False),
+        (b"websocket", b"websocket", b"13", True),
+        (b"WebSocket", b"WebSocket", b"13", True),
+        (b"chat", b"chat", b"13", False),
+        (b"chat, websocket", b"websocket", b"13", True),
+        (b"chat, websocket", b"chat", b"13", False),
+        (b"websocket", b"websocket", b"8", False),
     ],
 )
-def test_which_upgrades_are_shown(changes: dict[bytes, bytes], shown: bool) -> None:
+def test_which_upgrades_are_shown(offer: bytes, chosen: bytes, version: bytes, shown: bool) -> None:
     exchange = make_exchange()
-    exchange.head = {b"upgrade": b"websocket", b"sec-websocket-version": b"13", **changes}
-    answer = Answer(101, b"", (), tunnel=NoTunnel())
+    exchange.head = {b"upgrade": offer, b"sec-websocket-version": version}
+    answer = Answer(101, b"", (), tunnel=NoTunnel(chosen))
     events = FlowEvents()
     assert (make_data(exchange, answer, events) is not None) == shown
     events.options = types.SimpleNamespace(websocket=False)

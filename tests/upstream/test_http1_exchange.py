@@ -117,7 +117,7 @@ async def test_giving_up_an_unread_stream_closes_its_connection(rig: Rig) -> Non
     [CHUNKED, b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\nConnection: upgrade\r\n\r\n"],
 )
 async def test_an_answer_that_comes_with_the_cancellation_is_let_go(rig: Rig, head: bytes) -> None:
-    waiter = rig.send(upgrade=True)
+    waiter = rig.send(upgrade=b"a")
     waiter.cancel()
     rig.say(head)  # in the same turn of the loop, before whoever waited runs again
     rig.connection.give_up(waiter)

@@ -189,7 +189,7 @@ SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: w
 @given(st.lists(st.integers(0, 120), max_size=6), st.binary(max_size=30))
 def test_switching_protocols(cuts: list[int], rest: bytes) -> None:
     parser = ResponseParser()
-    parser.begin(upgrade=True)
+    parser.begin(upgrade=b"ws")
     collected = b""
     for piece in pieces_of(SWITCH + rest, cuts):
         if parser.rest is None:
@@ -198,7 +198,50 @@ def test_switching_protocols(cuts: list[int], rest: bytes) -> None:
         else:
             collected += piece
     assert (parser.status, parser.fields) == (101, [(b"X-A", b"b")])
+    assert parser.protocol == b"ws"
     assert collected == rest
+
+
+def switch(offer: bytes, *chosen: bytes, before: bytes = b"") -> bytes:
+    """What the parser takes a 101 with these `Upgrade` lines to switch to."""
+    parser = ResponseParser()
+    parser.begin(upgrade=b"other")
+    parser.feed(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: a\r\nContent-Length: 0\r\n\r\n")
+    parser.begin(upgrade=offer)
+    lines = b"".join(b"Upgrade: %b\r\n" % one for one in chosen)
+    parser.feed(
+        before + b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + lines + b"\r\n"
+    )
+    assert parser.rest == b""
+    return parser.protocol
+
+
+@pytest.mark.parametrize(
+    ("offer", "chosen"),
+    [
+        (b"foo, websocket", b"websocket"),
+        (b"websocket,foo", b"WebSocket"),
+        (b"foo/2, bar", b"foo"),
+        (b"foo, bar", b"foo/2"),
+        (b"foo/1, foo/2", b"Foo/2"),
+        (b"tls/1.0, a, b", b"tls/1.0, b"),
+    ],
+)
+def test_a_101_says_which_protocol_was_chosen(offer: bytes, chosen: bytes) -> None:
+    assert switch(offer, chosen) == chosen
+    assert switch(offer, *chosen.split(b", ")) == chosen
+    hints = b"HTTP/1.1 103 Early Hints\r\nUpgrade: elsewhere\r\n\r\n"
+    assert switch(offer, chosen, before=hints) == chosen
+
+
+@pytest.mark.parametrize(
+    "chosen", [b"", b",", b"a", b"websockets", b"foo/1", b"h2c", b"foo/2, h2c", b"foo/2, bar"]
+)
+def test_a_101_must_choose_of_what_was_offered(chosen: bytes) -> None:
+    with pytest.raises(ViolationError, match="101"):
+        switch(b"foo/2, websocket", chosen)
+    with pytest.raises(ViolationError, match="101"):
+        switch(b"", chosen)
 
 
 BROKEN = {

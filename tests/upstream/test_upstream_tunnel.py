@@ -24,11 +24,12 @@ async def rig() -> Any:
 
 
 async def open_tunnel(rig: Rig, rest: bytes = b"") -> Tunnel:
-    waiter = rig.send(GET, 110.0, upgrade=True)
+    waiter = rig.send(GET, 110.0, upgrade=b"chat, ws")
     rig.say(SWITCH + rest)
     answer = await waiter
     assert (answer.status, answer.fields) == (101, ((b"X-A", b"b"),))
     assert answer.tunnel is not None
+    assert answer.tunnel.protocol == b"ws"
     return answer.tunnel
 
 
@@ -50,7 +51,7 @@ async def test_the_routes_timeout_does_not_end_it(rig: Rig) -> None:
 
 
 async def test_an_ordinary_answer_to_an_upgrade(rig: Rig) -> None:
-    waiter = rig.send(GET, upgrade=True)
+    waiter = rig.send(GET, upgrade=b"chat, ws")
     rig.say(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n")
     answer = await waiter
     assert (answer.status, answer.tunnel) == (426, None)
