@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Route, Snapshot
@@ -87,7 +87,9 @@ class Mesh(Protocol):
     def certificates(self) -> list[dict[str, Any]]:
         """Every secret's SPIFFE ID, validity and generation, as JSON-ready types; no keys."""
 
-    def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    def explain(
+        self, request_line: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]
+    ) -> dict[str, Any]:
         """Which listener, route, cluster, policies and retries apply, and why not the others."""
 
     async def serve(

@@ -22,6 +22,10 @@ type Fields = tuple[tuple[bytes, bytes], ...]
 HIGH_WATER = 256 * 1024
 """Bytes a `BodyStream` holds before it asks its producer to stop."""
 
+SENT_ONCE: Final = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"expect", b"authorization"}
+)
+"""Fields of which a second one makes the request ambiguous."""
 
 _lowered: Final[dict[bytes, bytes]] = {}
 _MOST_LOWERED: Final = 1024

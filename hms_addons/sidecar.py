@@ -33,7 +33,7 @@ from hms_addons.tasks import TaskSet
 from hms_addons.upstream.cluster_manager import ClusterManager
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
@@ -357,7 +357,9 @@ class Sidecar:
         """See `hookspecs.Mesh`."""
         return self._secrets.describe()
 
-    def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    def explain(
+        self, request_line: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]
+    ) -> dict[str, Any]:
         """See `hookspecs.Mesh`."""
         from hms_addons.config.explain import explain  # noqa: PLC0415 - seldom asked
 

@@ -289,7 +289,7 @@ def _explain(mesh: Mesh, request: AdminRequest) -> _Page:
             "say which request, as in /explain?request=GET+http://auth-svc.svc/verify-id, with "
             "&header=Name:+value for each header",
         )
-    headers = {}
+    headers = []
     # The engine's requests also have every repetition of a parameter.
     pairs = getattr(request, "query_list", None) or request.query.items()
     for key, value in pairs:
@@ -297,7 +297,7 @@ def _explain(mesh: Mesh, request: AdminRequest) -> _Page:
             name, colon, content = value.partition(":")
             if not colon or not name.strip():
                 raise _Refused(400, "Bad request", f"{value[:100]!r} is no 'Name: value'")
-            headers[name.strip()] = content.strip()
+            headers.append((name.strip(), content.strip()))
     try:
         found = mesh.explain(line, headers)
     except MeshError as error:

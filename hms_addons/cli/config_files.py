@@ -105,12 +105,12 @@ def explain(
     from hms_addons.config.explain import to_text  # noqa: PLC0415
     from hms_addons.config.source import FileSource  # noqa: PLC0415
 
-    headers = {}
+    headers = []
     for line in header or []:
         name, colon, value = line.partition(":")
         if not colon:
             raise fail(f"--header {line!r}: give it as 'Name: value'", USAGE)
-        headers[name.strip()] = value.strip()
+        headers.append((name.strip(), value.strip()))
     try:
         snapshot = FileSource(paths([file])).load()
         found = explain_request(snapshot, request, headers)

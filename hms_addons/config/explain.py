@@ -6,8 +6,14 @@ Asks the same tables and policies that decide about real requests, so it cannot 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.explain_request import (
+    check_well_formed,
+    index_headers,
+    pairs_of,
+    split_request_line,
+)
 from hms_addons.config.explain_token import explain_token, token_lines
 from hms_addons.config.policy import PolicyIndex, PolicyRequest, caller_of
 from hms_addons.config.problems import closest
@@ -19,6 +25,7 @@ from hms_addons.http_message import spellings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hms_addons.config.explain_request import Headers
     from hms_addons.config.request_target import Target
     from hms_addons.config.route_table import RouteTable
     from hms_addons.config.snapshot import (
@@ -31,11 +38,11 @@ if TYPE_CHECKING:
         Thresholds,
     )
 
-_VERSIONS: Final = ("HTTP/1.1", "HTTP/1.0")
-
 
 def explain(
-    snapshot: Snapshot, request_line: str, headers: Mapping[str, str] | None = None
+    snapshot: Snapshot,
+    request_line: str,
+    headers: Headers = (),
 ) -> dict[str, Any]:
     """Say what would happen to a request, as JSON-ready types.
 
@@ -44,7 +51,7 @@ def explain(
         request_line: as `GET http://auth-svc.svc/verify-id`; GET when there is no method. The port
             of an address such as `localhost:15001` chooses the listener, as it would on the wire;
             otherwise it is the first outbound one, or the first.
-        headers: the request's fields.
+        headers: the request's fields; as pairs, if a name is there more than once.
 
     Returns:
         `request`, `listener`, `failure` (None, or status, flag, title and detail), `route`,
@@ -54,11 +61,9 @@ def explain(
     Raises:
         ConfigError: the snapshot has no listener.
     """
-    method, target = _split(request_line)
-    head = {
-        name.lower().encode("latin-1", "replace"): value.encode("latin-1", "replace")
-        for name, value in (headers or {}).items()
-    }
+    method, target = split_request_line(request_line)
+    fields = pairs_of(headers)
+    head = index_headers(fields)
     found: dict[str, Any] = {
         "request": {"method": method, "target": target, "service": None},
         "listener": None,
@@ -70,6 +75,7 @@ def explain(
         "passed_over": [],
     }
     try:
+        check_well_formed(method, fields)
         parsed = parse_target(target.encode("utf-8", "surrogateescape"), method)
     except TargetError as error:
         found["listener"] = _listener(_choose(snapshot, None, head))
@@ -83,16 +89,6 @@ def explain(
     found["listener"] = _listener(listener)
     _follow(found, snapshot, listener, parsed, head)
     return found
-
-
-def _split(request_line: str) -> tuple[str, str]:
-    """Method and target of a request line, which may lack its method and version."""
-    words = request_line.split(" ")
-    if len(words) > 1 and words[-1] in _VERSIONS:
-        words.pop()
-    if len(words) == 1:
-        return "GET", words[0]
-    return words[0], " ".join(words[1:])
 
 
 def _choose(snapshot: Snapshot, authority: str | None, head: Mapping[bytes, bytes]) -> Listener:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import Failure, Fault
-from hms_addons.http_message import lower_name
+from hms_addons.http_message import SENT_ONCE, lower_name
 
 if TYPE_CHECKING:
     from hms_addons.config.snapshot import Limits
@@ -25,9 +25,6 @@ _HOST_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-"
 _KNOWN_HOSTS: Final = 1024
 _KNOWN_LENGTH: Final = 256
 _PORT_DIGITS = 5
-
-_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"authorization"})
-"""Fields of which a second one makes the request ambiguous."""
 
 
 class RequestHead:
@@ -149,7 +146,7 @@ def check_head(request: RequestHead, version: str, limits: Limits) -> Failure | 
     head = request.head = index_fields(fields)
     if len(head) != len(fields):
         lowered = [name.lower() for name, _ in fields]
-        for name in _ONCE:
+        for name in SENT_ONCE:
             if lowered.count(name) > 1:
                 return _refuse(
                     Fault.BAD_REQUEST, f"{name.decode().title()} was sent more than once"

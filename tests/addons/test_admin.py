@@ -14,7 +14,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.configs import snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.hookspecs import AdminRequest
@@ -86,7 +86,9 @@ class FakeMesh:
     def certificates(self) -> list[dict[str, Any]]:
         return self.certificate_list
 
-    def explain(self, request_line: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    def explain(
+        self, request_line: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]
+    ) -> dict[str, Any]:
         if self.snapshot is None:
             raise ConfigError("there is no configuration yet")
         return explain(self.snapshot, request_line, headers)
@@ -317,6 +319,8 @@ async def test_explain(bench: Bench) -> None:
     status, text = await bench.ask("/explain", asked, *headers)
     assert status == 200
     assert "to the service auth-svc" in text
+    found = await bench.data("/explain", asked, ("header", "Host: a"), ("header", "host: b"))
+    assert found["failure"]["detail"] == "Host was sent more than once"
 
 
 @pytest.mark.parametrize(

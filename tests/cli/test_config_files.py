@@ -94,6 +94,14 @@ def test_explain_takes_headers_as_name_and_value(good: Path) -> None:
     assert "give it as 'Name: value'" in result.stderr
 
 
+def test_explain_sees_a_header_that_is_there_twice(good: Path) -> None:
+    words = [word for host in ("a", "b") for word in ("-H", f"Host: {host}")]
+    result = hms("explain", good, "GET /verify-id", *words)
+    assert result.exit_code == 1
+    assert "answer    400 DPE" in result.stdout
+    assert "Host was sent more than once" in result.stdout
+
+
 def test_explain_of_a_bad_file(bad: Path) -> None:
     result = hms("explain", bad, "GET /verify-id")
     assert result.exit_code == 1

@@ -212,3 +212,37 @@ def test_a_forged_header_decides_no_route(name: str) -> None:
     found = explain(snapshot, "GET http://localhost/x", {name: "GENERAL"})
     assert found["route"] is None
     assert "x-caller-role" in passed_over(found)["generals"]
+
+
+@pytest.mark.parametrize("method", ["get", "G=T", "FOO", "DESCRIBE", "\r\nGET", "", "GÉT"])
+def test_a_method_that_the_parser_does_not_know_is_refused_as_on_the_wire(method: str) -> None:
+    found = ask(f"{method} http://auth-svc.svc/verify-id")
+    assert found["route"] is None
+    assert found["failure"]["status"] == 400
+    assert found["failure"]["flag"] == "DPE"
+    assert found["failure"]["detail"] == "not well-formed HTTP/1.1: Invalid method encountered"
+    assert found["listener"]["name"] == "out"
+
+
+@pytest.mark.parametrize("method", ["GET", "M-SEARCH", "PROPFIND", "QUERY", "OPTIONS"])
+def test_one_that_it_knows_is_followed(method: str) -> None:
+    assert ask(f"{method} http://auth-svc.svc/verify-id")["route"] is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["Host", "Content-Length", "Transfer-Encoding", "Expect", "Authorization"]
+)
+def test_what_may_be_sent_once_is_refused_twice(name: str) -> None:
+    twice = [(name, "1"), ("X-A", "b"), (name.lower(), "1")]
+    failure = explain(SNAPSHOT, "GET http://auth-svc.svc/verify-id", twice)["failure"]
+    assert (failure["status"], failure["flag"]) == (400, "DPE")
+    assert failure["detail"] == f"{name} was sent more than once"
+
+
+def test_what_else_is_there_twice_is_one_list() -> None:
+    def route(*values: str) -> Any:
+        pairs = [("X-Channel", value) for value in values]
+        return explain(SNAPSHOT, "GET http://pay.svc/pay", pairs)["route"]["name"]
+
+    assert route("portal") == "pay"
+    assert route("portal", "portal") != "pay"
