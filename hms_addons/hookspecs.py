@@ -11,7 +11,7 @@ Hooks run in the order of registration, built-ins first; `@hookimpl(tryfirst=Tru
 `trylast=True` move a hook to either end. Per-request hooks may be plain or `async`. An exception
 in identify, route, authorize or prepare refuses the request (500 `PE`); in respond and complete it
 is logged and counted, and the exchange goes on. `asyncio.CancelledError` is an exception like any
-other, unless the client has left.
+other, unless the client has left; so are `GeneratorExit`, `SystemExit` and `KeyboardInterrupt`.
 
 What per-request hooks wait for is bounded: those before forward have together the route's timeout
 (15 s while there is none), those in respond the same once more. Past it the hook that waits is cancelled
@@ -224,7 +224,11 @@ class MeshSpecs:
 
     @hookspec
     def hms_respond(self, exchange: Exchange) -> Any:
-        """What must the answer carry? Change `exchange.answer` (upstream's, or the mesh's own)."""
+        """What must the answer carry? Change `exchange.answer` (upstream's, or the mesh's own).
+
+        What cannot be sent (a status outside 200..599, say) is an error of the plugin, and the answer
+        goes out as it was before it. The length of a held body is written anew.
+        """
 
     @hookspec
     def hms_complete(self, exchange: Exchange) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -350,3 +350,56 @@ class Answer:
             self.body.close()
         if self.tunnel is not None:
             self.tunnel.close()
+
+    def state(self) -> tuple[Any, ...]:
+        """What is sent of it, for `flaw` and `put_back`."""
+        return (
+            self.status,
+            self.reason,
+            self.fields,
+            self.body,
+            self.trailers,
+            self.length,
+            self.tunnel,
+        )
+
+    def put_back(self, state: tuple[Any, ...]) -> None:
+        """Make it what it was when `state` was taken."""
+        self.status = state[0]
+        self.reason = state[1]
+        self.fields = state[2]
+        self.body = state[3]
+        self.trailers = state[4]
+        self.length = state[5]
+        self.tunnel = state[6]
+
+
+def flaw(state: tuple[Any, ...]) -> str | None:
+    """Why an answer of this `Answer.state` cannot be sent, or None.
+
+    Whoever changed it last was free to leave anything there, whatever the annotations say.
+    """
+    status, reason, fields, body, trailers, length, tunnel = state
+    if not isinstance(status, int) or not (
+        200 <= status <= 599 if tunnel is None else status == 101  # noqa: PLR2004 - see `Answer`
+    ):
+        return f"its status is {status!r}"
+    if not isinstance(reason, bytes):
+        return f"its reason is of {type(reason)}, not bytes"
+    if type(body) is not bytes and not isinstance(body, BodyStream):
+        return f"its body is of {type(body)}, not bytes or BodyStream"
+    if length is not None and (not isinstance(length, int) or length < 0):
+        return f"its length is {length!r}"
+    if not _are_fields(fields) or not _are_fields(trailers):
+        return "its fields are no tuple of pairs of bytes"
+    return None
+
+
+def _are_fields(fields: Any) -> bool:
+    return isinstance(fields, tuple) and all(
+        isinstance(field, tuple)
+        and len(field) == 2  # noqa: PLR2004 - name and value
+        and isinstance(field[0], bytes)
+        and isinstance(field[1], bytes)
+        for field in fields
+    )

@@ -374,10 +374,12 @@ class FastLane:
         flow = exchange.made_flow
         if flow is not None:
             flow.live = False
-        self.chain.complete(exchange)
-        if self._events.watched:
-            flow_view.annotate(exchange)
-        connection.finished(request)
+        try:
+            self.chain.complete(exchange)
+            if self._events.watched:
+                flow_view.annotate(exchange)
+        finally:
+            connection.finished(request)  # or its client would wait for ever
 
 
 def _blame_the_body(found: Failure, exchange: Exchange) -> None:

@@ -5,17 +5,18 @@ chain holds one flat tuple of bound functions per hook and runs them in order:
 
 - an exception in identify, route, authorize or prepare ends in a 500 `PE` that names plugin and hook;
 - only the end of authorize makes a `Permit`, and `forward` goes nowhere without one;
-- an exception in respond or complete is logged and counted, and the exchange goes on;
+- an exception in respond or complete is logged and counted, and the exchange goes on; an answer that
+  cannot be sent counts as one, and goes out as it was before that plugin;
 - a hook that keeps waiting past the route's timeout (15 s where there is none) is given up, and the
   request refused like after an exception; in respond its answer is. `hms_forward` alone may wait on.
 
 Cancelling is how a caller's leaving ends an exchange. A `CancelledError` that comes out of a plugin
-though nobody has cancelled this task is an exception like any other.
+though nobody has cancelled this task is an exception like any other, and so are `GeneratorExit`,
+`SystemExit` and `KeyboardInterrupt`: a person's Ctrl-C comes by the loop's signal handler.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections import Counter
@@ -26,9 +27,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot import DEFAULT_TIMEOUT, Route
 from hms_addons.engine.hook_limit import HookLimit, HookTimeoutError, pass_cancellation
-from hms_addons.errors import ExchangeFailed, Failure, Fault, problem
+from hms_addons.errors import ExchangeFailed, Failure, Fault, MeshError, problem
 from hms_addons.exchange import Permit
-from hms_addons.http_message import Answer, without_fields
+from hms_addons.http_message import Answer, flaw, without_fields
 
 if TYPE_CHECKING:
     import random
@@ -64,6 +65,10 @@ class Hook(NamedTuple):
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 _NOBODY = Hook(lambda: None, "mesh", "chain")
+
+
+class _UnsoundError(MeshError):
+    """A plugin has left an answer that cannot be sent."""
 
 
 class HookChain:
@@ -156,7 +161,7 @@ class HookChain:
             exchange.permit = Permit()
         except ExchangeFailed as failed:
             exchange.failure = exchange.failure or failed.failure
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, the request is refused
             self._plugin_failed(exchange, hook, error)
 
     def _choose_cluster(self, exchange: Exchange, route: Route) -> None:
@@ -187,7 +192,7 @@ class HookChain:
             exchange.fail(Fault.PLUGIN_ERROR, "no plugin carries requests out (hms_forward)")
         except ExchangeFailed as failed:
             exchange.failure = exchange.failure or failed.failure
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - see decide
+        except BaseException as error:  # noqa: BLE001 - see decide
             self._plugin_failed(exchange, hook, error)
         if self._fallback and exchange.failure is not None:
             await self._fall_back(exchange, exchange.failure)
@@ -202,7 +207,7 @@ class HookChain:
                 if answer is not None:
                     exchange.answer = _checked(answer)
                     return
-            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - the failure itself is still an answer
+            except BaseException as error:  # noqa: BLE001 - the failure itself is still an answer
                 pass_cancellation(error)
                 self._count(hook, error)
 
@@ -213,21 +218,24 @@ class HookChain:
         limit: HookLimit | None = None
         for hook in self._respond:
             before = exchange.answer
+            state = before.state()
             try:
                 result = hook.call(exchange)
                 if result is not None and inspect.isawaitable(result):
                     limit = limit or HookLimit(self._clock)
                     await limit.wait(result, _patience(exchange))
                 after = _answer_of(exchange)
-                if after is not before:
-                    exchange.answer = _checked(after)
+                if after is not before or before.state() != state:
+                    exchange.answer = _sound(after, state)
             except HookTimeoutError as error:
                 # What it would have removed is not known, so the answer does not go out.
                 self._plugin_failed(exchange, hook, error)
                 exchange.answer = local_answer(exchange)
                 break
-            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - logged and counted: too late to refuse
+            except BaseException as error:  # noqa: BLE001 - logged and counted: too late to refuse
                 exchange.answer = before
+                if isinstance(error, _UnsoundError) or flaw(before.state()) != flaw(state):
+                    before.put_back(state)
                 pass_cancellation(error)
                 self._count(hook, error)
         if self._respond:
@@ -244,7 +252,7 @@ class HookChain:
                     result.close() if inspect.iscoroutine(result) else None
                     message = "hms_complete must be a plain function"
                     raise TypeError(message)  # noqa: TRY301 - counted like any other fault of it
-            except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 - an observer cannot change what happened
+            except BaseException as error:  # noqa: BLE001 - an observer cannot change what happened
                 self._count(hook, error)
 
     @property
@@ -266,7 +274,7 @@ class HookChain:
         for hook in self._pick:
             try:
                 endpoint = hook.call(exchange, candidates)
-            except (Exception, SystemExit, asyncio.CancelledError) as error:
+            except BaseException as error:
                 self._count(hook, error)
                 raise ExchangeFailed(_plugin_failure(hook, error)) from error
             if endpoint is not None:
@@ -300,10 +308,26 @@ def _answer_of(exchange: Exchange) -> Answer | None:
 
 
 def _checked(answer: Any) -> Answer:
-    if isinstance(answer, Answer):
-        return answer
-    message = f"{type(answer).__name__} is no Answer"
-    raise TypeError(message)
+    """What a plugin answers with; an upstream's, as its parser made it, has been looked at there."""
+    if not isinstance(answer, Answer):
+        raise _UnsoundError(f"{type(answer).__name__} is no Answer")
+    found = flaw(answer.state()) if answer.vouched is None else None
+    if found is not None:
+        raise _UnsoundError(f"the answer cannot be sent: {found}")
+    return answer
+
+
+def _sound(answer: Any, before: tuple[Any, ...]) -> Answer:
+    """What a plugin has left of an answer, if it can be sent."""
+    if not isinstance(answer, Answer):
+        raise _UnsoundError(f"{type(answer).__name__} is no Answer")
+    found = flaw(answer.state())
+    if found is not None and found != flaw(before):  # a script's odd status is no plugin's fault
+        raise _UnsoundError(f"the answer that it left cannot be sent: {found}")
+    body = answer.body
+    if isinstance(body, bytes) and (body or body is not before[3]):
+        answer.length = len(body)
+    return answer
 
 
 def _patience(exchange: Exchange) -> float:

@@ -137,11 +137,19 @@ class _Driver:
 
 
 def pass_cancellation(error: BaseException) -> None:
-    """Raise `error` again if it is this task's own cancellation, which is no plugin's fault.
+    """Raise `error` again if it is this task's own end, which is no plugin's fault.
 
-    Plugins raise `CancelledError` too: a future or task that they await was cancelled.
+    Plugins raise `CancelledError` too: a future or task that they await was cancelled. And
+    `GeneratorExit`, which is ours only where a coroutine is closed that no task runs any more.
     """
-    if isinstance(error, asyncio.CancelledError):
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return
+    try:
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
+    except RuntimeError:  # there is no loop any more
+        task = None
+    if isinstance(error, GeneratorExit):
+        if task is None:
             raise error
+    elif task is not None and task.cancelling():
+        raise error

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hms_addons.engine.hook_chain import HookChain
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.http_message import Answer, BodyStream
 from hms_addons.upstream.outcome import FAULTS, Outcome, UpstreamError
@@ -247,6 +248,48 @@ async def test_a_plugin_that_hangs_is_given_up_and_the_connection_goes_on(phase:
     assert failure is not None
     assert failure.flag == "PE"
     await world.end(2)
+
+
+@pytest.mark.parametrize("kind", [GeneratorExit, KeyboardInterrupt, SystemExit, RuntimeError])
+@pytest.mark.parametrize("where", ["complete", "chain"])
+async def test_whatever_is_raised_at_the_end_the_connection_goes_on(
+    where: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise kind
+
+    world = World(**phase_of("complete", fails) if where == "complete" else {})
+    if where == "chain":
+        monkeypatch.setattr(HookChain, "complete", fails)
+    last = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    for request in (GET, last):
+        try:
+            world.connection.data_received(request)
+        except (KeyboardInterrupt, SystemExit):
+            # asyncio hands on these two alone: from an eager task's first step, through here.
+            assert where != "complete"
+        await settle()
+    assert [answer.status for answer in world.responses()] == [200, 200]
+    assert world.transport.is_closing() or world.connection._lingering
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("kind", [GeneratorExit, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("phase", ["identify", "route", "authorize", "prepare", "forward"])
+async def test_whatever_a_plugin_raises_is_answered(
+    phase: str, kind: type[BaseException], *, later: bool
+) -> None:
+    def now(exchange: Exchange) -> None:
+        raise kind
+
+    async def afterwards(exchange: Exchange) -> None:
+        await asyncio.sleep(0)
+        raise kind
+
+    world = World(**phase_of(phase, afterwards if later else now))
+    answers = await world.send(GET + GET)
+    assert [(a.status, a.headers["x-hms-flag"]) for a in answers] == [(500, "PE")] * 2
+    await world.end(completed=2)
 
 
 async def test_hms_complete_that_raises_a_cancellation_leaves_nothing_hanging() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 from hms_addons.config.snapshot import Cluster, Route, WeightedCluster
 from hms_addons.engine.hook_chain import Hook, HookChain, local_answer
 from hms_addons.errors import ExchangeFailed, Failure, Fault, Flag
-from hms_addons.http_message import Answer
+from hms_addons.http_message import Answer, BodyStream
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_route, make_snapshot
 
@@ -397,4 +398,222 @@ async def test_a_real_cancellation_passes_through_later_phases(phase: str) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert not made.errors
+
+
+# -- beyond `Exception` ----------------------------------------------------------------------------
+
+ENDINGS = [GeneratorExit, KeyboardInterrupt, SystemExit, type("OwnError", (BaseException,), {})]
+
+
+def ends_with(kind: type[BaseException], *, later: bool) -> Any:
+    def now(*_: Any) -> None:
+        raise kind
+
+    async def afterwards(*_: Any) -> None:
+        await asyncio.sleep(0)
+        raise kind
+
+    return afterwards if later else now
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("kind", ENDINGS)
+@pytest.mark.parametrize("phase", ["identify", "route", "authorize", "prepare", "forward"])
+async def test_whatever_a_plugin_raises_refuses(
+    phase: str, kind: type[BaseException], *, later: bool
+) -> None:
+    made = chain(**{phase: ends_with(kind, later=later)})
+    exchange = await run(made)
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (500, Flag.PE)
+    assert f"plugin 'plugin-0' failed in hms_{phase}" in exchange.failure.detail
+    assert exchange.permit is None
+    assert made.errors == {("plugin-0", f"hms_{phase}"): 1}
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("kind", ENDINGS)
+async def test_whatever_a_plugin_raises_elsewhere_is_counted(
+    kind: type[BaseException], *, later: bool
+) -> None:
+    def fails(_exchange: Exchange, _upstream: Any) -> Answer:
+        raise ExchangeFailed(Failure.of(Fault.NO_HEALTHY_UPSTREAM, "all gone"))
+
+    broken = ends_with(kind, later=later)
+    made = chain(forward=fails, fallback=broken, respond=broken, complete=broken)
+    exchange = await run(made)
+    assert exchange.answer is not None
+    assert exchange.answer.status == 503
+    assert made.errors == {
+        ("plugin-0", f"hms_{name}"): 1 for name in ("fallback", "respond", "complete")
+    }
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_whatever_a_plugin_raises_when_it_picks_refuses(kind: type[BaseException]) -> None:
+    with pytest.raises(ExchangeFailed) as failed:
+        chain(pick_endpoint=ends_with(kind, later=False)).pick_endpoint(fresh(), ["a"])
+    assert failed.value.failure.flag is Flag.PE
+
+
+@pytest.mark.parametrize("phase", ["identify", "forward", "respond"])
+def test_a_coroutine_that_is_closed_ends_there(phase: str) -> None:
+    """As one is that nobody runs any more: `GeneratorExit` is not the plugin's then."""
+
+    class Never:
+        def __await__(self) -> Any:
+            yield
+
+    async def waits(*_: Any) -> None:
+        await Never()
+
+    made = chain(**{phase: waits})
+    running = asyncio.new_event_loop()
+
+    async def until_it_waits() -> Any:
+        coroutine = run(made)
+        coroutine.send(None)
+        return coroutine
+
+    coroutine = running.run_until_complete(until_it_waits())
+    running.run_until_complete(running.shutdown_asyncgens())
+    running.close()
+    coroutine.close()
+    assert not made.errors
+
+
+@pytest.mark.parametrize("status", [200, 302, 99])
+async def test_a_refusal_that_says_yes_is_the_plugins_error(status: int) -> None:
+    made = chain(authorize=lambda exchange: exchange.deny(status, "RBAC", "no"))
+    exchange = await run(made)
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (500, Flag.PE)
+    assert made.errors == {("plugin-0", "hms_authorize"): 1}
+
+
+# -- what hms_respond may leave --------------------------------------------------------------------
+
+UNSENDABLE: list[tuple[str, Any]] = [
+    *(("status", junk) for junk in (0, 99, 101, 199, 600, -200, 10**30, "200", None, 200.0)),
+    *(
+        ("body", junk)
+        for junk in (None, "text", bytearray(b"x"), [b"x"], type("B", (bytes,), {})())
+    ),
+    *(("reason", junk) for junk in (None, "OK")),
+    *(("length", junk) for junk in (-1, "2", 2.0)),
+    *(
+        (name, junk)
+        for name in ("fields", "trailers")
+        for junk in (
+            None,
+            [(b"A", b"1")],
+            ((b"A",),),
+            ((b"A", b"1", b"2"),),
+            ((b"A", "1"),),
+            (("A", b"1"),),
+            (b"A1",),
+            ([b"A", b"1"],),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("raises_too", [False, True])
+@pytest.mark.parametrize(("name", "junk"), UNSENDABLE)
+async def test_an_answer_that_cannot_be_sent_goes_out_as_it_was(
+    name: str, junk: Any, *, raises_too: bool
+) -> None:
+    def leave(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.fields = ((b"X-Half", b"1"),)
+        setattr(exchange.answer, name, junk)
+        if raises_too:
+            raise RuntimeError
+
+    def stamp(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.fields = (*exchange.answer.fields, (b"X-Stamp", b"1"))
+
+    given = Answer(200, b"OK", ((b"A", b"1"),), b"ok")
+    before = given.state()
+    made = chain(forward=lambda *_: given, respond=[leave, stamp])
+    exchange = await run(made)
+    assert exchange.answer is given
+    assert given.fields == ((b"A", b"1"), (b"X-Stamp", b"1"))
+    given.fields = before[2]
+    assert given.state() == before
+    assert exchange.failure is None
+    assert made.errors == {("plugin-0", "hms_respond"): 1}
+
+
+@pytest.mark.parametrize(("name", "junk"), UNSENDABLE)
+async def test_an_answer_that_cannot_be_sent_takes_no_other_ones_place(
+    name: str, junk: Any
+) -> None:
+    def leave(exchange: Exchange) -> None:
+        exchange.answer = Answer(200, b"", ())
+        setattr(exchange.answer, name, junk)
+
+    given = Answer(200, b"OK", ((b"A", b"1"),), b"ok")
+    made = chain(forward=lambda *_: given, respond=leave)
+    assert (await run(made)).answer is given
+    assert made.errors == {("plugin-0", "hms_respond"): 1}
+
+
+@pytest.mark.parametrize(("name", "junk"), UNSENDABLE)
+@pytest.mark.parametrize("phase", ["forward", "fallback"])
+async def test_an_answer_that_cannot_be_sent_is_no_answer(phase: str, name: str, junk: Any) -> None:
+    def unsendable(*_: Any) -> Answer:
+        answer = Answer(200, b"", ())
+        setattr(answer, name, junk)
+        return answer
+
+    def fails(_exchange: Exchange, _upstream: Any) -> Answer:
+        raise ExchangeFailed(Failure.of(Fault.NO_HEALTHY_UPSTREAM, "all gone"))
+
+    made = chain(**{"forward": fails, phase: unsendable})
+    exchange = await run(made)
+    assert exchange.answer is not None
+    assert exchange.answer.status == (500 if phase == "forward" else 503)
+    assert made.errors == {("plugin-0", f"hms_{phase}"): 1}
+
+
+async def test_what_may_be_left_of_an_answer() -> None:
+    stream = BodyStream(lambda: None, lambda: None)
+
+    def change(exchange: Exchange) -> None:
+        answer = exchange.answer
+        assert answer is not None
+        answer.status, answer.reason = HTTPStatus.IM_A_TEAPOT, b""
+        answer.fields, answer.trailers = (), ((b"X-Sum", b"9"),)
+        answer.body, answer.length = stream, None
+
+    made = chain(respond=change)
+    exchange = await run(made)
+    assert exchange.answer is not None
+    assert (exchange.answer.status, exchange.answer.body) == (418, stream)
+    assert not made.errors
+
+
+async def test_a_held_body_s_length_is_what_it_is() -> None:
+    def change(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.body = b"longer than it was"
+
+    exchange = await run(chain(respond=change))
+    assert exchange.answer is not None
+    assert exchange.answer.length == 18
+
+
+async def test_a_script_s_odd_status_is_not_laid_at_a_plugin_s_door() -> None:
+    def stamp(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        exchange.answer.fields = ((b"X-Stamp", b"1"),)
+
+    made = chain(respond=stamp)
+    exchange = fresh()
+    exchange.answer = Answer(999, b"", ())
+    await made.respond(exchange)
+    assert (exchange.answer.status, exchange.answer.fields) == (999, ((b"X-Stamp", b"1"),))
     assert not made.errors
