@@ -234,8 +234,7 @@ class HookChain:
                 break
             except BaseException as error:  # noqa: BLE001 - logged and counted: too late to refuse
                 exchange.answer = before
-                if isinstance(error, _UnsoundError) or flaw(before.state()) != flaw(state):
-                    before.put_back(state)
+                before.put_back(state)
                 pass_cancellation(error)
                 self._count(hook, error)
         if self._respond:
