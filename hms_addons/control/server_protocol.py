@@ -38,7 +38,8 @@ PEER: Final = "hms.peer"
 """Of the scope's extensions: `{"peer": control.auth.Peer}`."""
 
 _LINGER: Final = 1.0
-_LINGER_BYTES: Final = 1024 * 1024
+_LINGER_BYTES: Final = 8 * 1024 * 1024
+"""Twice the largest body: who sends a little more than that reads why it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ class _Lingering(asyncio.Transport):
     """A transport whose `close` waits a little for a body that is still coming.
 
     Closing a socket that has unread data resets the connection, and the reset may overtake the
-    answer. So what comes is thrown away, for a second or a mebibyte.
+    answer. So what comes is thrown away, for a second or some mebibytes.
     """
 
     def __init__(

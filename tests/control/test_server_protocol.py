@@ -8,6 +8,7 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from hms_addons.control.api.frame import MAX_BODY
 from hms_addons.control.auth import NOBODY, Peer
 from hms_addons.control.server_protocol import ControlProtocol, Limits
 from tests.fakes.asgi import Echo
@@ -207,10 +208,12 @@ async def test_an_early_answer_waits_a_little_for_a_client_that_still_sends(
     assert connection.transport.is_closing()
 
 
-async def test_but_it_does_not_read_without_end(connection: Connection) -> None:
+async def test_it_reads_twice_the_largest_body_and_not_without_end(connection: Connection) -> None:
     await connection.feed(b"PUT /early HTTP/1.1\r\nHost: x\r\nContent-Length: 900000000\r\n\r\nab")
-    for _ in range(5):
+    for _ in range(2 * MAX_BODY // (256 * 1024)):
         await connection.feed(b"c" * 256 * 1024)
+    assert not connection.transport.is_closing()
+    await connection.feed(b"c")
     assert connection.transport.is_closing()
 
 
