@@ -12,18 +12,17 @@ from hms_addons.config.compile import compile_config
 from hms_addons.config.installed import SIDECAR, Known, check_installed
 from hms_addons.config.lint import lint
 from hms_addons.config.merge import merge_good, without_listeners
-from hms_addons.config.problems import ConfigProblems, Report
+from hms_addons.config.problems import ConfigProblems, Problem, Report, Severity
 from hms_addons.config.pushed import check_pushed
 from hms_addons.config.scope import scope
 from hms_addons.config.secret_files import check_secret_files
 from hms_addons.config.validate import validate
-from hms_addons.config.yaml_marks import load_yaml, unmarked
+from hms_addons.config.yaml_marks import MAX_NODES, load_yaml, unmarked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from hms_addons.config.merge import Merged
-    from hms_addons.config.problems import Problem
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.config.standard_listeners import Finish
     from hms_addons.config.yaml_marks import Document
@@ -130,9 +129,17 @@ def _read_all(contents: Sequence[tuple[str, bytes]]) -> tuple[list[Document], li
     """Every file that can be read, as data; and the syntax errors of all others."""
     documents: list[Document] = []
     problems: list[Problem] = []
+    nodes = 0
     for name, content in contents:
         try:
-            documents.append(load_yaml(content, name))
+            document = load_yaml(content, name)
         except ConfigProblems as error:
             problems.extend(error.problems)
+            continue
+        nodes += document.nodes
+        if nodes > MAX_NODES:
+            message = f"more than {MAX_NODES} values up to here, in all files together"
+            problems.append(Problem(Severity.ERROR, name, 1, 1, "", message))
+            break
+        documents.append(document)
     return documents, problems

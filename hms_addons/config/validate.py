@@ -80,6 +80,10 @@ def validate(
     return Validated(config, part)
 
 
+_GUESSES: Final = 500
+"""Problems after which nobody guesses any more what was meant: that is slow, and only a courtesy."""
+
+
 def _good(part: Part, report: Report) -> Config:
     """Validate again and again without what was found to be wrong: one fault may hide another."""
     while True:
@@ -171,7 +175,7 @@ class _Fault:
     def _explain_unknown_key(self) -> None:
         known = _keys_at(self._here[:-1])
         key = self._path[-1]
-        guess = closest(key, known)
+        guess = closest(key, known) if len(self._report.problems) < _GUESSES else None
         hint = "" if guess else f"; known here: {listing(known, limit=20)}"
         self._report.error(self._path, f"unknown key '{key}'{hint}", guess, at_key=True)
         if guess is None or not self._part.rename(self._path, guess):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 MAX_DEPTH: Final = 64
-MAX_NODES: Final = 1_000_000
+MAX_NODES: Final = 100_000
+"""Of all files of a configuration together; 20,000 routes, and some seconds of work."""
 MAX_ALIASED_NODES: Final = 100_000
 """Nodes that aliases may stand for, all together: a "billion laughs" is stopped here."""
 
@@ -69,6 +70,8 @@ class Document(NamedTuple):
 
     data: Any
     marks: Marks
+    nodes: int = 0
+    """Values that were read for it, of a file."""
 
 
 class _Node(NamedTuple):
@@ -157,7 +160,7 @@ class _Reader:
         event = next(self._events)
         if not isinstance(event, yaml.StreamEndEvent):
             raise self._error(event, "a second document ('---') begins here; write one per file")
-        return Document(node.data, node.marks)
+        return Document(node.data, node.marks, self._nodes)
 
     def _place(self, event: Any) -> Place:
         return Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)

@@ -135,6 +135,8 @@ class ConfigService:
     on_decided: Callable[[], object] = lambda: None
     decided: bool = False
     _state: _State = field(default_factory=_State)
+    _checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One at a time: each takes a processor, and the whole of Python's lock, for up to seconds."""
 
     def __post_init__(self) -> None:
         self.mirror.read(CURRENT, self._apply)
@@ -237,7 +239,8 @@ class ConfigService:
         if size > MAX_BYTES:
             raise ConfigTooLargeError(f"{size} bytes are more than {MAX_BYTES} that are taken")
         self._check_expected(expected)
-        problems = await asyncio.to_thread(check, files, self.trust_domain)
+        async with self._checking:
+            problems = await asyncio.to_thread(check, files, self.trust_domain)
         if any(problem.severity is Severity.ERROR for problem in problems):
             raise ConfigProblems(problems)
         while True:

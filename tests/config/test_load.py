@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.load import load
 from hms_addons.config.standard_listeners import Finish
+from hms_addons.config.yaml_marks import MAX_NODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,3 +139,20 @@ rbac: {policies: [{name: p, action: DENY, services: [a], methods: [PUT]}]}
 """
     assert load([("mesh.yaml", text)], control=True).problems == ()
     assert load([("mesh.yaml", text)]).snapshot is None, "one sidecar must know its service"
+
+
+def test_what_several_files_hold_is_bounded_together() -> None:
+    half = b"a: [" + b"x," * (MAX_NODES // 2) + b"]"
+    loaded = load([("a.yaml", half), ("b.yaml", half), ("c.yaml", half)])
+    told = [problem for problem in loaded.problems if "values" in problem.message]
+    assert [str(problem) for problem in told] == [
+        f"b.yaml:1:1: more than {MAX_NODES} values up to here, in all files together"
+    ]
+
+
+def test_nobody_guesses_what_thousands_of_keys_were_meant_to_be() -> None:
+    letters = string.ascii_lowercase + string.digits
+    text = "\n".join(f"clusters{a}{b}: 1" for a in letters for b in letters)
+    told = load([("a.yaml", text.encode())]).problems
+    assert sum("unknown key" in problem.message for problem in told) == 36 * 36
+    assert sum(problem.suggestion is not None for problem in told) == 500

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hms_addons.config.problems import ConfigProblems, Place
-from hms_addons.config.yaml_marks import MAX_BYTES, Document, load_yaml, unmarked
+from hms_addons.config.yaml_marks import MAX_BYTES, MAX_NODES, Document, load_yaml, unmarked
 
 
 def read(text: str) -> Document:
@@ -170,3 +170,20 @@ def test_any_bytes_are_read_or_refused_with_a_place(content: bytes) -> None:
 def test_data_that_was_written_nowhere_still_has_marks() -> None:
     document = unmarked({"a": [{"b": 1}]}, "(here)")
     assert document.marks.place_of(("a", 0, "b"), at_key=True) == Place("(here)", 1, 1)
+
+
+def test_more_values_than_a_configuration_may_have_are_refused() -> None:
+    def listed(count: int) -> Document:
+        return load_yaml(b"a: [" + b"[]," * count + b"]", "f.yaml")
+
+    assert listed(MAX_NODES - 2).nodes == MAX_NODES
+    with pytest.raises(ConfigProblems, match=f"more than {MAX_NODES} values in one file"):
+        listed(MAX_NODES - 1)
+
+
+def test_five_thousand_routes_are_far_from_too_many() -> None:
+    routes = "".join(
+        f"- {{match: {{prefix: /r{n}}}, action: {{cluster: c, timeout: 1s}}}}\n"
+        for n in range(5000)
+    )
+    assert load_yaml(routes.encode(), "f.yaml").nodes < MAX_NODES / 3

@@ -14,11 +14,15 @@ from hms_addons.control.configs import (
     FollowsFilesError,
     StaleConfigError,
     UnknownVersionError,
+    check,
 )
 from tests.fakes.control_state import Plane, control_plane
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from hms_addons.config.problems import Problem
+    from hms_addons.control.configs import Files
 
 ONE = "clusters: [{name: auth-svc, tls_context: {sds: mesh_certs}}]\n"
 TWO = "clusters: [{name: payments-svc, tls_context: {sds: mesh_certs}}]\n"
@@ -208,3 +212,20 @@ async def test_bytes_that_are_no_text_come_back_as_they_were(
         earlier.setattr("hms_addons.control.configs.not_utf8", lambda _: [])
         await plane.configs.put([("mesh.yaml", utf16)], author="x")
     assert (await plane.configs.version(1)).files == (("mesh.yaml", utf16),)
+
+
+async def test_one_check_at_a_time(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[str] = []
+    seen: list[int] = []
+
+    def counted(files: Files, trust_domain: str) -> tuple[Problem, ...]:
+        running.append(trust_domain)
+        found = check(files, trust_domain)
+        seen.append(len(running))
+        running.pop()
+        return found
+
+    monkeypatch.setattr("hms_addons.control.configs.check", counted)
+    many = "clusters:\n" + "\n".join(f"  - {{name: c{n}}}" for n in range(300))
+    await asyncio.gather(*(plane.push(many, dry_run=True) for _ in range(6)))
+    assert seen == [1] * 6
