@@ -137,6 +137,8 @@ async def test_a_port_that_speaks_no_tls() -> None:
         ("https://127.0.0.1:15010", PIN, "two words"),
         ("https://127.0.0.1:15010", PIN, "line\nbreak"),
     ],
+    # The pin is another in each process, and names of tests must not be.
+    ids=["plain", "user", "short pin", "two words", "line break"],
 )
 def test_what_cannot_be_is_refused_before_anything_is_sent(url: str, pin: str, token: str) -> None:
     with pytest.raises(MeshError):
