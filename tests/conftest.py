@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
 # mitmproxy's dependencies warn while they are imported, and warnings are errors in tests: get it over.
 with warnings.catch_warnings():
@@ -65,7 +65,18 @@ hypothesis.settings.load_profile(
 )
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def _longest_first(items: list[pytest.Item]) -> None:
+    """Begin with the files that are given the most time: a parallel run must not end with them."""
+    limits: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        if marker is not None and item.get_closest_marker("slow") is not None:
+            limits[item.path] = max(limits.get(item.path, 0.0), float(marker.args[0]))
+    items.sort(key=lambda item: -limits.get(item.path, 0.0))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _longest_first(items)
     missing = {name: peer for name, peer in PEERS.items() if peer.path() is None}
     for item in items:
         for name, peer in missing.items():
