@@ -18,28 +18,26 @@ from typing import TYPE_CHECKING
 from hms_addons.bootstrap import build_plugins
 from hms_addons.config.load import load
 from hms_addons.sidecar import Sidecar
-from hms_addons.sidecar_process import run
+from hms_addons.sidecar_process import _settle_memory, run
 
 if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
 
 RATE = 50
-CONFIG = """\
-listeners:
-  - name: outbound
-    port: {port}
-    routes:
-      - match: {{ prefix: / }}
-        action: {{ cluster: upstream, timeout: {timeout}ms }}
-clusters:
-  - {{ name: upstream, endpoints: ["127.0.0.1:{upstream}"] }}
-"""
 
 
 def snapshot(port: int, upstream: int, number: int) -> Snapshot:
     """The configuration of that number; each differs from the one before."""
-    text = CONFIG.format(port=port, upstream=upstream, timeout=30_000 + number)
-    loaded = load([("swap.yaml", text.encode())])
+    action = {"cluster": "upstream", "timeout": f"{30_000 + number}ms"}
+    listener = {
+        "name": "outbound",
+        "port": port,
+        "routes": [{"match": {"prefix": "/"}, "action": action}],
+    }
+    cluster = {"name": "upstream", "endpoints": [f"127.0.0.1:{upstream}"]}
+    # As `ControlSource` does it with what a control plane has sent, which is JSON by then.
+    document = {"listeners": [listener], "clusters": [cluster]}
+    loaded = load([], base=document, control=True)
     assert loaded.snapshot is not None, loaded.problems
     return loaded.snapshot
 
@@ -55,6 +53,7 @@ async def main(port: int, upstream: int) -> int:
     rng = Random(1)  # noqa: S311 - load balancing
     sidecar = Sidecar(build_plugins(None, rng), rng=rng)
     await sidecar.start(snapshot(port, upstream, 0))
+    _settle_memory()
     number = 0
     ended = asyncio.ensure_future(stop.wait())
     while not stop.is_set():
