@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from hms_addons.control.ca.kept_authority import STATE_KEY
+
 if TYPE_CHECKING:
     from hms_addons.control.store.protocol import Store
 
@@ -32,7 +34,7 @@ class Readiness:
     async def look(self) -> bool:
         """Whether it does."""
         try:
-            await self._store.get("ca/state")
+            await self._store.get(STATE_KEY)
         except Exception as error:  # noqa: BLE001 - whatever it is, it does not answer
             self._set(str(error) or type(error).__name__)
         else:
