@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import warnings
@@ -35,6 +36,12 @@ os.environ["PATH"] = os.pathsep.join(
 # `hms config` remembers what its user has seen; nothing of that may get into the real home.
 _STATE_HOME = tempfile.TemporaryDirectory(prefix="hms-tests-")
 os.environ["XDG_STATE_HOME"] = _STATE_HOME.name
+
+
+# A shell starts what it runs in the background with SIGINT ignored, and children inherit that: those
+# that tests interrupt would not hear it. With a handler here, they begin with the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Peer(NamedTuple):
