@@ -23,6 +23,7 @@ from hms_addons.config.snapshot import Direction
 from hms_addons.errors import ConfigError, Fault
 from hms_addons.exchange import ANONYMOUS, Principal
 from hms_addons.hookspecs import hookimpl
+from hms_addons.identity.caller_headers import HeaderValueError, role_header, subject_header
 from hms_addons.identity.jwt_verifier import (
     JwtError,
     JwtErrorCode,
@@ -44,22 +45,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_ROLE_HEADER: Final = 4096
-"""Bytes of `X-Caller-Role`: half of the smallest header block that common servers take."""
-MAX_SUBJECT_HEADER: Final = 1024
-"""Bytes of `X-Caller-Subject`."""
 KEY_REFRESH: Final = 1.0
 """Seconds between two looks for newer keys."""
 
-_FIELD_VALUE = re.compile(r"[!-~\xa1-\xff](?:[ -~\xa1-\xff]*[!-~\xa1-\xff])?")
-"""What a field can carry unchanged (RFC 9110 section 5.5): no control characters, and no space at
-either end, as recipients strip it: a role ` ADMIN` must not arrive as `ADMIN`."""
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
 """What an `error_description` may not hold (RFC 6750 section 3)."""
-
-
-class HeaderValueError(ValueError):
-    """A claim cannot travel in a header; the message says why, without the claim."""
 
 
 class _State(NamedTuple):
@@ -267,45 +257,6 @@ def principal_of(token: VerifiedToken, rank: Mapping[str, int]) -> Principal:
         )
     except HeaderValueError as error:
         raise JwtError(JwtErrorCode.INVALID_TOKEN, f"the token is unusable: {error}") from None
-
-
-def role_header(roles: tuple[str, ...]) -> bytes:
-    """The value of `X-Caller-Role`: `roles` joined by commas.
-
-    Raises:
-        HeaderValueError: a role is empty, has a comma (it would arrive as two), or cannot be sent.
-    """
-    for role in roles:
-        if "," in role:
-            raise HeaderValueError("a role has a comma in it")
-        if _FIELD_VALUE.fullmatch(role) is None:
-            raise HeaderValueError(
-                "a role is empty, or has a control character, a character beyond Latin-1, or a "
-                "space at its ends"
-            )
-    value = ",".join(roles).encode("latin-1")
-    if len(value) > MAX_ROLE_HEADER:
-        raise HeaderValueError(f"its roles take {len(value)} bytes, more than {MAX_ROLE_HEADER}")
-    return value
-
-
-def subject_header(subject: str) -> bytes:
-    """The value of `X-Caller-Subject`.
-
-    Raises:
-        HeaderValueError: it cannot be sent as it is.
-    """
-    if _FIELD_VALUE.fullmatch(subject) is None:
-        raise HeaderValueError(
-            "its subject (`sub`) is empty, or has a control character, a character beyond Latin-1, "
-            "or a space at its ends"
-        )
-    value = subject.encode("latin-1")
-    if len(value) > MAX_SUBJECT_HEADER:
-        raise HeaderValueError(
-            f"its subject (`sub`) takes {len(value)} bytes, more than {MAX_SUBJECT_HEADER}"
-        )
-    return value
 
 
 def _refuse(exchange: Exchange, error: JwtError) -> None:
