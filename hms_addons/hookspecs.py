@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Route, Snapshot
@@ -141,6 +141,16 @@ class MeshSpecs:
 
         Raises:
             ConfigError: this plugin cannot work with `snapshot`; say where and what to change.
+        """
+
+    @hookspec
+    def hms_idle_hooks(self, snapshot: Snapshot) -> Collection[str]:
+        """Name those of this plugin's per-request hooks that have nothing to do under `snapshot`.
+
+        They are left out of the chain, so that a plugin costs nothing where nobody has configured it:
+        `("hms_authorize",)` while no route has a rate limit, say. Asked once per snapshot, after
+        `hms_configure`; like there, an exception refuses the snapshot. A plugin without this hook takes
+        part in every request.
         """
 
     @hookspec

@@ -190,7 +190,6 @@ class Mesh:
         self._native = NativeLane(
             ctx.master.addons,
             lambda: sidecar.bindings,
-            lambda: sidecar.chain,
             sidecar.upstream,
             SYSTEM_CLOCK,
             lambda: _why_not(sidecar),

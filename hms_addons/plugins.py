@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import Counter
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ class PluginManager:
         self._order: list[Any] = []
         self._disabled: tuple[str, ...] = ()
         self._not_started: set[str] = set()
+        self.errors: Counter[tuple[str, str]] = Counter()
+        """Exceptions in per-request hooks by plugin and hook, since the start."""
         self.sources: dict[str, str] = {}
         """Where each plugin came from, by plugin name: `built-in`, or its distribution."""
 
@@ -141,9 +144,45 @@ compiles its hooks and takes plain ones only"
             for impl in implementations
         ]
 
-    def compile_chain(self, rng: random.Random, clock: Clock = SYSTEM_CLOCK) -> HookChain:
-        """The per-request chain of the plugins registered now."""
-        return HookChain({name: self.hooks(name) for name in REQUEST_HOOKS}, rng, clock)
+    def compile_chain(
+        self,
+        rng: random.Random,
+        clock: Clock = SYSTEM_CLOCK,
+        snapshot: Snapshot | None = None,
+    ) -> HookChain:
+        """The per-request chain of the plugins registered now.
+
+        Args:
+            rng, clock: see `HookChain`.
+            snapshot: leaves out what its plugin says is idle under it; None leaves nothing out.
+
+        Raises:
+            ConfigError: a plugin failed to say what is idle; the message names it.
+        """
+        idle = set() if snapshot is None else self._idle(snapshot)
+        hooks = {
+            name: [hook for hook in self.hooks(name) if (hook.plugin, name) not in idle]
+            for name in REQUEST_HOOKS
+        }
+        return HookChain(hooks, rng, clock, self.errors)
+
+    def _idle(self, snapshot: Snapshot) -> set[tuple[str, str]]:
+        """Plugin and hook of all that has nothing to do under `snapshot`."""
+        idle = set()
+        for hook in self.hooks("hms_idle_hooks"):
+            try:
+                named = frozenset(hook.call(snapshot))
+            except Exception as error:
+                logger.exception("plugin %s failed in hms_idle_hooks", hook.plugin)
+                message = f"plugin '{hook.plugin}' failed in hms_idle_hooks: {error!r}"
+                raise ConfigError(message) from error
+            unknown = named.difference(REQUEST_HOOKS)
+            if unknown:
+                message = f"plugin '{hook.plugin}' calls {listing(sorted(unknown))} idle in \
+hms_idle_hooks; the hooks of a request are {listing(REQUEST_HOOKS)}"
+                raise ConfigError(message)
+            idle |= {(hook.plugin, name) for name in named}
+        return idle
 
     def configure(self, snapshot: Snapshot, current: Snapshot | None) -> None:
         """Offer `snapshot` to every plugin; all accept it, or all are back on `current`.

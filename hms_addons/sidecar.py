@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Listener, Snapshot
     from hms_addons.engine.connection_context import ConnectionContext
     from hms_addons.engine.fast_lane import Binding
-    from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.hookspecs import AdminRequest
     from hms_addons.http_message import Answer
@@ -107,9 +106,6 @@ class Sidecar:
         self._opened = False
         self._started = False
         self._plugins_started = False
-        self.chain: HookChain = plugins.compile_chain(self._rng, clock)
-        if self.chain.picks_endpoints:
-            self.upstream.pick_endpoint = self.chain.pick_endpoint
         self.upstream.observer = ServerEvents(self.events, self._tasks, clock)
 
     def __repr__(self) -> str:
@@ -246,7 +242,8 @@ class Sidecar:
         snapshot = _with_trust_domain(snapshot, identities)
         self.plugins.configure(snapshot, self.snapshot)
         try:
-            ports = self._ports.stage(snapshot, identities)
+            chain = self.plugins.compile_chain(self._rng, self.clock, snapshot)
+            ports = self._ports.stage(snapshot, identities, chain)
         except BaseException:
             if self.snapshot is not None:
                 self.plugins.restore(self.snapshot)
@@ -255,6 +252,7 @@ class Sidecar:
         self.snapshot, self._given = snapshot, given
         changed = self._secrets.commit(staged)
         self.upstream.apply(snapshot)
+        self.upstream.pick_endpoint = chain.pick_endpoint if chain.picks_endpoints else None
         self._ports.swap(snapshot, ports, changed)
         for name in changed:
             self.upstream.secret_changed(name)
@@ -263,7 +261,6 @@ class Sidecar:
     def _make_lane(self, binding: Binding) -> FastLane:
         return FastLane(
             binding,
-            self.chain,
             self.upstream,
             self.events,
             self.clock,
@@ -336,7 +333,7 @@ class Sidecar:
             ],
             "plugin_errors": [
                 {"plugin": plugin, "hook": hook, "count": count}
-                for (plugin, hook), count in self.chain.errors.items()
+                for (plugin, hook), count in self.plugins.errors.items()
             ],
         }
 

@@ -13,7 +13,8 @@ from hms_addons.errors import ConfigError
 from hms_addons.hookspecs import hookimpl
 from hms_addons.plugins import PluginError, PluginManager
 from tests.fakes.clock import FakeClock
-from tests.fakes.exchange import make_exchange, make_snapshot
+from tests.fakes.exchange import make_exchange, make_route, make_snapshot
+from tests.fakes.upstream import make_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Exchange
 
-OLD, NEW = make_snapshot(version="old"), make_snapshot(version="new")
+CLUSTERS = {"auth-svc": make_cluster()}
+OLD, NEW = (make_snapshot(version=version, clusters=CLUSTERS) for version in ("old", "new"))
 
 
 class Recorder:
@@ -103,6 +105,72 @@ def test_hms_configure_takes_everyone_back_when_one_refuses(error: Exception) ->
     with pytest.raises(ConfigError, match="plugin 'two'.*(no such bucket|boom)"):
         log.plugins.configure(NEW, OLD)
     assert log.calls == [("one", "new"), ("two", "new"), ("one", "old"), ("two", "old")]
+
+
+class Lazy:
+    """Has nothing to authorise under the old snapshot."""
+
+    def __init__(self, idle: Any = ("hms_authorize",)) -> None:
+        self.idle = idle
+        self.asked: list[str] = []
+
+    @hookimpl
+    def hms_idle_hooks(self, snapshot: Snapshot) -> Any:
+        if isinstance(self.idle, Exception):
+            raise self.idle
+        return self.idle if snapshot.version == "old" else ()
+
+    @hookimpl
+    def hms_authorize(self, exchange: Exchange) -> None:
+        self.asked.append(exchange.snapshot.version)
+        exchange.deny(403, "RBAC", "no")
+
+    @hookimpl
+    def hms_route(self, exchange: Exchange) -> Any:
+        return make_route()
+
+
+async def test_hms_idle_hooks_are_left_out_under_their_snapshot_alone() -> None:
+    plugins, lazy = PluginManager(), Lazy()
+    plugins.register(lazy, "lazy")
+    for snapshot, denied in ((OLD, False), (NEW, True), (None, True)):
+        exchange = make_exchange(snapshot=snapshot or OLD)
+        await plugins.compile_chain(Random(1), snapshot=snapshot).decide(exchange)
+        assert (exchange.failure is not None) is denied
+    assert lazy.asked == ["new", "old"]
+
+
+async def test_what_is_idle_in_one_plugin_is_not_in_another() -> None:
+    plugins, lazy, busy = PluginManager(), Lazy(), Lazy(())
+    plugins.register(lazy, "lazy")
+    plugins.register(busy, "busy")
+    await plugins.compile_chain(Random(1), snapshot=OLD).decide(make_exchange(snapshot=OLD))
+    assert (lazy.asked, busy.asked) == ([], ["old"])
+
+
+@pytest.mark.parametrize(
+    ("idle", "said"),
+    [
+        (ValueError("boom"), "plugin 'lazy' failed in hms_idle_hooks: ValueError('boom')"),
+        (None, "plugin 'lazy' failed in hms_idle_hooks: TypeError"),
+        (("hms_authorise",), "plugin 'lazy' calls hms_authorise idle in hms_idle_hooks; the hooks"),
+        (("hms_configure",), "plugin 'lazy' calls hms_configure idle"),
+    ],
+)
+def test_hms_idle_hooks_that_fail_refuse_the_snapshot(idle: Any, said: str) -> None:
+    plugins = PluginManager()
+    plugins.register(Lazy(idle), "lazy")
+    with pytest.raises(ConfigError) as caught:
+        plugins.compile_chain(Random(1), snapshot=OLD)
+    assert said in str(caught.value)
+
+
+def test_chains_of_one_manager_count_errors_together() -> None:
+    plugins = PluginManager()
+    plugins.register(Lazy(), "lazy")
+    old = plugins.compile_chain(Random(1), snapshot=OLD)
+    new = plugins.compile_chain(Random(1), snapshot=NEW)
+    assert old.errors is new.errors is plugins.errors
 
 
 def test_hms_configure_has_nothing_to_go_back_to_at_first() -> None:

@@ -44,6 +44,7 @@ class Probe:
         self.versions: list[str] = []
         self.refuses: set[str] = set()
         self.on_configure: Any = lambda: None
+        self.idle: dict[str, tuple[str, ...]] = {}
 
     @hookimpl
     def hms_configure(self, snapshot: Snapshot) -> None:
@@ -51,6 +52,10 @@ class Probe:
         self.on_configure()
         if str(snapshot.service) in self.refuses:
             raise ConfigError("not with me")
+
+    @hookimpl
+    def hms_idle_hooks(self, snapshot: Snapshot) -> tuple[str, ...]:
+        return self.idle.get(str(snapshot.service), ())
 
     @hookimpl(tryfirst=True)
     async def hms_forward(self, exchange: Exchange, upstream: Any) -> Answer:
@@ -204,6 +209,31 @@ async def test_a_request_in_flight_ends_on_the_snapshot_it_began_with(world: Wor
     world.probe.go.set()
     assert await client.answer() == "v1 by a"
     assert await client.ask() == "v2 by a", "the connection goes on, with the new one"
+    await client.close()
+
+
+async def test_a_request_in_flight_ends_with_the_hooks_it_began_with(world: World) -> None:
+    world.probe.idle = {"v2": ("hms_complete",)}
+    await world.sidecar.start(config("v1", a=0))
+    client = await Client.connect(world.port("a"))
+    client.send("/slow")
+    await world.until("forward /slow")
+    await world.sidecar.apply(config("v2", a=0))
+    world.probe.go.set()
+    assert await client.answer() == "v1 by a"
+    assert await client.ask() == "v2 by a"
+    assert world.probe.log == ["forward /slow", "complete /slow ok", "forward /"]
+    await client.close()
+
+
+async def test_hooks_that_cannot_be_told_refuse_the_change(world: World) -> None:
+    world.probe.idle = {"v2": ("hms_nothing",)}
+    await world.sidecar.start(config("v1", a=0))
+    with pytest.raises(ConfigError, match="calls hms_nothing idle"):
+        await world.sidecar.apply(config("v2", a=0))
+    assert world.probe.versions == ["v1", "v2", "v1"], "it is told to go back"
+    client = await Client.connect(world.port("a"))
+    assert await client.ask() == "v1 by a"
     await client.close()
 
 

@@ -52,25 +52,27 @@ _LOGGED_ID = 128
 class Binding:
     """What a lane serves by; replaced by one assignment when the snapshot changes."""
 
-    __slots__ = ("hygiene", "listener", "snapshot")
+    __slots__ = ("chain", "hygiene", "listener", "snapshot")
 
-    def __init__(self, snapshot: Snapshot, listener: Listener, hygiene: Hygiene) -> None:
+    def __init__(
+        self, snapshot: Snapshot, listener: Listener, chain: HookChain, hygiene: Hygiene
+    ) -> None:
         self.snapshot = snapshot
         self.listener = listener
+        self.chain = chain
         self.hygiene = hygiene
 
     @classmethod
-    def of(cls, snapshot: Snapshot, listener: Listener) -> Binding:
-        """The binding of `listener` in `snapshot`."""
-        return cls(snapshot, listener, Hygiene(snapshot.headers.all))
+    def of(cls, snapshot: Snapshot, listener: Listener, chain: HookChain) -> Binding:
+        """The binding of `listener` in `snapshot`, whose plugins make up `chain`."""
+        return cls(snapshot, listener, chain, Hygiene(snapshot.headers.all))
 
 
 class FastLane:
     """Serves the requests of one listener.
 
     Args:
-        binding: the snapshot and listener to begin with; assign `binding` to swap.
-        chain: the compiled plugins; assign to swap.
+        binding: the snapshot, listener and chain to begin with; assign `binding` to swap.
         upstream: what `hms_forward` is given.
         events: mitmproxy's listeners.
         clock: time.
@@ -82,7 +84,6 @@ class FastLane:
     def __init__(
         self,
         binding: Binding,
-        chain: HookChain,
         upstream: Any,
         events: FlowEvents,
         clock: Clock,
@@ -91,7 +92,6 @@ class FastLane:
         placeholder: Server,
     ) -> None:
         self.binding = binding
-        self.chain = chain
         self.connections: set[Http1Server] = set()
         self.in_flight = 0
         self.refusals = 0
@@ -165,6 +165,7 @@ class FastLane:
     ) -> None:
         """See `Lane`: serve one request, whatever happens."""
         binding = self.binding
+        chain = binding.chain
         context: ConnectionContext = connection.context
         fields = tuple(request.fields)
         draft = Draft(
@@ -193,20 +194,20 @@ class FastLane:
                     parsed=not watched and not request.trailers,
                 )
                 if exchange.failure is None:
-                    await self.chain.decide(exchange)
+                    await chain.decide(exchange)
                 if exchange.failure is None:
                     if request.expect_continue:
                         connection.send_continue()
-                    await self.chain.forward(exchange, self._upstream)
+                    await chain.forward(exchange, self._upstream)
             answer = exchange.answer
             if (
                 answer is None
                 or watched
-                or self.chain.responds
+                or chain.responds
                 or request.failure is not None
                 or type(answer.body) is not bytes
             ):
-                await self._answer(connection, request, exchange)
+                await self._answer(connection, request, exchange, chain)
             else:
                 failure = exchange.failure
                 exchange.bytes_out = connection.respond_held(
@@ -229,7 +230,7 @@ class FastLane:
             self._cut_short(exchange, error)
             connection.abort()
         finally:
-            self._end(connection, request, exchange)
+            self._end(connection, request, exchange, chain)
 
     # -- the steps ------------------------------------------------------------------------------
 
@@ -281,7 +282,11 @@ class FastLane:
         return flow.response is None and not was_killed(flow)
 
     async def _answer(
-        self, connection: Http1Server, request: RequestHead, exchange: Exchange
+        self,
+        connection: Http1Server,
+        request: RequestHead,
+        exchange: Exchange,
+        chain: HookChain,
     ) -> None:
         """Show the answer to mitmproxy's addons, let plugins change it, write it."""
         flow = exchange.made_flow
@@ -306,7 +311,7 @@ class FastLane:
                 return
         given = answer
         try:
-            await self.chain.respond(exchange)
+            await chain.respond(exchange)
             answer = exchange.answer or given
             failure = exchange.failure
             close = failure is not None and failure.close
@@ -359,7 +364,13 @@ class FastLane:
             if not self._tasks.closed:
                 self._tasks.start(events.fire_flow(events.error, exchange.flow), "error event")
 
-    def _end(self, connection: Http1Server, request: RequestHead, exchange: Exchange) -> None:
+    def _end(
+        self,
+        connection: Http1Server,
+        request: RequestHead,
+        exchange: Exchange,
+        chain: HookChain,
+    ) -> None:
         self.in_flight -= 1
         stream = request.stream
         if stream is not None:
@@ -375,7 +386,7 @@ class FastLane:
         if flow is not None:
             flow.live = False
         try:
-            self.chain.complete(exchange)
+            chain.complete(exchange)
             if self._events.watched:
                 flow_view.annotate(exchange)
         finally:

@@ -78,6 +78,7 @@ class HookChain:
         hooks: the implementations of each of `REQUEST_HOOKS`, in calling order.
         rng: for choosing among a route's weighted clusters when no plugin did.
         clock: bounds what hooks may wait.
+        errors: where exceptions are counted, by plugin and hook; chains may share one.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class HookChain:
         hooks: Mapping[str, Sequence[Hook]],
         rng: random.Random,
         clock: Clock = SYSTEM_CLOCK,
+        errors: Counter[tuple[str, str]] | None = None,
     ) -> None:
         (
             self._identify,
@@ -102,7 +104,7 @@ class HookChain:
         self._clock = clock
         self._awaitable: set[type] = {CoroutineType}
         """Types of what `hms_forward` has given that had to be awaited."""
-        self.errors: Counter[tuple[str, str]] = Counter()
+        self.errors: Counter[tuple[str, str]] = Counter() if errors is None else errors
         """Exceptions by plugin and hook, since the start."""
 
     def __repr__(self) -> str:

@@ -80,7 +80,6 @@ class NativeLane:
     Args:
         addons: mitmproxy's addon manager, for `update` events.
         bindings: the bindings in force, by listener name.
-        chain: the chain in force.
         upstream: what `hms_forward` is given.
         clock: time.
         why_not: why no request is taken now; None while they are.
@@ -92,7 +91,6 @@ class NativeLane:
         self,
         addons: AddonManager,
         bindings: Callable[[], dict[str, Binding]],
-        chain: Callable[[], HookChain],
         upstream: Any,
         clock: Clock,
         why_not: Callable[[], Failure | None] = lambda: None,
@@ -100,10 +98,10 @@ class NativeLane:
         self._addons = addons
         self._why_not = why_not
         self._bindings = bindings
-        self._chain = chain
         self._upstream = upstream
         self._clock = clock
-        self._exchanges: dict[str, Exchange] = {}
+        self._exchanges: dict[str, tuple[Exchange, HookChain]] = {}
+        """In flight, by flow; each with the chain of the snapshot that it began with."""
 
     def __repr__(self) -> str:
         return f"<NativeLane in_flight={len(self._exchanges)}>"
@@ -129,10 +127,10 @@ class NativeLane:
             flow.response = _refusal(_no_listener(), flow, self._clock.wall())
             return
         exchange = Exchange(flow, binding.snapshot, binding.listener, self._clock.monotonic())
-        self._exchanges[flow.id] = exchange
+        chain = binding.chain
+        self._exchanges[flow.id] = (exchange, chain)
         try:
             self._take_over(exchange, binding)
-            chain = self._chain()
             if exchange.failure is None:
                 await chain.decide(exchange)
             if exchange.failure is None:
@@ -148,8 +146,8 @@ class NativeLane:
 
     async def response(self, flow: HTTPFlow) -> None:
         """mitmproxy event: read back what was edited, and let plugins change the answer."""
-        exchange = self._exchanges.get(flow.id)
-        if exchange is None:
+        exchange, chain = self._exchanges.get(flow.id, (None, None))
+        if exchange is None or chain is None:
             return
         await self._wait(flow)
         try:
@@ -158,7 +156,7 @@ class NativeLane:
                 exchange.answer = flow_view.answer_of(flow.response)
                 if before is not None and before.body == exchange.answer.body:
                     exchange.answer.length = before.length  # of HEAD: what a GET would have had
-                await self._chain().respond(exchange)
+                await chain.respond(exchange)
                 self._show(exchange, exchange.answer)
                 exchange.bytes_out = len(flow.response.data.content or b"")
         finally:
@@ -166,15 +164,16 @@ class NativeLane:
 
     def error(self, flow: HTTPFlow) -> None:
         """mitmproxy event: it ended without an answer."""
-        exchange = self._exchanges.get(flow.id)
+        exchange, _ = self._exchanges.get(flow.id, (None, None))
         if exchange is not None:
             exchange.fail(Fault.CLIENT_GONE, str(flow.error))
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:
-        if self._exchanges.pop(exchange.flow.id, None) is not None:
+        found = self._exchanges.pop(exchange.flow.id, None)
+        if found is not None:
             exchange.bytes_in = len(exchange.flow.request.data.content or b"")
-            self._chain().complete(exchange)
+            found[1].complete(exchange)
             flow_view.annotate(exchange)
 
     async def _wait(self, flow: Flow) -> None:

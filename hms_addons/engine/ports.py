@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Listener, Snapshot
+    from hms_addons.engine.hook_chain import HookChain
     from hms_addons.identity.identity_holder import Identity
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Staged(NamedTuple):
 
     kept: dict[str, Port]
     opened: dict[str, Port]
+    chain: HookChain
 
 
 class Ports:
@@ -84,20 +86,29 @@ class Ports:
 
     # -- a change -------------------------------------------------------------------------------
 
-    def stage(self, snapshot: Snapshot, identities: Mapping[str, Identity | None]) -> Staged:
+    def stage(
+        self, snapshot: Snapshot, identities: Mapping[str, Identity | None], chain: HookChain
+    ) -> Staged:
         """Take the addresses that `snapshot` needs and that are not there yet.
+
+        Args:
+            snapshot: what is to come into force.
+            identities: by secret; None for those that have none.
+            chain: the plugins' hooks under `snapshot`.
 
         Raises:
             ListenError: one of them is not to be had; nothing has changed.
             ConfigError: a listener's secret is not provided; nothing has changed.
         """
-        staged = Staged(self._kept(snapshot), {})
+        staged = Staged(self._kept(snapshot), {}, chain)
         try:
             for listener in snapshot.listeners:
                 identity = identities.get(listener.secret) if listener.secret else None
                 tls = server_context(listener, identity)  # refused now, if at all
                 if listener.name not in staged.kept:
-                    staged.opened[listener.name] = self._bind(snapshot, listener, tls)
+                    staged.opened[listener.name] = self._bind(
+                        Binding.of(snapshot, listener, chain), tls
+                    )
         except BaseException:
             self.discard(staged)
             raise
@@ -127,7 +138,7 @@ class Ports:
             else:
                 before, port.listener = port.listener, listener
                 port.port.name = listener.name
-                port.lane.binding = Binding.of(snapshot, listener)
+                port.lane.binding = Binding.of(snapshot, listener, staged.chain)
                 same_tls = (before.tls, before.secret) == (listener.tls, listener.secret)
                 if not same_tls or listener.secret in changed:
                     self._refresh_tls(port)
@@ -159,8 +170,9 @@ class Ports:
                 kept[listener.name] = port
         return kept
 
-    def _bind(self, snapshot: Snapshot, listener: Listener, tls: ssl.SSLContext | None) -> Port:
-        lane = self._make_lane(Binding.of(snapshot, listener))
+    def _bind(self, binding: Binding, tls: ssl.SSLContext | None) -> Port:
+        lane = self._make_lane(binding)
+        listener = binding.listener
         port = PortListener(listener.name, lane, self._clock)
         if listener.port not in self._elsewhere or listener.port == 0:
             port.bind(listener.host, listener.port, tls)

@@ -438,7 +438,7 @@ async def test_a_new_binding_is_for_the_next_request() -> None:
     await world.send(GET)
     old = world.lane.binding
     newer = make_snapshot(version="2", clusters=old.snapshot.clusters)
-    world.lane.binding = Binding.of(newer, old.listener)
+    world.lane.binding = Binding.of(newer, old.listener, old.chain)
     go.set()
     await settle()
     answers = await world.send(GET)

@@ -72,14 +72,13 @@ class World:
         }
         chain = HookChain(hooks, Random(1))
         self.bindings = {
-            listener.name: Binding.of(SNAPSHOT, listener) for listener in (INBOUND, OUTBOUND)
+            listener.name: Binding.of(SNAPSHOT, listener, chain) for listener in (INBOUND, OUTBOUND)
         }
         self.clock = FakeClock()
         manager: Any = types.SimpleNamespace(trigger_event=self._trigger)
         self.lane = NativeLane(
             manager,
             lambda: self.bindings,
-            lambda: chain,
             "the upstream",
             self.clock,
             lambda: self.why_not,

@@ -32,12 +32,12 @@ class Rig:
     def __init__(self, *elsewhere: int) -> None:
         self.clock = FakeClock()
         self.identities: dict[str, Identity] = {}
+        self.chain = HookChain({}, Random(1))
         self.ports = Ports(self._lane, self.identities.get, self.clock, elsewhere)
 
     def _lane(self, binding: Binding) -> FastLane:
         return FastLane(
             binding,
-            HookChain({}, Random(1)),
             None,
             FlowEvents(),
             self.clock,
@@ -48,7 +48,8 @@ class Rig:
 
     def apply(self, *listeners: Listener, changed: tuple[str, ...] = ()) -> None:
         snapshot = self.snapshot(*listeners)
-        self.ports.swap(snapshot, self.ports.stage(snapshot, self.identities), changed)
+        staged = self.ports.stage(snapshot, self.identities, self.chain)
+        self.ports.swap(snapshot, staged, changed)
 
     @staticmethod
     def snapshot(*listeners: Listener) -> Snapshot:
@@ -88,7 +89,7 @@ async def test_staging_takes_addresses_and_changes_nothing(rig: Rig) -> None:
     rig.apply(named("a"))
     before = rig.addresses
     port = free_port()
-    staged = rig.ports.stage(rig.snapshot(named("a"), named("b", port)), {})
+    staged = rig.ports.stage(rig.snapshot(named("a"), named("b", port)), {}, rig.chain)
     assert set(staged.kept) == {"a"}
     assert set(staged.opened) == {"b"}
     assert rig.addresses == before
@@ -103,7 +104,7 @@ async def test_a_taken_address_gives_back_those_before_it(rig: Rig) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         first, taken = free_port(), holder.getsockname()[1]
         with pytest.raises(ListenError):
-            rig.ports.stage(rig.snapshot(named("a", first), named("b", taken)), {})
+            rig.ports.stage(rig.snapshot(named("a", first), named("b", taken)), {}, rig.chain)
     assert not is_open(first)
 
 
@@ -133,7 +134,7 @@ async def test_a_secret_that_nobody_provides_is_refused_also_for_what_stays(rig:
     rig.apply(named("a"))
     strict = named("a", tls=TlsMode.STRICT, secret="mine")
     with pytest.raises(ConfigError, match="nobody provides its secret 'mine'"):
-        rig.ports.stage(rig.snapshot(strict), {})
+        rig.ports.stage(rig.snapshot(strict), {}, rig.chain)
     rig.identities["mine"] = Identity.of(SecretMaterial(pki.svid("auth-svc"), pki.bundle()), 1)
     rig.apply(strict)
     listener = rig.ports.running["a"].port

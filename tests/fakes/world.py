@@ -66,8 +66,7 @@ class World:
             self.events.compile([script])
         snapshot = make_snapshot(clusters={"auth-svc": make_cluster()})
         self.lane = FastLane(
-            Binding.of(snapshot, make_listener(direction=direction)),
-            self.chain,
+            Binding.of(snapshot, make_listener(direction=direction), self.chain),
             "the upstream",
             self.events,
             self.clock,
