@@ -14,6 +14,8 @@ Nouns:
   parts.
 - **Connector** (`connector`): makes connections, TCP or mutual TLS; the seam that tests replace.
 - **Resolver** (`dns`): follows host names.
+- **Try** (`attempt`): one try at a time of a request, with the slots that it occupies;
+  **Forwarding** (`forwarding`): the order of tries.
 - **retry**, **outcome**, **failures**: pure decisions, the words they are made in, and the words in
   which callers are told.
 
