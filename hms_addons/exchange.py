@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from mitmproxy.http import HTTPFlow
 
+    from hms_addons.config.policy import Decision
     from hms_addons.config.snapshot import Cluster, Listener, Route, Snapshot
     from hms_addons.errors import Fault
     from hms_addons.http_message import Answer, BodyStream, Fields
@@ -107,6 +108,7 @@ class Exchange:
         endpoint: address of the endpoint that was last tried.
         attempts: one entry per try, in order.
         permit: leave to forward.
+        decision: what the policies said, the audited ones included; None where there are none.
         failure: why the mesh answers itself; None while all is well.
         flag: what is worth knowing of an answer besides `failure`: `URX` when it is the last of
             the attempts that the retry policy allowed.
@@ -129,6 +131,7 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "cluster",
+        "decision",
         "downstream",
         "endpoint",
         "failure",
@@ -181,6 +184,7 @@ class Exchange:
         self.endpoint: str | None = None
         self.attempts: list[Attempt] = []
         self.permit: Permit | None = None
+        self.decision: Decision | None = None
         self.failure: Failure | None = None
         self.flag: Flag | None = None
         self.answer: Answer | None = None
@@ -274,6 +278,25 @@ class Exchange:
             return ()
         trailers: Fields = flow.request.data.trailers.fields
         return trailers
+
+    def under(self, snapshot: Snapshot, listener: Listener) -> Exchange:
+        """The same request, taken over and routed, as another configuration may judge it.
+
+        Nothing is shared that a judge could change but the flow: its failure is its own.
+        """
+        other = Exchange(self._flow, snapshot, listener, self.started, self._draft, self.id)
+        other.head = self.head
+        other.path = self.path
+        other.query = self.query
+        other.service = self.service
+        other.peer = self.peer
+        other.principal = self.principal
+        other.route = self.route
+        other.cluster = self.cluster
+        other.request_id = self.request_id
+        other.notes = dict(self.notes)
+        other.downstream = self.downstream
+        return other
 
     @property
     def _plain(self) -> Draft:

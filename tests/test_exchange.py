@@ -7,9 +7,9 @@ from mitmproxy.test.tflow import tflow, tserver_conn
 
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import ExchangeFailed, Fault, Flag
-from hms_addons.exchange import ANONYMOUS, Draft, Exchange, Permit
+from hms_addons.exchange import ANONYMOUS, Draft, Exchange, Permit, Principal
 from hms_addons.http_message import Answer
-from tests.fakes.exchange import make_exchange, make_listener, sent
+from tests.fakes.exchange import make_exchange, make_listener, make_snapshot, sent
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -237,3 +237,21 @@ def test_the_upstream_connection_is_the_flows_whenever_that_is_made() -> None:
     late, _ = drafted()
     late.use_server(server)
     assert late.server is server
+
+
+def test_another_configuration_judges_the_same_request_apart() -> None:
+    exchange = make_exchange("/a?b=c", peer="spiffe://d/svc/x")
+    exchange.principal = Principal(subject="doe")
+    exchange.fail(Fault.TIMEOUT, "over")
+    snapshot, listener = make_snapshot(version="2"), make_listener(name="other")
+    other = exchange.under(snapshot, listener)
+    assert (other.snapshot, other.listener) == (snapshot, listener)
+    assert (other.method, other.path, other.query) == (exchange.method, "/a", "b=c")
+    assert other.principal.subject == "doe"
+    assert other.route is exchange.route
+    assert (other.failure, other.permit, other.decision) == (None, None, None)
+    other.fail(Fault.POLICY_DENIED, "no")
+    other.notes["x"] = 1
+    assert exchange.failure is not None
+    assert exchange.failure.detail == "over"
+    assert exchange.notes == {}

@@ -14,7 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.jwt_providers import make_provider
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hms_addons.clock import Clock
+    from hms_addons.config.policy import Decision
     from hms_addons.config.snapshot import Rbac as RbacSpec
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Exchange
@@ -50,6 +52,10 @@ KEY_REFRESH: Final = 1.0
 
 _NOT_DESCRIPTION = re.compile(r"[^ !#-\[\]-~]")
 """What an `error_description` may not hold (RFC 6750 section 3)."""
+
+
+NO_ALLOW: Final = "-"
+"""Stands for a policy's name where none refused, but none allowed it either."""
 
 
 class _State(NamedTuple):
@@ -82,6 +88,8 @@ class Rbac:
         self._state: _State | None = None
         self._previous: _State | None = None
         self._tasks = TaskSet("rbac")
+        self.would_deny: Counter[str] = Counter()
+        """Requests that policies of `mode: audit` would have refused, by policy."""
 
     def __repr__(self) -> str:
         state = self._state
@@ -138,8 +146,12 @@ class Rbac:
     @hookimpl
     def hms_startup(self, mesh: Mesh) -> None:
         """Begin to look for newer keys."""
-        del mesh
+        mesh.add_status("rbac", self._status)
         self._tasks.start(self._watch_keys(), "keys")
+
+    def _status(self) -> dict[str, Any]:
+        """JSON-ready: what audited policies would have refused, by policy, since the start."""
+        return {"would_deny": dict(self.would_deny)}
 
     async def _watch_keys(self) -> None:
         while True:
@@ -184,11 +196,12 @@ class Rbac:
             # Unreachable in the chain; a permit must never rest on that.
             exchange.fail(Fault.POLICY_DENIED, "there is no configuration or no route to judge by")
             return
-        if state.policies is None:
+        policies = state.policies
+        if policies is None:
             return
         principal = exchange.principal
         inbound = exchange.listener.direction is Direction.INBOUND
-        decision = state.policies.decide(
+        decision = policies.decide(
             PolicyRequest(
                 route.service,
                 exchange.method,
@@ -196,13 +209,29 @@ class Rbac:
                 principal.roles,
                 principal.subject,
                 exchange.peer if inbound else state.own,
+                principal.claims,
+                exchange.fields if policies.asks_fields else (),
             )
         )
+        exchange.decision = decision
         if not decision.allowed:
             detail = decision.reason
             if principal is ANONYMOUS and state.verifier is not None:
                 detail += "; the request carries no token (Authorization: Bearer …)"
             exchange.fail(Fault.POLICY_DENIED, detail)
+        elif decision.would_deny is not None:
+            self._tell_of(decision)
+
+    def _tell_of(self, decision: Decision) -> None:
+        """A policy of `mode: audit` would have refused a request."""
+        name = decision.audit_policy or NO_ALLOW
+        self.would_deny[name] += 1
+        count = self.would_deny[name]
+        # The 1st, 2nd, 4th, 8th … time: a policy that is being tried out must not fill a disk.
+        if count & (count - 1) == 0:
+            logger.warning(
+                "a request would be denied (mode: audit, %d so far): %s", count, decision.would_deny
+            )
 
     @hookimpl
     def hms_prepare(self, exchange: Exchange) -> None:

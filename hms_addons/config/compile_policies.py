@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hms_addons.config.policy_condition import Condition
+from hms_addons.config.safe_regex import compile_regex
 from hms_addons.config.snapshot import (
     Governance,
     HeaderNames,
@@ -17,7 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hms_addons.config.problems import Path
-    from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
+    from hms_addons.config.schema_policies import (
+        GovernanceModel,
+        HeadersModel,
+        PolicyModel,
+        RbacModel,
+    )
+    from hms_addons.config.schema_when import ConditionModel
 
 _DEFAULT_TTL = 60.0
 _STALE_TTLS = 10
@@ -36,23 +44,39 @@ def compile_rbac(model: RbacModel, file: Callable[[Path, str], str]) -> Rbac:
         values["algorithms"] = tuple(values.get("algorithms", default))
         values["audiences"] = tuple(values.get("audiences", ()))
         providers.append(JwtProvider(**values))
-    policies = [
-        Policy(
-            name=policy.name,
-            action=PolicyAction(policy.action),
-            **{
-                key: tuple(value)
-                for key, value in policy.given().items()
-                if key not in {"name", "action"}
-            },
-        )
-        for policy in model.policies
-    ]
+    policies = [compile_policy(policy, model.mode) for policy in model.policies]
     return Rbac(
         providers=tuple(providers),
         policies=tuple(policies),
         role_order=tuple(model.role_order or ()),
     )
+
+
+def compile_policy(model: PolicyModel, mode: str | None) -> Policy:
+    """One policy; `mode` is what `rbac.mode` says, for those that say nothing themselves."""
+    lists = {
+        key: tuple(value)
+        for key, value in model.given().items()
+        if key not in {"name", "action", "when", "mode"}
+    }
+    return Policy(
+        name=model.name,
+        action=PolicyAction(model.action),
+        when=tuple(_condition(condition) for condition in model.when or ()),
+        audit=(model.mode or mode) == "audit",
+        **lists,
+    )
+
+
+def _condition(model: ConditionModel) -> Condition:
+    values = model.given()
+    for key in ("values", "not_values"):
+        values[key] = tuple(values.get(key, ()))
+    if model.header is not None:
+        values["header"] = model.header.lower()
+    if model.regex is not None:
+        values["regex"] = compile_regex(model.regex)
+    return Condition(**values)
 
 
 def compile_governance(model: GovernanceModel | None) -> Governance | None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Snapshot,
         Thresholds,
     )
+    from hms_addons.http_message import Fields
 
 
 def explain(
@@ -87,7 +88,7 @@ def explain(
     if parsed.authority is not None:
         head[b"host"] = parsed.authority.encode()
     found["listener"] = _listener(listener)
-    _follow(found, snapshot, listener, parsed, head)
+    _follow(found, snapshot, listener, parsed, head, _not_owned(snapshot, tuple(fields)))
     return found
 
 
@@ -109,6 +110,7 @@ def _follow(
     listener: Listener,
     target: Target,
     head: Mapping[bytes, bytes],
+    fields: Fields,
 ) -> None:
     """Follow the request as far as it gets."""
     method = found["request"]["method"]
@@ -151,10 +153,20 @@ def _follow(
     found["route"] = _route(route_taken)
     found["clusters"] = _clusters(route_taken, snapshot)
     request = PolicyRequest(
-        route_taken.service, method, target.path, caller=caller_of(snapshot, listener, None)
+        route_taken.service,
+        method,
+        target.path,
+        caller=caller_of(snapshot, listener, None),
+        fields=fields,
     )
     found["policies"] = _policies(snapshot, request, head.get(b"authorization"))
     found["headers"] = _headers(snapshot)
+
+
+def _not_owned(snapshot: Snapshot, fields: Fields) -> Fields:
+    """The fields as policies see them: without the mesh's own, which no caller can supply."""
+    own = spellings(snapshot.headers.all)
+    return tuple(field for field in fields if field[0] not in own)
 
 
 def _elsewhere(listener: Listener, table: RouteTable, service: str) -> list[dict[str, str]]:
@@ -253,28 +265,55 @@ def _policies(
     """Every policy, and whether it is about this request; who calls is known only on the wire."""
     policies = snapshot.rbac.policies
     about_request = PolicyIndex(
-        replace(policy, roles=(), subjects=(), callers=()) for policy in policies
+        replace(
+            policy,
+            roles=(),
+            subjects=(),
+            callers=(),
+            when=tuple(c for c in policy.when if c.header),
+        )
+        for policy in policies
     ).trace(request)
     index = PolicyIndex(policies)
     decision = index.decide(request)
     return {
-        "without_token": {"allowed": decision.allowed, "reason": decision.reason},
+        "without_token": {
+            "allowed": decision.allowed,
+            "reason": decision.reason,
+            "would_deny": decision.would_deny,
+        },
         "token": explain_token(snapshot, index, request, authorization),
         "applying": [
-            {"name": policy.name, "action": str(policy.action), "effect": _effect(policy)}
+            {
+                "name": policy.name,
+                "action": str(policy.action),
+                "mode": _mode(policy),
+                "effect": _effect(policy),
+            }
             for policy, trace in zip(policies, about_request, strict=True)
             if not trace.unmet
         ],
         "not_applying": [
-            {"name": policy.name, "action": str(policy.action), "reason": "; it ".join(trace.unmet)}
+            {
+                "name": policy.name,
+                "action": str(policy.action),
+                "mode": _mode(policy),
+                "reason": "; it ".join(trace.unmet),
+            }
             for policy, trace in zip(policies, about_request, strict=True)
             if trace.unmet
         ],
     }
 
 
+def _mode(policy: Policy) -> str:
+    return "audit" if policy.audit else "enforce"
+
+
 def _effect(policy: Policy) -> str:
     verb = "refuses" if policy.action is PolicyAction.DENY else "allows"
+    if policy.audit:
+        verb = f"(mode: audit) would {verb.removesuffix('s').replace('allow', 'allow only')}"
     conditions = [
         f"{what} {' or '.join(values)}"
         for what, values in (
@@ -284,6 +323,7 @@ def _effect(policy: Policy) -> str:
         )
         if values
     ]
+    conditions.extend(str(condition) for condition in policy.when if condition.claim)
     return f"{verb} callers with {' and '.join(conditions)}" if conditions else f"{verb} everyone"
 
 
@@ -353,6 +393,8 @@ def _policy_lines(policies: Mapping[str, Any]) -> list[str]:
     answer = policies["without_token"]
     verdict = "allowed" if answer["allowed"] else "refused with 403"
     lines = [f"policies  without a token: {verdict}: {answer['reason']}"]
+    if answer["would_deny"]:
+        lines.append(f"          would deny (audit): {answer['would_deny']}")
     if policies["token"] is not None:
         lines += [f"          {line}" for line in token_lines(policies["token"])]
     lines += [f"          {p['action']} {p['name']}: {p['effect']}" for p in policies["applying"]]

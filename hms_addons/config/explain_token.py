@@ -77,13 +77,16 @@ def explain_token(
         detail = "the token is refused before any policy is asked"
         refused = {"allowed": False, "reason": error.detail, "status": error.status}
         return found | refused | {"detail": detail}
-    decision = policies.decide(request._replace(roles=verified.roles, subject=verified.subject))
+    decision = policies.decide(
+        request._replace(roles=verified.roles, subject=verified.subject, claims=verified.claims)
+    )
     return found | {
         "detail": "the token is genuine",
         "roles": list(verified.roles),
         "subject": verified.subject,
         "allowed": decision.allowed,
         "reason": decision.reason,
+        "would_deny": decision.would_deny,
         "status": None if decision.allowed else 403,
     }
 
@@ -106,7 +109,10 @@ def token_lines(found: Mapping[str, Any]) -> list[str]:
         verdict = "allowed" if found["allowed"] else f"refused with {found['status']}"
         who = f" (roles {', '.join(found['roles']) or 'none'}, subject {found['subject']})"
         who = "" if found["detail"] != "the token is genuine" else who
-        return [f"with this token{who}: {verdict}: {found['reason']}"]
+        lines = [f"with this token{who}: {verdict}: {found['reason']}"]
+        if found.get("would_deny"):
+            lines.append(f"would deny (audit): {found['would_deny']}")
+        return lines
     lines = [found["detail"]]
     if "other" not in found:
         return lines

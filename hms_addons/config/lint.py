@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hms_addons.config.compile_routes import UNKNOWN_SERVICE
+from hms_addons.config.lint_policies import lint_policies
 from hms_addons.config.part import ANY
 from hms_addons.config.problems import closest
 from hms_addons.config.snapshot import Direction, TlsMode
@@ -45,7 +46,7 @@ def lint(
     _routes(config, report)
     _clusters(config, report, control=control)
     _endpoints(config, report)
-    _rbac(config, snapshot, report)
+    lint_policies(config, snapshot, report)
     if files is not False and (not control or snapshot.service is not None):
         _files(snapshot, report, secrets=not files)
 
@@ -241,33 +242,6 @@ def _endpoints(config: Config, report: Report) -> None:
                     )
                     report.warning(path, message, at_key=True)
                     break  # once a cluster
-
-
-def _rbac(config: Config, snapshot: Snapshot, report: Report) -> None:
-    policies = config.rbac.policies
-    if not report.whole:
-        return
-    if config.rbac.providers and not any(p.roles or p.subjects for p in policies):
-        message = "no policy asks for a role or a subject: tokens are verified and passed on as headers only"
-        if policies and report.known("rbac", "policies"):
-            report.warning(("rbac", "providers"), message)
-    keys = ("name", "service")
-    names_known = all(report.known("clusters", ANY, key) for key in keys) and report.known(
-        "service"
-    )
-    known = {cluster.service for cluster in snapshot.clusters.values()}
-    if snapshot.service is not None:
-        known.add(snapshot.service)
-    for index, policy in enumerate(policies):
-        for number, service in enumerate(policy.services or ()):
-            if service not in known and names_known:
-                path: KeyPath = ("rbac", "policies", index, "services", number)
-                message = f"no route here leads to the service {service}, so this never applies"
-                report.warning(path, message, closest(service, known))
-        providers = config.rbac.providers or not report.known("rbac", "providers")
-        if (policy.roles or policy.subjects) and not providers:
-            message = "needs a token, but there are no providers to verify one"
-            report.warning(("rbac", "policies", index, "name"), message)
 
 
 def _files(snapshot: Snapshot, report: Report, *, secrets: bool) -> None:

@@ -32,6 +32,8 @@ _FILLED: Final[tuple[tuple[Path, Any], ...]] = (
     (("rbac", "providers", ANY, "public_key_file"), "/unknown"),
     (("rbac", "policies", ANY, "name"), "unknown-{}"),
     (("rbac", "policies", ANY, "action"), "DENY"),
+    (("rbac", "policies", ANY, "when", ANY, "claim"), "unknown"),
+    (("rbac", "policies", ANY, "when", ANY, "values"), ["unknown"]),
 )
 """What stands in for a value that is needed, by where it belongs; `{}` is its item's position."""
 

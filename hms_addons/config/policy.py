@@ -4,14 +4,19 @@ The order is Istio's (AuthorizationPolicy): any matching DENY refuses; a service
 policy applies is open; otherwise some ALLOW must match. Everything here is a pure function of the
 policies and the request, so `hms explain` says what the sidecar does.
 
+Policies of `mode: audit` decide nothing: what the others allow passes. It is asked once more, then, what
+all together would say, and the decision tells of it if that is a refusal.
+
 Policies are filed by service once per snapshot, and what they ask is turned into sets; a decision
 looks at the policies of one service only and makes nothing but the decision.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping  # noqa: TC003 - a NamedTuple's annotations are looked at where it is compiled
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hms_addons.config.policy_condition import Check
 from hms_addons.config.snapshot import Direction, Policy, PolicyAction
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hms_addons.config.snapshot import Listener, Snapshot
+    from hms_addons.http_message import Fields
 
 _SHOWN: Final = 5
 """Entries of a list that a reason names."""
@@ -38,6 +44,10 @@ class PolicyRequest(NamedTuple):
     subject: str | None = None
     caller: str | None = None
     """The caller's SPIFFE ID, see `caller_of`."""
+    claims: Mapping[str, Any] = {}
+    """Of the verified token."""
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    """The request's header fields; empty will do where `PolicyIndex.asks_fields` is False."""
 
 
 class Decision(NamedTuple):
@@ -48,6 +58,10 @@ class Decision(NamedTuple):
     """The policy that decided; None if it was the absence of one."""
     reason: str
     """For people: the caller, the log, `hms explain`."""
+    would_deny: str | None = None
+    """Why it would not be allowed if policies of `mode: audit` counted; None if it would be."""
+    audit_policy: str | None = None
+    """The policy that would have refused it; None if it was the absence of one."""
 
 
 class PolicyTrace(NamedTuple):
@@ -65,6 +79,7 @@ class _Rule:
         "_any_path",
         "_caller_prefixes",
         "_callers",
+        "_checks",
         "_methods",
         "_path_prefixes",
         "_paths",
@@ -84,23 +99,32 @@ class _Rule:
         self._roles = frozenset(policy.roles)
         self._subjects = frozenset(policy.subjects)
         self._callers, self._caller_prefixes = _split(policy.callers)
+        self._checks = tuple(Check(condition, deny=self.deny) for condition in policy.when)
         self.allowed = Decision(
             allowed=True, policy=policy.name, reason=f"policy '{policy.name}' allows it"
         )
 
     def __repr__(self) -> str:
-        return f"<_Rule {self.policy.action} {self.policy.name}>"
+        mode = " audit" if self.policy.audit else ""
+        return f"<_Rule {self.policy.action} {self.policy.name}{mode}>"
 
     def matches(self, request: PolicyRequest) -> bool:
         """Whether every condition holds; the service has been looked at already."""
-        _, method, path, roles, subject, caller = request
+        _, method, path, roles, subject, caller, claims, fields = request
         return (
             (not self._methods or self._method_matches(method))
             and (self._any_path or self._path_matches(path))
             and (not self._roles or not self._roles.isdisjoint(roles))
             and (not self._subjects or subject in self._subjects)
             and (not self.policy.callers or self._caller_matches(caller))
+            and (not self._checks or self._checks_hold(claims, fields))
         )
+
+    def _checks_hold(self, claims: Mapping[str, Any], fields: Fields) -> bool:
+        for check in self._checks:  # noqa: SIM110 - compiled, a generator costs twice as much
+            if not check.holds(claims, fields):
+                return False
+        return True
 
     def _method_matches(self, method: str) -> bool:
         # Methods are case-sensitive, yet many servers take `delete` for `DELETE`.
@@ -147,6 +171,11 @@ class _Rule:
         if policy.callers and not self._caller_matches(request.caller):
             is_ = "not known over mutual TLS" if request.caller is None else request.caller
             unmet.append(f"requires {_listed('the callers', policy.callers)}; the caller is {is_}")
+        unmet.extend(
+            f"requires {check.condition}"
+            for check in self._checks
+            if not check.holds(request.claims, request.fields)
+        )
         return tuple(unmet)
 
 
@@ -155,6 +184,8 @@ class _Rules(NamedTuple):
 
     deny: tuple[_Rule, ...]
     allow: tuple[_Rule, ...]
+    audit: tuple[tuple[_Rule, ...], tuple[_Rule, ...]] | None
+    """The DENY and ALLOW policies as if those of `mode: audit` counted; None if there are none."""
 
 
 class PolicyIndex:
@@ -164,13 +195,17 @@ class PolicyIndex:
         policies: in configured order; the order decides only which one a reason names.
     """
 
-    __slots__ = ("_by_service", "_others", "_rules")
+    __slots__ = ("_by_service", "_others", "_rules", "asks_fields")
 
     def __init__(self, policies: Iterable[Policy]) -> None:
         self._rules = tuple(map(_Rule, policies))
         named = {service for rule in self._rules for service in rule.policy.services}
         self._by_service = {service: self._applying(service) for service in named}
         self._others = self._applying(None)
+        self.asks_fields = any(
+            condition.header is not None for rule in self._rules for condition in rule.policy.when
+        )
+        """Some policy looks at header fields."""
 
     def __repr__(self) -> str:
         return f"<PolicyIndex {len(self._rules)} policies, {len(self._by_service)} named services>"
@@ -184,27 +219,45 @@ class PolicyIndex:
             for rule in self._rules
             if not rule.policy.services or service in rule.policy.services
         ]
-        return _Rules(
-            tuple(rule for rule in rules if rule.deny),
-            tuple(rule for rule in rules if not rule.deny),
-        )
+        enforced = [rule for rule in rules if not rule.policy.audit]
+        deny, allow = _by_action(enforced)
+        return _Rules(deny, allow, None if len(enforced) == len(rules) else _by_action(rules))
 
     def decide(self, request: PolicyRequest) -> Decision:
         """Whether `request` may go on, and why (not)."""
-        deny, allow = self._by_service.get(request.service, self._others)
-        for rule in deny:
-            if rule.matches(request):
-                return _denied_by(rule, request)
-        if not allow:
-            return _OPEN
-        for rule in allow:
-            if rule.matches(request):
-                return rule.allowed
-        return _not_allowed(allow, request)
+        deny, allow, audit = self._by_service.get(request.service, self._others)
+        decision = _decide(deny, allow, request)
+        if audit is None or not decision.allowed:
+            return decision
+        would = _decide(*audit, request)
+        if would.allowed:
+            return decision
+        return decision._replace(would_deny=would.reason, audit_policy=would.policy)
 
     def trace(self, request: PolicyRequest) -> tuple[PolicyTrace, ...]:
         """How every policy, also those of other services, looks at `request`."""
         return tuple(PolicyTrace(rule.policy, rule.unmet(request)) for rule in self._rules)
+
+
+def _by_action(rules: Iterable[_Rule]) -> tuple[tuple[_Rule, ...], tuple[_Rule, ...]]:
+    """The DENY and the ALLOW ones."""
+    rules = tuple(rules)
+    return (
+        tuple(rule for rule in rules if rule.deny),
+        tuple(rule for rule in rules if not rule.deny),
+    )
+
+
+def _decide(deny: tuple[_Rule, ...], allow: tuple[_Rule, ...], request: PolicyRequest) -> Decision:
+    for rule in deny:
+        if rule.matches(request):
+            return _denied_by(rule, request)
+    if not allow:
+        return _OPEN
+    for rule in allow:
+        if rule.matches(request):
+            return rule.allowed
+    return _not_allowed(allow, request)
 
 
 def decide(policies: Iterable[Policy], request: PolicyRequest) -> Decision:

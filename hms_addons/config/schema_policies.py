@@ -21,6 +21,7 @@ from hms_addons.config.schema_base import (
     one_or_many,
     shown,
 )
+from hms_addons.config.schema_when import ConditionModel
 
 _HMAC: Final = ("HS256", "HS384", "HS512")
 _PUBLIC_KEY: Final = (
@@ -170,6 +171,10 @@ class PolicyModel(Model):
     """Subjects of tokens."""
     callers: Annotated[list[Annotated[str, AfterValidator(_caller_pattern)]], _SOME] | None = None
     """SPIFFE IDs of calling services; a trailing * matches any suffix."""
+    when: Annotated[list[ConditionModel], _SOME] | None = None
+    """Conditions on claims of the token and on headers; every one must hold."""
+    mode: Literal["enforce", "audit"] | None = None
+    """`audit` refuses nothing: what it would have refused is logged, and passes. Default: rbac.mode."""
 
 
 class RbacModel(Model):
@@ -181,6 +186,8 @@ class RbacModel(Model):
     """What callers may do."""
     role_order: list[str] | None = None
     """Roles, the most senior first; others follow in the order of the token."""
+    mode: Literal["enforce", "audit"] | None = None
+    """Of the policies that do not say themselves; default enforce."""
 
 
 class HeadersModel(Model):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hms_addons.config.policy_condition import Condition
     from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
 
@@ -251,6 +252,10 @@ class Policy:
     subjects: tuple[str, ...] = ()
     callers: tuple[str, ...] = ()
     """SPIFFE IDs; a trailing `*` matches any suffix."""
+    when: tuple[Condition, ...] = ()
+    """Conditions on claims and headers."""
+    audit: bool = False
+    """It refuses nothing, and tells only what it would have refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

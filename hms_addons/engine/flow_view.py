@@ -249,6 +249,7 @@ def annotate(exchange: Exchange) -> None:
         f"attempts={len(summary['attempts'])}" if summary["attempts"] else "",
         f"role={summary['role']}" if summary["role"] else "",
         f"policy={summary['policy_version']}" if summary["policy_version"] else "",
+        f"would deny (audit): {summary['would_deny']}" if summary["would_deny"] else "",
         f"({summary['detail']})" if summary["detail"] else "",
     ]
     comment = summary["comment"] = " ".join(part for part in parts if part)
@@ -269,7 +270,7 @@ def summarise(exchange: Exchange) -> dict[str, Any]:
         ),
         None,
     )
-    failure = exchange.failure
+    failure, decision = exchange.failure, exchange.decision
     return {
         "listener": exchange.listener.name,
         "direction": str(exchange.listener.direction),
@@ -289,6 +290,8 @@ def summarise(exchange: Exchange) -> dict[str, Any]:
         "subject": exchange.principal.subject,
         "role": ",".join(exchange.principal.roles) or None,
         "policy_version": version,
+        "policy": decision.policy if decision else None,
+        "would_deny": decision.would_deny if decision else None,
         "flag": str(failure.flag) if failure else str(exchange.flag) if exchange.flag else None,
         "detail": failure.detail if failure else None,
         "request_id": exchange.request_id,

@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from hms_addons.addons.rbac import Rbac
+from hms_addons.config.policy_condition import Condition
 from hms_addons.config.snapshot import (
     Direction,
     HeaderNames,
@@ -22,12 +23,12 @@ from hms_addons.exchange import ANONYMOUS, Principal
 from hms_addons.identity.caller_headers import MAX_SUBJECT_HEADER
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_listener, make_route, make_snapshot, sent
+from tests.fakes.mesh import FakeMesh
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hms_addons.exchange import Exchange
-    from hms_addons.hookspecs import Mesh
 
 SECRET = "a-secret-of-more-than-thirty-two-bytes"
 ENVIRON = {"HMS_JWT_SECRET": SECRET, "OTHER": SECRET[::-1]}
@@ -346,6 +347,37 @@ def test_callers_are_the_peer_inbound_and_this_service_outbound() -> None:
     assert not allowed(plugin_for(config(policy)), None, listener=outbound)
 
 
+def test_when_looks_at_the_tokens_claims_and_at_the_requests_headers() -> None:
+    unit = Condition(claim="org.unit", values=("fraud",))
+    plugin = plugin_for(config(Policy(name="unit", action=PolicyAction.ALLOW, when=(unit,))))
+    assert ask(plugin, token(org={"unit": "fraud"})).failure is None
+    _, flag, detail = refusal(ask(plugin, token(org={"unit": "claims"})))
+    assert flag is Flag.RBAC
+    assert "requires the claim org.unit to be fraud" in detail
+    beta = Condition(header="x-env", values=("beta",))
+    plugin = plugin_for(config(Policy(name="beta", action=PolicyAction.DENY, when=(beta,))))
+    assert ask(plugin).failure is None
+    exchange = make_exchange(headers=[("X-Env", "prod"), ("x-env", "beta")])
+    plugin.hms_authorize(exchange)
+    assert refusal(exchange)[1] is Flag.RBAC
+
+
+def test_an_audited_policy_lets_pass_and_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    trial = Policy(name="trial", action=PolicyAction.DENY, methods=("GET",), audit=True)
+    plugin = plugin_for(config(trial))
+    mesh = FakeMesh()
+    for _ in range(5):
+        exchange = ask(plugin)
+        assert exchange.failure is None
+    assert exchange.decision is not None
+    assert exchange.decision.audit_policy == "trial"
+    lines = [line for line in caplog.messages if "would be denied (mode: audit" in line]
+    assert [line.partition(" so far")[0][-1] for line in lines] == ["1", "2", "4"]
+    assert "policy 'trial' denies GET /verify-id" in lines[0]
+    mesh.add_status("rbac", plugin._status)
+    assert mesh.shown("rbac") == {"would_deny": {"trial": 5}}
+
+
 def test_nothing_is_allowed_before_there_is_a_configuration_or_without_a_route() -> None:
     exchange = make_exchange()
     Rbac(clock=FakeClock()).hms_authorize(exchange)
@@ -419,8 +451,7 @@ async def test_keys_that_change_in_their_file_are_used_within_seconds(tmp_path: 
     provider = JwtProvider(name="file", algorithms=("HS256",), jwks_file=str(path))
     clock = FakeClock()
     plugin = plugin_for(config(providers=(provider,)), clock)
-    mesh: Mesh = None  # type: ignore[assignment] # the plugin asks nothing of it
-    plugin.hms_startup(mesh)
+    plugin.hms_startup(FakeMesh().mesh)
     newer = token(SECRET[::-1])
     await clock.advance(0)
     assert ask(plugin, newer).failure is not None

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+
+from hms_addons.config.policy_condition import Condition
 from hms_addons.config.snapshot import Governance, JwtProvider, Policy, PolicyAction
 from tests.fakes.configs import snapshot_of
 
@@ -41,3 +44,27 @@ def test_policies_governance_and_headers() -> None:
         ),
     )  # fmt: skip
     assert snapshot.rbac.role_order == ("r", "q")
+
+
+def test_conditions_and_modes() -> None:
+    snapshot = snapshot_of(
+        """\
+        service: s
+        rbac:
+          mode: audit
+          providers: [{name: h, hs256_secret_env: S}]
+          policies:
+            - {name: a, action: DENY, when: [{claim: org.unit, values: x, not_values: [y, z]}]}
+            - {name: b, action: DENY, mode: enforce, when: [{header: X-Env, regex: b+}]}
+        """
+    )
+    assert snapshot.rbac.policies == (
+        Policy(
+            name="a", action=PolicyAction.DENY, audit=True,
+            when=(Condition(claim="org.unit", values=("x",), not_values=("y", "z")),),
+        ),
+        Policy(
+            name="b", action=PolicyAction.DENY,
+            when=(Condition(header="x-env", regex=re.compile("b+")),),
+        ),
+    )  # fmt: skip

@@ -134,7 +134,12 @@ def test_policies() -> None:
     policies = ask("GET http://pay.svc/pay", x_channel="portal")["policies"]
     assert policies["without_token"]["allowed"] is False
     assert policies["applying"] == [
-        {"name": "managers", "action": "ALLOW", "effect": "allows callers with a role of MANAGER"}
+        {
+            "name": "managers",
+            "action": "ALLOW",
+            "mode": "enforce",
+            "effect": "allows callers with a role of MANAGER",
+        }
     ]
     assert [item["name"] for item in policies["not_applying"]] == ["no-deletes"]
     delete = ask("DELETE http://auth-svc.svc/x")["policies"]
@@ -246,3 +251,37 @@ def test_what_else_is_there_twice_is_one_list() -> None:
 
     assert route("portal") == "pay"
     assert route("portal", "portal") != "pay"
+
+
+WHEN = snapshot_of(
+    """\
+    listeners:
+      - name: out
+        port: 15001
+        routes: [{match: {prefix: /}, action: {cluster: pay}}]
+    clusters: [{name: pay, endpoints: ["127.0.0.1:1"]}]
+    rbac:
+      providers: [{name: p, hs256_secret_env: S}]
+      policies:
+        - {name: no-beta, action: DENY, when: [{header: X-Env, values: [beta]}]}
+        - {name: fraud, action: ALLOW, when: [{claim: org.unit, values: [fraud]}], mode: audit}
+    """,
+)
+
+
+def test_conditions_on_headers_are_judged_and_those_on_claims_are_told() -> None:
+    refused = explain(WHEN, "GET http://pay.svc/", [("X-Env", "prod"), ("x-env", "beta")])
+    assert not refused["policies"]["without_token"]["allowed"]
+    fine = explain(WHEN, "GET http://pay.svc/")
+    assert fine["policies"]["without_token"]["allowed"]
+    (fraud,) = fine["policies"]["applying"]
+    assert fraud["mode"] == "audit"
+    assert "the claim org.unit to be fraud" in fraud["effect"]
+    (beta,) = fine["policies"]["not_applying"]
+    assert beta["reason"] == "requires the header x-env to be beta"
+
+
+def test_what_an_audited_policy_would_deny_is_told() -> None:
+    found = explain(WHEN, "GET http://pay.svc/")
+    assert "policy 'fraud' requires the claim" in found["policies"]["without_token"]["would_deny"]
+    assert "would deny (audit): no ALLOW policy matches" in to_text(found)

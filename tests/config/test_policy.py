@@ -13,6 +13,7 @@ from hms_addons.config.policy import (
     decide,
     own_caller,
 )
+from hms_addons.config.policy_condition import Condition
 from hms_addons.config.snapshot import Direction, Policy, PolicyAction
 from tests.fakes.exchange import make_listener, make_snapshot
 
@@ -133,6 +134,63 @@ def test_methods_are_denied_in_any_case() -> None:
     assert not decide([deny(methods=("DELETE",))], REQUEST._replace(method="delete")).allowed
 
 
+# -- when -----------------------------------------------------------------------------------------
+
+
+def test_when_every_condition_must_hold() -> None:
+    unit = Condition(claim="org.unit", values=("fraud", "claims-*"))
+    env = Condition(header="x-env", values=("prod",))
+    request = REQUEST._replace(
+        claims={"org": {"unit": "claims-east"}}, fields=((b"X-Env", b"prod"),)
+    )
+    assert decide([allow(when=(unit, env))], request).allowed
+    assert not decide([deny(when=(unit, env))], request).allowed
+    decision = decide([allow(when=(unit, env))], request._replace(fields=((b"X-Env", b"beta"),)))
+    assert not decision.allowed
+    assert "requires the header x-env to be prod" in decision.reason
+    assert "beta" not in decision.reason, "what was sent is not told"
+
+
+def test_when_without_a_token_no_value_is_met() -> None:
+    unit = Condition(claim="org.unit", values=("*",))
+    assert not decide([allow(when=(unit,))], REQUEST).allowed
+    assert decide([deny(when=(unit,))], REQUEST).allowed
+    strong = Condition(claim="mfa", not_values=("true",))
+    assert not decide([deny(when=(strong,))], REQUEST).allowed, "a DENY of all but some"
+
+
+def test_fields_are_asked_for_only_where_a_policy_looks_at_them() -> None:
+    claim, field = Condition(claim="a", present=True), Condition(header="x-a", present=True)
+    assert not PolicyIndex([allow(), deny(when=(claim,))]).asks_fields
+    assert PolicyIndex([allow(), deny(when=(field,))]).asks_fields
+
+
+# -- audit ----------------------------------------------------------------------------------------
+
+
+def test_an_audited_deny_lets_pass_and_tells() -> None:
+    decision = decide([deny("trial", methods=("GET",), audit=True)], REQUEST)
+    assert decision.allowed
+    assert decision.would_deny == "policy 'trial' denies GET /verify-id of service 'auth-svc'"
+    assert decision.audit_policy == "trial"
+
+
+def test_an_audited_allow_tells_whom_it_would_shut_out() -> None:
+    policies = [allow("trial", roles=("MANAGER",), audit=True)]
+    decision = decide(policies, REQUEST)
+    assert decision.allowed
+    assert decision.audit_policy is None
+    assert "policy 'trial' requires the role MANAGER" in (decision.would_deny or "")
+    assert decide(policies, REQUEST._replace(roles=("MANAGER",))).would_deny is None
+
+
+def test_an_audited_allow_opens_nothing_that_is_closed() -> None:
+    policies = [allow("real", roles=("MANAGER",)), allow("trial", audit=True)]
+    decision = decide(policies, REQUEST)
+    assert not decision.allowed
+    assert decision.would_deny is None
+
+
 # -- the order ----------------------------------------------------------------------------------
 
 
@@ -221,6 +279,17 @@ policies_ = st.builds(
     roles=some(*ROLES),
     subjects=some("s1", "s2"),
     callers=some(*CALLERS, "spiffe://t/*"),
+    when=st.lists(
+        st.sampled_from(
+            [
+                Condition(claim="c", values=("x", "y*")),
+                Condition(claim="c", not_values=("x",)),
+                Condition(header="x-h", values=("1",)),
+            ]
+        ),
+        max_size=2,
+    ).map(tuple),
+    audit=st.booleans(),
 )
 requests_ = st.builds(
     PolicyRequest,
@@ -230,6 +299,8 @@ requests_ = st.builds(
     roles=some(*ROLES),
     subject=st.sampled_from([None, "s1", "s2"]),
     caller=st.sampled_from([None, *CALLERS]),
+    claims=st.sampled_from([{}, {"c": "x"}, {"c": "yes"}, {"c": ["z", "x"]}]),
+    fields=st.sampled_from([(), ((b"X-H", b"1"),), ((b"X-H", b"2"),)]),
 )
 
 
@@ -249,18 +320,37 @@ def matches(policy: Policy, request: PolicyRequest) -> bool:
         and (not policy.roles or bool(set(policy.roles) & set(request.roles)))
         and holds(policy.subjects, request.subject)
         and holds(policy.callers, request.caller)
+        and all(met(condition, request) for condition in policy.when)
+    )
+
+
+def met(condition: Condition, request: PolicyRequest) -> bool:
+    if condition.header is not None:
+        return request.fields == ((b"X-H", b"1"),)
+    said = request.claims.get("c", [])
+    said = said if isinstance(said, list) else [said]
+    if condition.not_values:
+        return "x" not in said
+    return any(value == "x" or value.startswith("y") for value in said)
+
+
+def allowed(policies: list[Policy], request: PolicyRequest) -> bool:
+    """CUSTOM is the plugins' own; then DENY, then whether any ALLOW applies, then ALLOW."""
+    denying = [p for p in policies if p.action is PolicyAction.DENY]
+    applying = [
+        p for p in policies if p.action is PolicyAction.ALLOW and holds(p.services, request.service)
+    ]
+    return not any(matches(p, request) for p in denying) and (
+        not applying or any(matches(p, request) for p in applying)
     )
 
 
 @given(st.lists(policies_, max_size=6), requests_)
 def test_decides_as_the_plain_words_say(policies: list[Policy], request: PolicyRequest) -> None:
-    denying = [p for p in policies if p.action is PolicyAction.DENY]
-    allowing = [p for p in policies if p.action is PolicyAction.ALLOW]
-    applying = [p for p in allowing if holds(p.services, request.service)]
-    expected = not any(matches(p, request) for p in denying) and (
-        not applying or any(matches(p, request) for p in applying)
-    )
-    assert decide(policies, request).allowed is expected
+    decision = decide(policies, request)
+    assert decision.allowed is allowed([p for p in policies if not p.audit], request)
+    would = decision.allowed and not allowed(policies, request)
+    assert (decision.would_deny is not None) is would
 
 
 @given(st.lists(policies_, max_size=6), requests_)

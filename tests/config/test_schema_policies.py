@@ -130,10 +130,10 @@ def test_accepted(text: str) -> None:
             ),
         ),
         (
-            "rbac: {policies: [{name: p, action: DENY, when: {a: b}}]}",
+            "rbac: {policies: [{name: p, action: DENY, unless: {a: b}}]}",
             (
-                "rbac.policies[0].when: unknown key 'when'; known here: action, callers, methods, "
-                "name, paths, roles, services, subjects"
+                "rbac.policies[0].unless: unknown key 'unless'; known here: action, callers, methods, "
+                "mode, name, paths, roles, services, subjects, when"
             ),
         ),
         (

@@ -9,6 +9,7 @@ import pytest
 from mitmproxy.exceptions import AddonHalt
 from mitmproxy.http import Headers, Response
 
+from hms_addons.config.policy import Decision
 from hms_addons.engine import flow_view
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.errors import Fault
@@ -408,3 +409,14 @@ def test_what_a_person_has_written_there_is_kept() -> None:
     flow_view.annotate(exchange)
     assert exchange.flow.comment == "look at this one"
     assert exchange.flow.metadata["hms"]["flag"] == "UT"
+
+
+def test_a_summary_tells_what_an_audited_policy_would_have_denied() -> None:
+    exchange = make_exchange()
+    exchange.decision = Decision(
+        allowed=True, policy="a", reason="fine", would_deny="policy 'b' denies it", audit_policy="b"
+    )
+    flow_view.annotate(exchange)
+    summary = exchange.flow.metadata["hms"]
+    assert (summary["policy"], summary["would_deny"]) == ("a", "policy 'b' denies it")
+    assert "would deny (audit): policy 'b' denies it" in exchange.flow.comment
