@@ -37,9 +37,12 @@ _GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
 _CONFLICT: Final = 409
 _SERVER_ERROR: Final = 500
 
-# `5xx` and `gateway-error` cover an upstream that does not answer at all, as Envoy's do.
+# As Envoy's: `5xx` and `gateway-error` cover an upstream that does not answer at all, and `reset` and
+# `reset-before-request` one that could not even be reached.
 _APPLIES: Final = {
-    Outcome.CONNECT_FAILURE: frozenset({"connect-failure", "5xx", "gateway-error"}),
+    Outcome.CONNECT_FAILURE: frozenset(
+        {"connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"}
+    ),
     Outcome.RESET_BEFORE_REQUEST: frozenset(
         {"reset-before-request", "reset", "5xx", "gateway-error"}
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hms_addons.bootstrap import build_plugins
 from hms_addons.sidecar import Sidecar
@@ -13,6 +13,8 @@ from tests.integration.basics import Closing, until
 from tests.integration.servers import LoopThread
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hms_addons.upstream.circuit_breaker import CircuitBreaker
     from hms_addons.upstream.cluster import Cluster
 
@@ -52,16 +54,20 @@ class InProcess(Closing):
     Args:
         text: its configuration; listeners say `port: 0`.
         seed: for its chance.
+        plugins: further ones, by name.
     """
 
-    def __init__(self, text: str, seed: int = 1) -> None:
+    def __init__(self, text: str, seed: int = 1, plugins: Mapping[str, Any] | None = None) -> None:
         self._thread = LoopThread()
-        self.sidecar: Sidecar = self._thread.run(self._start(text, seed))
+        self.sidecar: Sidecar = self._thread.run(self._start(text, seed, plugins or {}))
         self._tasks_at_rest = self._tasks()
 
-    async def _start(self, text: str, seed: int) -> Sidecar:
+    async def _start(self, text: str, seed: int, plugins: Mapping[str, Any]) -> Sidecar:
         rng = random.Random(seed)
-        sidecar = Sidecar(build_plugins(None, rng), rng=rng)
+        registered = build_plugins(None, rng)
+        for name, plugin in plugins.items():
+            registered.register(plugin, name)
+        sidecar = Sidecar(registered, rng=rng)
         await sidecar.start(snapshot_of(text))
         return sidecar
 

@@ -2,176 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.basics import free_port
 from tests.integration.clients import Connection, fetch
-from tests.integration.in_process import InProcess
-from tests.integration.processes import Program
+from tests.integration.envoy_kit import ENVOYS_OWN, pair
 from tests.integration.servers import Upstream, hang_up, reset_at_once, says, silent, status, when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from tests.integration.servers import Behaviour, Received
 
 pytestmark = pytest.mark.envoy
 
-TYPES = "type.googleapis.com/envoy.extensions"
-RETRY_ON = "connect-failure,refused-stream,reset,gateway-error"
+RETRY_ON = ["connect-failure", "refused-stream", "reset", "gateway-error"]
 
 
-# -- one intent, written for both ------------------------------------------------------------------
+def route(cluster: str, match: dict[str, Any], timeout: str = "5s", retries: int = 0) -> Any:
+    action = {"cluster": cluster, "timeout": timeout}
+    return {
+        "match": match,
+        "action": action | {"retries": {"attempts": retries, "on": RETRY_ON}},
+    }
 
 
-class Intent(NamedTuple):
-    """A route: its conditions as we write them, and the cluster it leads to."""
-
-    cluster: str
-    match: dict[str, Any]
-    retries: int = 0
-    timeout: str = "5s"
-
-
-INTENTS = [
-    Intent("a", {"path": "/exact"}),
-    Intent("b", {"regex": "/n/[0-9]+"}),
-    Intent("b", {"prefix": "/m", "methods": ["PUT"]}),
-    Intent("b", {"prefix": "/m", "headers": {"x-canary": {"exact": "yes"}}}),
-    Intent("b", {"prefix": "/m", "headers": {"x-any": {"present": True}}}),
-    Intent("b", {"prefix": "/m", "query": {"v": {"exact": "2"}}}),
-    Intent("a", {"prefix": "/m"}),
-    Intent("a", {"prefix": "/try"}, retries=2),
-    Intent("a", {"prefix": "/short"}, timeout="0.3s"),
-    Intent("dead", {"prefix": "/dead"}),
-    Intent("tight", {"prefix": "/tight"}),
-    Intent("b", {"prefix": "/m/never"}),
+ROUTES = [
+    route("a", {"path": "/exact"}),
+    route("b", {"regex": "/n/[0-9]+"}),
+    route("b", {"prefix": "/m", "methods": ["PUT"]}),
+    route("b", {"prefix": "/m", "headers": {"x-canary": {"exact": "yes"}}}),
+    route("b", {"prefix": "/m", "headers": {"x-any": {"present": True}}}),
+    route("b", {"prefix": "/m", "query": {"v": {"exact": "2"}}}),
+    route("a", {"prefix": "/m"}),
+    route("a", {"prefix": "/try"}, retries=2),
+    route("a", {"prefix": "/short"}, timeout="0.3s"),
+    route("dead", {"prefix": "/dead"}),
+    route("tight", {"prefix": "/tight"}),
+    route("b", {"prefix": "/m/never"}),
 ]
-
-
-def envoy_match(match: dict[str, Any]) -> dict[str, Any]:
-    """Our conditions in Envoy's words."""
-    found: dict[str, Any] = {}
-    if "path" in match:
-        found["path"] = match["path"]
-    elif "regex" in match:
-        found["safe_regex"] = {"regex": match["regex"]}
-    elif match.get("prefix", "/") == "/":
-        found["prefix"] = "/"
-    else:
-        found["path_separated_prefix"] = match["prefix"]
-    headers = [
-        {"name": name, "present_match": True}
-        if "present" in value
-        else {"name": name, "string_match": value}
-        for name, value in match.get("headers", {}).items()
-    ]
-    if "methods" in match:
-        headers.append({"name": ":method", "string_match": {"exact": match["methods"][0]}})
-    query = [
-        {"name": name, "string_match": value} for name, value in match.get("query", {}).items()
-    ]
-    return (
-        found
-        | ({"headers": headers} if headers else {})
-        | ({"query_parameters": query} if query else {})
-    )
-
-
-def envoy_config(port: int, intents: Sequence[Intent], clusters: dict[str, int]) -> str:
-    routes = []
-    for intent in intents:
-        action: dict[str, Any] = {"cluster": intent.cluster, "timeout": intent.timeout}
-        if intent.retries:
-            action["retry_policy"] = {"retry_on": RETRY_ON, "num_retries": intent.retries}
-        routes.append({"match": envoy_match(intent.match), "route": action})
-    manager = {
-        "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "test",
-        "codec_type": "HTTP1",
-        "normalize_path": True,
-        "merge_slashes": True,
-        "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
-        "http_filters": [
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": {"@type": f"{TYPES}.filters.http.router.v3.Router"},
-            }
-        ],
-    }
-    listener = {
-        "name": "l",
-        "address": address(port),
-        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
-    }
-    return json.dumps(
-        {
-            "static_resources": {
-                "listeners": [listener],
-                "clusters": [
-                    {
-                        "name": name,
-                        "type": "STATIC",
-                        "connect_timeout": "2s",
-                        "circuit_breakers": {"thresholds": [thresholds(name)]},
-                        "load_assignment": {
-                            "cluster_name": name,
-                            "endpoints": [
-                                {"lb_endpoints": [{"endpoint": {"address": address(to)}}]}
-                            ],
-                        },
-                    }
-                    for name, to in clusters.items()
-                ],
-            }
-        }
-    )
-
-
-def thresholds(cluster: str) -> dict[str, int]:
-    """The same words in both languages."""
-    return {"max_requests": 1 if cluster == "tight" else 1024}
-
-
-def address(port: int) -> dict[str, Any]:
-    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-
-
-def our_config(intents: Sequence[Intent], clusters: dict[str, int]) -> str:
-    routes = [
-        {
-            "match": intent.match,
-            "action": {
-                "cluster": intent.cluster,
-                "timeout": intent.timeout,
-                "retries": {"attempts": intent.retries, "on": RETRY_ON.split(",")},
-            },
-        }
-        for intent in intents
-    ]
-    return json.dumps(
-        {
-            "listeners": [{"name": "l", "port": 0, "routes": routes}],
-            "clusters": [
-                {
-                    "name": name,
-                    "endpoints": [f"127.0.0.1:{to}"],
-                    "outlier_detection": False,
-                    "circuit_breakers": thresholds(name),
-                }
-                for name, to in clusters.items()
-            ],
-        }
-    )
 
 
 class Beside(NamedTuple):
@@ -193,25 +66,15 @@ class Beside(NamedTuple):
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     with Upstream() as a, Upstream() as b:
-        clusters = {"a": a.port, "b": b.port, "dead": 1, "tight": a.port}
-        yield from both(tmp_path_factory.mktemp("envoy"), INTENTS, clusters, a, b)
-
-
-def both(
-    folder: Path, intents: Sequence[Intent], clusters: dict[str, int], a: Upstream, b: Upstream
-) -> Iterator[Beside]:
-    port = free_port()
-    file = folder / "envoy.json"
-    file.write_text(envoy_config(port, intents, clusters))
-    with ExitStack() as stack:
-        envoy = stack.enter_context(
-            Program(
-                "envoy", "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error"
-            )
-        )
-        sidecar = stack.enter_context(InProcess(our_config(intents, clusters)))
-        envoy.wait_listening(port)
-        yield Beside(port, sidecar.port, a, b)
+        clusters: list[dict[str, Any]] = [
+            {"name": name, "endpoints": [f"127.0.0.1:{port}"], "outlier_detection": False}
+            for name, port in {"a": a.port, "b": b.port, "dead": 1, "tight": a.port}.items()
+        ]
+        clusters[-1]["circuit_breakers"] = {"max_requests": 1}
+        listener = {"name": "l", "port": 0, "routes": ROUTES}
+        config = {"listeners": [listener], "clusters": clusters}
+        for proxies in pair(tmp_path_factory.mktemp("envoy"), config, a, b):
+            yield Beside(proxies.envoy, proxies.ours, a, b)
 
 
 # -- routing ---------------------------------------------------------------------------------------
@@ -312,7 +175,6 @@ def test_hop_by_hop_headers_end_at_both(beside: Beside) -> None:
 
 # -- what is malformed -----------------------------------------------------------------------------
 
-ENVOYS_OWN = "x-envoy-expected-rq-timeout-ms"
 STRICTER = "SEMANTICS, HTTP/1.1 safety: 400, connection closed, nothing forwarded"
 
 

@@ -57,10 +57,11 @@ def test_what_may_have_been_executed_is_not_repeated_unless_repeatable(outcome: 
     ("condition", "outcomes"),
     [
         ("connect-failure", {Outcome.CONNECT_FAILURE}),
-        ("reset-before-request", {Outcome.RESET_BEFORE_REQUEST}),
+        ("reset-before-request", {Outcome.CONNECT_FAILURE, Outcome.RESET_BEFORE_REQUEST}),
         (
             "reset",
             {
+                Outcome.CONNECT_FAILURE,
                 Outcome.RESET_BEFORE_REQUEST,
                 Outcome.RESET,
                 Outcome.TIMEOUT,
