@@ -10,6 +10,7 @@ from collections.abc import Mapping  # noqa: TC003 - a NamedTuple's annotations 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.errors import ExchangeFailed, Failure, Flag
+from hms_addons.http_message import lower_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ class Principal(NamedTuple):
     role_header: bytes | None = None
     """The roles ready to be sent; made once per token."""
     subject_header: bytes | None = None
+    forward: bool = True
+    """Whether the token that says so is sent on."""
 
 
 ANONYMOUS = Principal()
@@ -314,6 +317,18 @@ class Exchange:
         """Add header fields that the caller vouches for: no line break, no NUL, no framing."""
         before = self.fields
         after = before + fields
+        self.fields = after
+        if self.vouched is before:
+            self.vouched = after
+
+    def remove_field(self, name: bytes) -> None:
+        """Take the fields of this name, in lower case, out of what is sent upstream."""
+        before = self.fields
+        kept: list[tuple[bytes, bytes]] = []
+        for field in before:  # a loop: compiled, a generator costs twice as much
+            if lower_name(field[0]) != name:
+                kept.append(field)  # noqa: PERF401 - see above
+        after = tuple(kept)
         self.fields = after
         if self.vouched is before:
             self.vouched = after

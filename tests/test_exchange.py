@@ -255,3 +255,14 @@ def test_another_configuration_judges_the_same_request_apart() -> None:
     assert exchange.failure is not None
     assert exchange.failure.detail == "over"
     assert exchange.notes == {}
+
+
+def test_a_field_that_is_removed_leaves_the_rest_vouched_for() -> None:
+    exchange = make_exchange(headers=[("Authorization", "x"), ("AUTHORIZATION", "y"), ("X-A", "z")])
+    exchange.vouched = exchange.fields
+    exchange.remove_field(b"authorization")
+    assert [name for name, _ in exchange.fields] == [b"Host", b"X-A"]
+    assert exchange.vouched is exchange.fields
+    exchange.vouched = None
+    exchange.remove_field(b"x-a")
+    assert exchange.vouched is None

@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.config.jwt_providers import make_provider
+from hms_addons.config.jwt_providers import RemoteKeys, make_provider, provider_status
 from hms_addons.config.policy import PolicyIndex, PolicyRequest, own_caller
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import ConfigError, Fault
 from hms_addons.exchange import ANONYMOUS, Principal
 from hms_addons.hookspecs import hookimpl
 from hms_addons.identity.caller_headers import HeaderValueError, role_header, subject_header
+from hms_addons.identity.jwt_claims import JwtError, JwtErrorCode
 from hms_addons.identity.jwt_verifier import (
-    JwtError,
-    JwtErrorCode,
+    JwtKeyError,
     JwtProviderError,
     JwtVerifier,
     VerifiedToken,
@@ -36,7 +37,9 @@ from hms_addons.identity.jwt_verifier import (
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
+
+    import httpx
 
     from hms_addons.clock import Clock
     from hms_addons.config.policy import Decision
@@ -78,10 +81,17 @@ class Rbac:
     Args:
         clock: for token times and for the rhythm of key refreshes.
         environ: where `hs256_secret_env` is looked up.
+        rng: spreads the questions of many sidecars for keys.
+        transport: stands in for the network (httpx's own seam); None is the network.
     """
 
     def __init__(
-        self, *, clock: Clock = SYSTEM_CLOCK, environ: Mapping[str, str] = os.environ
+        self,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        environ: Mapping[str, str] = os.environ,
+        rng: random.Random | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._clock = clock
         self._environ = environ
@@ -90,6 +100,13 @@ class Rbac:
         self._tasks = TaskSet("rbac")
         self.would_deny: Counter[str] = Counter()
         """Requests that policies of `mode: audit` would have refused, by policy."""
+        self._remote = RemoteKeys(
+            clock=clock,
+            rng=rng or random.Random(),  # noqa: S311 - jitter, not a secret
+            tasks=self._tasks,
+            changed=self._refresh,
+            transport=transport,
+        )
 
     def __repr__(self) -> str:
         state = self._state
@@ -114,6 +131,8 @@ class Rbac:
                 own=own_caller(snapshot),
             )
         self._previous, self._state = self._state, previous
+        old = self._previous.snapshot.rbac.providers if self._previous is not None else ()
+        self._remote.keep(snapshot.rbac.providers, old)
 
     def _verifier_for(self, spec: RbacSpec) -> JwtVerifier[Principal] | None:
         state = self._state
@@ -134,7 +153,9 @@ class Rbac:
             return None
         rank = {role: index for index, role in enumerate(spec.role_order)}
         try:
-            providers = [make_provider(provider, self._environ) for provider in spec.providers]
+            providers = [
+                make_provider(provider, self._environ, self._remote) for provider in spec.providers
+            ]
             verifier = JwtVerifier(providers, self._clock, lambda token: principal_of(token, rank))
         except JwtProviderError as error:
             raise ConfigError(f"rbac.providers: {error}") from error
@@ -145,47 +166,64 @@ class Rbac:
 
     @hookimpl
     def hms_startup(self, mesh: Mesh) -> None:
-        """Begin to look for newer keys."""
+        """Begin to look for newer keys. Does not wait: a source that is away blocks no start."""
         mesh.add_status("rbac", self._status)
         self._tasks.start(self._watch_keys(), "keys")
+        self._remote.start()
 
     def _status(self) -> dict[str, Any]:
-        """JSON-ready: what audited policies would have refused, by policy, since the start."""
-        return {"would_deny": dict(self.would_deny)}
+        """JSON-ready: whose keys are here, and what audited policies would have refused, by policy."""
+        state = self._state
+        verifier = state.verifier if state is not None else None
+        return {
+            "providers": [] if verifier is None else provider_status(verifier.providers),
+            "would_deny": dict(self.would_deny),
+        }
 
     async def _watch_keys(self) -> None:
         while True:
             await self._clock.sleep(KEY_REFRESH)
-            for state in (self._state, self._previous):
-                if state is not None and state.verifier is not None:
-                    state.verifier.refresh()
+            self._refresh()
+
+    def _refresh(self) -> None:
+        for state in (self._state, self._previous):
+            if state is not None and state.verifier is not None:
+                state.verifier.refresh()
 
     @hookimpl
     async def hms_shutdown(self) -> None:
         """Stop looking."""
+        self._remote.stop()
         await self._tasks.close()
 
     # -- a request ------------------------------------------------------------------------------
 
     @hookimpl
-    def hms_identify(self, exchange: Exchange) -> None:
+    def hms_identify(self, exchange: Exchange) -> Awaitable[None] | None:
         """A genuine token makes the principal; a bad one is refused; none leaves it anonymous.
 
-        Without providers tokens are the app's own business.
+        Without providers tokens are the app's own business. A plain call, but for a token that names a
+        key which its issuer may have begun to use just now: that waits for a moment.
         """
         value = exchange.head.get(b"authorization")
         if value is None:
-            return
+            return None
         state = self._state_of(exchange)
         if state is None or state.verifier is None:
-            return
+            return None
         token = token_from_header(value.decode("latin-1"))
         if token is None:
-            return
+            return None
         try:
             exchange.principal = state.verifier.verify(token)
+        except JwtKeyError as error:
+            renewal = error.renewal()
+            if renewal is not None:
+                return _verify_later(exchange, state.verifier, token, renewal)
+            _refuse(exchange, error)
         except JwtError as error:
             _refuse(exchange, error)
+        return None
 
     @hookimpl
     def hms_authorize(self, exchange: Exchange) -> None:
@@ -235,10 +273,12 @@ class Rbac:
 
     @hookimpl
     def hms_prepare(self, exchange: Exchange) -> None:
-        """Tell the app the caller's roles and subject."""
+        """Tell the app the caller's roles and subject, and keep the token from it where told so."""
         principal = exchange.principal
         if principal is ANONYMOUS:
             return
+        if not principal.forward:
+            exchange.remove_field(b"authorization")
         state = self._state_of(exchange)
         if state is None:
             return
@@ -283,9 +323,20 @@ def principal_of(token: VerifiedToken, rank: Mapping[str, int]) -> Principal:
             issuer=token.issuer,
             role_header=role_header(roles) if roles else None,
             subject_header=None if token.subject is None else subject_header(token.subject),
+            forward=token.forward,
         )
     except HeaderValueError as error:
         raise JwtError(JwtErrorCode.INVALID_TOKEN, f"the token is unusable: {error}") from None
+
+
+async def _verify_later(
+    exchange: Exchange, verifier: JwtVerifier[Principal], token: str, renewal: Awaitable[bool]
+) -> None:
+    await renewal
+    try:
+        exchange.principal = verifier.verify(token)
+    except JwtError as error:
+        _refuse(exchange, error)
 
 
 def _refuse(exchange: Exchange, error: JwtError) -> None:

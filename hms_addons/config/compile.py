@@ -16,6 +16,7 @@ from hms_addons.config.compile_policies import (
     compile_headers,
     compile_rbac,
 )
+from hms_addons.config.compile_propagation import compile_propagation
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
 from hms_addons.config.naming import digest, redacted
 from hms_addons.config.places import places_of
@@ -271,6 +272,9 @@ class _Compiler:
             routes=routes,
             services=services,
             limits=Limits(**({} if model.limits is None else model.limits.given())),
+            propagate_identity=compile_propagation(
+                model, path, self._config, self._report, control=self._control
+            ),
         )
 
     def _listener_secret(self, model: ListenerModel, path: Path) -> str | None:

@@ -37,7 +37,7 @@ def compile_rbac(model: RbacModel, file: Callable[[Path, str], str]) -> Rbac:
     providers = []
     for index, provider in enumerate(model.providers):
         values = provider.given()
-        for key in ("public_key_file", "jwks_file"):
+        for key in ("public_key_file", "jwks_file", "jwks_ca_file"):
             if key in values:
                 values[key] = file(("rbac", "providers", index, key), values[key])
         default = ("HS256",) if provider.hs256_secret_env is not None else ("RS256",)

@@ -1,7 +1,7 @@
 """What `hms explain` says of the token in a request's `Authorization` field.
 
-It is verified as a sidecar would, if no provider needs a secret for that: whoever asks need not have
-any. Otherwise it is not looked at, and the answer says what each role that a policy names could do.
+It is verified as a sidecar would, if no provider needs a secret for that, or the network: whoever asks
+need not have them. Otherwise it is not looked at, and the answer says what each role that a policy names could do.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.jwt_providers import make_provider
+from hms_addons.identity.jwt_claims import JwtError
 from hms_addons.identity.jwt_verifier import (
-    JwtError,
     JwtProviderError,
     JwtVerifier,
     token_from_header,
@@ -61,6 +61,10 @@ def explain_token(
     secret = [item.name for item in snapshot.rbac.providers if item.hs256_secret_env is not None]
     if secret:
         why = f"the token was not looked at: the provider {secret[0]} verifies with a secret"
+        return _not_looked_at(snapshot, policies, request, why)
+    remote = [item.name for item in snapshot.rbac.providers if item.jwks_uri is not None]
+    if remote:
+        why = f"the token was not looked at: the provider {remote[0]} fetches its keys (jwks_uri)"
         return _not_looked_at(snapshot, policies, request, why)
     try:
         providers = [make_provider(spec, {}) for spec in snapshot.rbac.providers]

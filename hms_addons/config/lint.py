@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hms_addons.config.compile_routes import UNKNOWN_SERVICE
 from hms_addons.config.lint_policies import lint_policies
+from hms_addons.config.lint_tokens import lint_tokens
 from hms_addons.config.part import ANY
 from hms_addons.config.problems import closest
 from hms_addons.config.snapshot import Direction, TlsMode
@@ -43,6 +44,7 @@ def lint(
     for listener in snapshot.listeners:
         _unreachable_routes(listener, ("listeners", positions[listener.name]), report)
     _listeners(config, report)
+    lint_tokens(config, report, control=control)
     _routes(config, report)
     _clusters(config, report, control=control)
     _endpoints(config, report)
@@ -250,7 +252,7 @@ def _files(snapshot: Snapshot, report: Report, *, secrets: bool) -> None:
         for key in ("certificate", "key", "bundle"):
             _file(getattr(secret, key), ("secrets", name, key), report)
     for index, provider in enumerate(snapshot.rbac.providers):
-        for key in ("public_key_file", "jwks_file"):
+        for key in ("public_key_file", "jwks_file", "jwks_ca_file"):
             if (named := getattr(provider, key)) is not None:
                 _file(named, ("rbac", "providers", index, key), report)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def check_pushed(config: Config, report: Report) -> None:
     """Add to `report` what a control plane cannot hand out as it is."""
     for index, provider in enumerate(config.rbac.providers):
-        for key in ("public_key_file", "jwks_file"):
+        for key in ("public_key_file", "jwks_file", "jwks_ca_file"):
             named = getattr(provider, key)
             if named is not None and not PurePosixPath(named).is_absolute():
                 message = (

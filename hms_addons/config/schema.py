@@ -84,6 +84,10 @@ class ListenerModel(Model):
     """In order; the first that matches is taken."""
     limits: LimitsModel | None = None
     """Bounds on connections and requests."""
+    propagate_identity: bool | None = None
+    """Outbound: a call of the app's without `Authorization` carries on the token of the inbound request that is
+    in flight with the same `X-Request-ID`, or trace ID (`traceparent`), and is judged by it. None is attached
+    where requests of different callers have the same one. Default false."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -96,6 +100,9 @@ class ListenerModel(Model):
                 message = "an outbound listener is plain: only the local app calls it"
                 about: tuple[tuple[str | int, ...], ...] = (("direction",),)
                 raise fault(message, at=("tls",), suggestion="direction: inbound", about=about)
+        elif self.propagate_identity:
+            message = "it is about the app's own calls, which outbound listeners take"
+            raise fault(message, at=("propagate_identity",), about=(("direction",),))
         elif self.app is None and not self.routes:
             message = "an inbound listener needs `app`, the local app's address, or routes"
             raise fault(message, about=(("direction",), ("app",), ("routes",)), lacks=("app",))

@@ -31,7 +31,7 @@ type Algorithm = Literal[
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
     "ES256", "ES384", "ES512", "EdDSA",
 ]  # fmt: skip
-_KEY_SOURCES: Final = ("hs256_secret_env", "public_key_file", "jwks_file")
+_KEY_SOURCES: Final = ("hs256_secret_env", "public_key_file", "jwks_file", "jwks_uri")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_OURS: Final = frozenset(
     """authorization connection content-length content-type cookie date expect host keep-alive
@@ -54,6 +54,14 @@ def _url(value: str) -> str:
     if parts.username is not None or parts.query or parts.fragment:
         raise fault("a URL here has no user, query or fragment")
     return value.rstrip("/")
+
+
+def _jwks_uri(value: str) -> str:
+    """As `_url`, but for the query, by which some issuers tell their tenants apart."""
+    address, mark, query = value.partition("?")
+    if mark and (not query or not query.isascii() or not query.isprintable() or " " in query):
+        raise fault(f"{shown(value)} is not a URL: its query cannot be sent")
+    return _url(address) + mark + query
 
 
 def _env_name(value: str) -> str:
@@ -86,7 +94,8 @@ class JwtProviderModel(Model):
     name: Name
     """For logs and metrics."""
     issuer: str | None = None
-    """What `iss` must be; also tells providers apart."""
+    """What `iss` must be. It alone says whose a token is: no two providers have the same one, and the
+    one that names none takes the tokens that no other's issuer is in."""
     audiences: _TextList | None = None
     """`aud` must hold one of them."""
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] | None = None
@@ -97,6 +106,15 @@ class JwtProviderModel(Model):
     """PEM file with the public key, relative to this file."""
     jwks_file: str | None = None
     """JWKS file, relative to this file."""
+    jwks_uri: Annotated[str, AfterValidator(_jwks_uri)] | None = None
+    """Address of the JWKS, fetched in the background, never on a request's way. Kept for 10 minutes, or as
+    its `Cache-Control: max-age` says (1 minute to 1 hour); asked for again, at most every 10 seconds, when
+    a token names an unknown `kid`; the old keys serve while it is away. Redirects are not followed."""
+    jwks_ca_file: str | None = None
+    """PEM file of the authorities for an https jwks_uri, relative to this file; default the system's."""
+    forward: bool | None = None
+    """false: its tokens end at this sidecar. They are verified, and taken out of what is sent on, to the app
+    as well as to other services. Default true."""
     role_claim: Annotated[str, Field(min_length=1)] | None = None
     """Dotted path of the claim that holds the roles; default `roles`."""
     leeway: Duration | None = None
@@ -117,6 +135,9 @@ class JwtProviderModel(Model):
                 # A public key taken for an HMAC secret lets anyone sign (CVE-2015-9235).
                 message = f"{algorithm} does not go with {sources[0]}; use {', '.join(allowed)}"
                 raise fault(message, at=("algorithms", index), about=about)
+        if self.jwks_ca_file is not None and not (self.jwks_uri or "").startswith("https:"):
+            message = "authorities are asked about only with an https:// jwks_uri"
+            raise fault(message, at=("jwks_ca_file",), about=about)
         return self
 
 
@@ -188,6 +209,20 @@ class RbacModel(Model):
     """Roles, the most senior first; others follow in the order of the token."""
     mode: Literal["enforce", "audit"] | None = None
     """Of the policies that do not say themselves; default enforce."""
+
+    @model_validator(mode="after")
+    def _issuers(self) -> Self:
+        seen: dict[str | None, str] = {}
+        for index, provider in enumerate(self.providers):
+            other = seen.setdefault(provider.issuer, provider.name)
+            if other != provider.name:
+                what = (
+                    "names no issuer either" if provider.issuer is None else "has this issuer too"
+                )
+                message = f"the provider {other} {what}: whose a token is would be left to chance"
+                at = ("providers", index, "name" if provider.issuer is None else "issuer")
+                raise fault(message, at=at, about=(("providers",),))
+        return self
 
 
 class HeadersModel(Model):

@@ -193,6 +193,8 @@ class Listener:
     Empty for an inbound listener. A service that is not here is unknown.
     """
     limits: Limits = Limits()
+    propagate_identity: bool = False
+    """Outbound: the app's own calls carry on the token of the request that they are made for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,11 @@ class JwtProvider:
     hs256_secret_env: str | None = None
     public_key_file: str | None = None
     jwks_file: str | None = None
+    jwks_uri: str | None = None
+    jwks_ca_file: str | None = None
+    """For an https `jwks_uri`; None: the system's authorities."""
+    forward: bool = True
+    """Whether its tokens are sent on."""
     role_claim: str = "roles"
     leeway: float = 60.0
 

@@ -11,24 +11,35 @@ import logging
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.errors import MeshError
 from hms_addons.identity.jws import JwsError, load_json_object, parse_compact
+from hms_addons.identity.jwt_claims import (
+    JwtError,
+    JwtErrorCode,
+    check_audience,
+    check_times,
+    invalid,
+    quoted,
+    roles_of,
+    subject_of,
+)
 from hms_addons.identity.key_set import (
     ASYMMETRIC_ALGORITHMS,
     HMAC_ALGORITHMS,
     SUPPORTED_ALGORITHMS,
+    KeySet,
+    UnknownKeyError,
     verify_signature,
 )
-from hms_addons.identity.svid import iso_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from hms_addons.clock import Clock
+    from hms_addons.identity.jws import CompactJws
     from hms_addons.identity.key_source import KeySource
 
 logger = logging.getLogger(__name__)
@@ -37,37 +48,19 @@ DEFAULT_LEEWAY: Final = 60.0
 CACHE_ENTRIES: Final = 10_000
 CACHE_SECONDS: Final = 300.0
 
-_QUOTED_CHARS: Final = 80
-_LAST_DATE: Final = 253_402_300_799
-"""The last second of the year 9999."""
 _BEARER: Final = "bearer"
 
 
-class JwtErrorCode(StrEnum):
-    """Why a token is refused: the error codes of RFC 6750 §3.1, for `WWW-Authenticate`."""
+class JwtKeyError(JwtError):
+    """A token names a key that is not here; its issuer may have begun to use it just now."""
 
-    INVALID_TOKEN = "invalid_token"  # noqa: S105 - an error code, no credential
-    """Malformed, unsigned by a known issuer, expired, …: 401."""
-    INSUFFICIENT_SCOPE = "insufficient_scope"
-    """Genuine, but made for another audience: 403."""
+    def __init__(self, detail: str, source: KeySource) -> None:
+        super().__init__(JwtErrorCode.INVALID_TOKEN, detail)
+        self._source = source
 
-
-class JwtError(MeshError):
-    """A token is refused.
-
-    `code` says which answer is due; `detail` what is wrong, for the caller and the log. The detail
-    never contains the token, its signature or a key.
-    """
-
-    def __init__(self, code: JwtErrorCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-
-    @property
-    def status(self) -> int:
-        """The HTTP status: 401 or 403."""
-        return 401 if self.code is JwtErrorCode.INVALID_TOKEN else 403
+    def renewal(self) -> Awaitable[bool] | None:
+        """See `KeySource.renewal`."""
+        return self._source.renewal()
 
 
 class JwtProviderError(MeshError, ValueError):
@@ -89,6 +82,7 @@ class JwtProvider:
         role_claim: where the roles are: a claim's name, or a dotted path such as
             `realm_access.roles`.
         leeway: seconds by which clocks may differ when `exp` and `nbf` are compared.
+        forward: whether its tokens are sent on to the next hop.
 
     Raises:
         JwtProviderError: no, unknown or mixed algorithms, or a bad leeway.
@@ -101,6 +95,7 @@ class JwtProvider:
     source: KeySource = field(repr=False)
     role_claim: str = "roles"
     leeway: float = DEFAULT_LEEWAY
+    forward: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what RFC 8725 §3.1 warns of."""
@@ -146,6 +141,7 @@ class VerifiedToken:
     issuer: str | None
     expires_at: float
     provider: str
+    forward: bool = True
 
 
 class JwtVerifier[T]:
@@ -161,7 +157,7 @@ class JwtVerifier[T]:
         JwtProviderError: two providers for one issuer.
     """
 
-    __slots__ = ("_by_issuer", "_cache", "_catch_all", "_clock", "_make", "_providers")
+    __slots__ = ("_by_issuer", "_cache", "_catch_all", "_clock", "_keys", "_make", "_providers")
 
     def __init__(
         self,
@@ -179,6 +175,7 @@ class JwtVerifier[T]:
         self._cache: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
         for provider in self._providers:
             self._add(provider)
+        self._keys: list[KeySet] = [provider.source.keys for provider in self._providers]
 
     def __repr__(self) -> str:
         names = ", ".join(provider.name for provider in self._providers)
@@ -195,6 +192,11 @@ class JwtVerifier[T]:
             self._by_issuer[provider.issuer] = provider
 
     @property
+    def providers(self) -> tuple[JwtProvider, ...]:
+        """In the order of the configuration."""
+        return self._providers
+
+    @property
     def problems(self) -> list[str]:
         """Why tokens of some providers cannot be verified as things are; empty while all is well."""
         return [problem for provider in self._providers if (problem := provider.problem)]
@@ -203,6 +205,7 @@ class JwtVerifier[T]:
         """Who a token says is asking, if it is genuine, current and for us.
 
         Raises:
+            JwtKeyError: it names a key that is not here (yet).
             JwtError: it is not.
         """
         # `surrogatepass` encodes any str, and no two alike.
@@ -228,14 +231,18 @@ class JwtVerifier[T]:
     def refresh(self) -> bool:
         """Let every source look for newer keys; if there are any, forget all verified tokens.
 
-        For a timer (about once a second), so that no request waits for a file.
+        For a timer (about once a second), so that no request waits for a file, and for a source
+        that finds newer ones itself: what a key that is gone has verified is forgotten at once.
 
         Returns:
             Whether keys have changed.
         """
         changed = False
-        for provider in self._providers:
-            if provider.source.refresh():
+        for index, provider in enumerate(self._providers):
+            provider.source.refresh()
+            # Compared here, as a source may serve several verifiers.
+            if (keys := provider.source.keys) is not self._keys[index]:
+                self._keys[index] = keys
                 logger.info("provider %s: the keys have changed", provider.name)
                 changed = True
         if changed:
@@ -247,31 +254,32 @@ class JwtVerifier[T]:
             jws = parse_compact(token)
             claims = load_json_object(jws.payload, "payload")
             provider = self._provider_of(claims)
-            verify_signature(jws, provider.source.keys, provider.algorithms)
+            _check_signature(jws, provider)
         except JwsError as error:
             raise JwtError(JwtErrorCode.INVALID_TOKEN, str(error)) from error
-        expires_at = _check_times(claims, self._clock.wall(), provider.leeway)
-        _check_audience(claims, provider)
+        expires_at = check_times(claims, self._clock.wall(), provider.leeway)
+        check_audience(claims, provider.audiences)
         return VerifiedToken(
-            subject=_subject(claims),
-            roles=_roles(claims, provider.role_claim),
+            subject=subject_of(claims),
+            roles=roles_of(claims, provider.role_claim),
             claims=MappingProxyType(claims),
             issuer=claims.get("iss"),
             expires_at=expires_at,
             provider=provider.name,
+            forward=provider.forward,
         )
 
     def _provider_of(self, claims: Mapping[str, Any]) -> JwtProvider:
         """The provider whose token this claims to be; its signature has yet to prove it."""
         issuer = claims.get("iss")
         if issuer is not None and not isinstance(issuer, str):
-            raise _invalid("the token's issuer (`iss`) is not a string")
+            raise invalid("the token's issuer (`iss`) is not a string")
         provider = self._by_issuer.get(issuer) if issuer is not None else None
         provider = provider or self._catch_all
         if provider is None:
             if issuer is None:
-                raise _invalid("the token names no issuer (`iss`)")
-            raise _invalid(f"the token's issuer {_quote(issuer)} is not one of those accepted")
+                raise invalid("the token names no issuer (`iss`)")
+            raise invalid(f"the token's issuer {quoted(issuer)} is not one of those accepted")
         return provider
 
 
@@ -291,100 +299,16 @@ def token_from_header(value: str) -> str | None:
     return scheme if len(words) == 1 else None
 
 
-def _check_times(claims: Mapping[str, Any], now: float, leeway: float) -> float:
-    """Compare `exp` and `nbf` (RFC 7519 §4.1.4, §4.1.5); returns when the token expires.
-
-    `iat` must be a date too, as the RFC has it, but decides nothing.
-    """
-    expires_at = _date(claims, "exp", math.inf)
-    if now >= expires_at + leeway:
-        raise _invalid(f"the token expired at {iso_time(expires_at)}; obtain a new one")
-    not_before = _date(claims, "nbf", -math.inf)
-    if now < not_before - leeway:
-        raise _invalid(f"the token is not valid before {iso_time(not_before)}")
-    _date(claims, "iat", now)
-    return expires_at
-
-
-def _date(claims: Mapping[str, Any], name: str, default: float) -> float:
-    """A NumericDate (RFC 7519 §2) within the calendar, in seconds since the epoch.
-
-    What is beyond it is refused, and not taken for "never expires": JSON's `1e400` is read as
-    infinity, and an issuer that counts in milliseconds would give tokens for 50,000 years.
-    """
-    if name not in claims:
-        return default
-    value = claims[name]
-    # bool is an int in Python; a date in quotes is a mistake of the issuer.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(f"the token's `{name}` is not a number")
-    # False for NaN too. Compared before it is made a float, for which an int can be too large.
-    if not 0 <= value <= _LAST_DATE:
-        raise _invalid(f"the token's `{name}` is beyond all calendars")
-    return float(value)
-
-
-def _check_audience(claims: Mapping[str, Any], provider: JwtProvider) -> None:
-    """RFC 7519 §4.1.3: one of ours must be among the token's."""
-    if not provider.audiences:
-        return
-    found = claims.get("aud")
-    audiences = [found] if isinstance(found, str) else found
-    if not isinstance(audiences, list) or not all(isinstance(item, str) for item in audiences):
-        if found is None:
-            raise _wrong_audience("the token names no audience (`aud`)", provider)
-        raise _invalid("the token's audience (`aud`) is neither a string nor a list of strings")
-    if provider.audiences.isdisjoint(audiences):
-        raise _wrong_audience("the token is for another audience", provider)
-
-
-def _wrong_audience(what: str, provider: JwtProvider) -> JwtError:
-    wanted = ", ".join(sorted(provider.audiences))
-    return JwtError(
-        JwtErrorCode.INSUFFICIENT_SCOPE, f"{what}; obtain one whose `aud` has one of: {wanted}"
-    )
-
-
-def _subject(claims: Mapping[str, Any]) -> str | None:
-    subject = claims.get("sub")
-    if subject is None:
-        return None
-    if not isinstance(subject, str) or not subject.isprintable():
-        raise _invalid("the token's subject (`sub`) is not printable text")
-    return subject
-
-
-def _roles(claims: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """The roles at a claim or dotted path: a string is one role, a list several; absent, none.
-
-    Roles travel on in one header, joined by commas; a role that could be read there as two, or as
-    another header, makes the token invalid rather than being dropped: dropping one could evade a
-    DENY policy.
-    """
-    value = claims.get(path, _walk(claims, path))
-    if value is None:
-        return ()
-    roles = [value] if isinstance(value, str) else value
-    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-        raise _invalid(f"the token's roles (`{path}`) are neither a string nor a list of strings")
-    for role in roles:
-        if not role.strip() or "," in role or not role.isprintable():
-            raise _invalid(f"the token's roles (`{path}`) hold one that is empty, or has a comma")
-    return tuple(dict.fromkeys(roles))
-
-
-def _walk(claims: Mapping[str, Any], path: str) -> Any:
-    value: Any = claims
-    for name in path.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _invalid(detail: str) -> JwtError:
-    return JwtError(JwtErrorCode.INVALID_TOKEN, detail)
-
-
-def _quote(text: str) -> str:
-    return repr(text if len(text) <= _QUOTED_CHARS else text[:_QUOTED_CHARS] + "…")
+def _check_signature(jws: CompactJws, provider: JwtProvider) -> None:
+    source = provider.source
+    try:
+        verify_signature(jws, source.keys, provider.algorithms)
+    except UnknownKeyError as error:
+        detail = str(error)
+        if not source.keys.keys:
+            # Not why: that may name places which are no caller's business, and is logged.
+            detail = (
+                f"the keys of its issuer (provider {provider.name!r}) are not known yet, so no token "
+                "of it can be verified; try again later"
+            )
+        raise JwtKeyError(detail, source) from error

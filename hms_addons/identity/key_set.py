@@ -41,6 +41,11 @@ _VERIFIERS: Final = {name: jwt.get_algorithm_by_name(name) for name in SUPPORTED
 # RFC 7518 §3.2: an HMAC key must be as long as the hash.
 _HMAC_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 _SYMMETRIC: Final = "oct"
+MAX_KEYS: Final = 100
+"""Of one JWK set: a token without a key id is checked with each of them."""
+_MAX_MEMBER_CHARS: Final = 4096
+"""Of one number of a key; 8192 bits take 1366."""
+
 _ENCODED_MEMBERS: Final = ("n", "e", "x", "y", "k")
 _PRIVATE_MEMBERS: Final = ("d", "p", "q", "dp", "dq", "qi")
 
@@ -53,6 +58,10 @@ type PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519P
 
 class KeySetError(MeshError, ValueError):
     """Keys cannot be used; the message says which and why, and never quotes a secret."""
+
+
+class UnknownKeyError(JwsError):
+    """A token is signed by a key that is not here: its id is unknown, or there are no keys at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,12 @@ class KeySet:
         named = [key for key in fitting if key.key_id == key_id]
         return named or [key for key in fitting if key.key_id is None]
 
+    def knows(self, key_id: str | None) -> bool:
+        """Whether it has the key that a token's header names; one that names none can be any."""
+        if key_id is None:
+            return bool(self.keys)
+        return any(key.key_id == key_id for key in self.keys)
+
 
 def verify_signature(jws: CompactJws, keys: KeySet, allowed: frozenset[str]) -> None:
     """Check a token's signature.
@@ -93,17 +108,20 @@ def verify_signature(jws: CompactJws, keys: KeySet, allowed: frozenset[str]) -> 
         allowed: the algorithms that the issuer is configured to use.
 
     Raises:
+        UnknownKeyError: the token may be genuine, but the key that it names is not here.
         JwsError: the algorithm is not allowed, no key fits, or the signature does not hold.
     """
     if jws.algorithm not in allowed:
         names = ", ".join(sorted(allowed))
         raise JwsError(f"the token's algorithm is not one of those accepted ({names})")
     candidates = keys.candidates(jws.algorithm, jws.key_id)
-    if not candidates:
-        raise JwsError("no key of the issuer fits the token's key id and algorithm")
     verifier = _VERIFIERS[jws.algorithm]
-    if not any(verifier.verify(jws.signing_input, key.key, jws.signature) for key in candidates):
-        raise JwsError("the token's signature is not valid")
+    if any(verifier.verify(jws.signing_input, key.key, jws.signature) for key in candidates):
+        return
+    why = "the token's signature is not valid"
+    if not candidates:
+        why = "no key of the issuer fits the token's key id and algorithm"
+    raise JwsError(why) if keys.knows(jws.key_id) else UnknownKeyError(why)
 
 
 def key_set_of_jwks(document: bytes | str) -> KeySet:
@@ -120,6 +138,8 @@ def key_set_of_jwks(document: bytes | str) -> KeySet:
     entries = data.get("keys") if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise KeySetError("not a JWK set: a JSON object with a list `keys` is expected")
+    if len(entries) > MAX_KEYS:
+        raise KeySetError(f"the JWK set has {len(entries)} keys; at most {MAX_KEYS} are taken")
     jwks = [entry for entry in entries if isinstance(entry, dict)]
     kinds = {str(jwk.get("kty")) for jwk in jwks}
     if _SYMMETRIC in kinds and len(kinds) > 1:
@@ -127,7 +147,7 @@ def key_set_of_jwks(document: bytes | str) -> KeySet:
     ids = Counter((str(jwk["kid"]), str(jwk.get("kty"))) for jwk in jwks if "kid" in jwk)
     repeated = sorted(key_id for (key_id, _), count in ids.items() if count > 1)
     if repeated:
-        raise KeySetError(f"the JWK set has several keys with the id {repeated[0]!r}")
+        raise KeySetError(f"the JWK set has several keys with the id {repeated[0][:64]!r}")
     keys: list[VerificationKey] = []
     skipped: list[str] = []
     for position, jwk in enumerate(jwks):
@@ -209,6 +229,8 @@ def _check_purpose(jwk: dict[str, Any]) -> None:
 def _check_encoding(value: object, member: str) -> None:
     if not isinstance(value, str):
         raise KeySetError(f"its `{member}` is not a string")
+    if len(value) > _MAX_MEMBER_CHARS:
+        raise KeySetError(f"its `{member}` is longer than {_MAX_MEMBER_CHARS} characters")
     try:
         decode_base64url(value, member)
     except JwsError as error:

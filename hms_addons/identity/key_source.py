@@ -1,5 +1,7 @@
 """Where an issuer's keys come from: one protocol, and its file and environment forms.
 
+The form that fetches them is `jwks_uri`.
+
 A source never blocks start-up and never fails a request by itself: while it has no keys its `KeySet`
 is empty, so its tokens are refused, and `problem` says why. Once it has keys they serve until newer
 ones can be read.
@@ -19,7 +21,7 @@ from hms_addons.identity.key_set import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,13 @@ class KeySource(Protocol):
 
         Returns:
             True if `keys` is not the set that it was at the last call.
+        """
+
+    def renewal(self) -> Awaitable[bool] | None:
+        """Newer keys on demand, as a token names one that is not here.
+
+        Returns:
+            What ends soon, with whether the issuer has answered; None where there is nothing to wait for.
         """
 
 
@@ -87,6 +96,9 @@ class SecretKeySource:
     def refresh(self) -> bool:
         """See `KeySource`; an environment does not change."""
         return False
+
+    def renewal(self) -> None:
+        """See `KeySource`."""
 
 
 class FileKeySource:
@@ -149,9 +161,13 @@ class FileKeySource:
         self._note(None)
         for reason in keys.skipped:
             logger.info("%s: a key is not used: %s", self._path, reason)
-        changed = keys != self._keys
+        if keys == self._keys:
+            return False
         self._keys = keys
-        return changed
+        return True
+
+    def renewal(self) -> None:
+        """See `KeySource`: the file is looked at every second anyway."""
 
     def _read(self) -> bytes:
         with self._path.open("rb") as file:

@@ -71,7 +71,7 @@ def test_relative_paths_are_relative_to_the_file_that_wrote_them() -> None:
         [
             ("/one/a.yaml", b"secrets: {s: {certificate: c, key: ../k, bundle: b}}"),
             ("two/b.yaml", (b"secrets: {s: {bundle: sub/b}}\n"
-             b"rbac: {providers: [{name: p, jwks_file: j}, {name: q, public_key_file: /k}]}")),
+             b"rbac: {providers: [{name: p, jwks_file: j}, {name: q, issuer: q, public_key_file: /k}]}")),
         ]
     ).snapshot  # fmt: skip
     assert snapshot is not None

@@ -30,6 +30,14 @@ def asked(provider: str, authorization: str | None) -> tuple[dict[str, Any] | No
     return found["policies"]["token"], to_text(found)
 
 
+def test_keys_are_not_fetched_for_an_explanation() -> None:
+    found, text = asked("{name: p, jwks_uri: 'https://id.example/keys'}", "Bearer x.y.z")
+    assert found is not None
+    assert found["looked_at"] is False
+    assert "the provider p fetches its keys (jwks_uri)" in text
+    assert "if it is genuine, with MANAGER: allowed" in text
+
+
 def test_a_token_that_cannot_be_verified_here_is_not_looked_at() -> None:
     found, text = asked(SECRET, "Bearer x.y.z")
     assert found == {

@@ -159,6 +159,10 @@ LISTENER = "listeners: [{name: out, port: 1, routes: [{action: {cluster: a}}]}]\
             "rbac.providers[0].jwks_file: there is no file /nope/j",
         ),
         (
+            "rbac: {providers: [{name: p, jwks_uri: 'https://id/', jwks_ca_file: /nope/c}]}",
+            "rbac.providers[0].jwks_ca_file: there is no file /nope/c",
+        ),
+        (
             "clusters: [{name: auth}]\nrbac: {policies: [{name: p, action: DENY, services: [auht]}]}",
             (
                 "rbac.policies[0].services[0]: no route here leads to the service auht, so this never "

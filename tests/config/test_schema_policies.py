@@ -4,7 +4,7 @@ import pytest
 
 from tests.fakes.configs import errors_of, load_texts
 
-KEYS = "hs256_secret_env, public_key_file, jwks_file"
+KEYS = "hs256_secret_env, public_key_file, jwks_file, jwks_uri"
 
 
 def error(text: str) -> str:
@@ -23,6 +23,9 @@ def error(text: str) -> str:
         "rbac: {policies: [{name: p, action: DENY}]}",
         "rbac: {policies: [{name: p, action: ALLOW, paths: ['*', /a, /a/*, '/a*'], callers: ['*']}]}",
         "headers: {role: X-Rolle}",
+        "rbac: {providers: [{name: p, jwks_uri: 'https://id.example/keys?p=one', jwks_ca_file: c}]}",
+        "rbac: {providers: [{name: p, jwks_uri: 'http://127.0.0.1:1/', forward: false}]}",
+        "rbac: {providers: [{name: p, jwks_file: f}, {name: q, jwks_file: f, issuer: q}]}",
     ],
 )
 def test_accepted(text: str) -> None:
@@ -52,6 +55,49 @@ def test_accepted(text: str) -> None:
         (
             "governance: {url: 'http://gov', ttl: 0}",
             "governance.ttl: must be more than 0",
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_uri: 'ftp://id'}]}",
+            (
+                "rbac.providers[0].jwks_uri: expected a URL such as http://127.0.0.1:9100, not "
+                "'ftp://id'"
+            ),
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_uri: 'https://u:pw@id/'}]}",
+            "rbac.providers[0].jwks_uri: a URL here has no user, query or fragment",
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_uri: 'https://id/?a b'}]}",
+            "rbac.providers[0].jwks_uri: 'https://id/?a b' is not a URL: its query cannot be sent",
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_uri: 'https://id/', algorithms: [HS256]}]}",
+            (
+                "rbac.providers[0].algorithms[0]: HS256 does not go with jwks_uri; use RS256, RS384, "
+                "RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA"
+            ),
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_uri: 'http://id/', jwks_ca_file: c}]}",
+            (
+                "rbac.providers[0].jwks_ca_file: authorities are asked about only with an https:// "
+                "jwks_uri"
+            ),
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_file: f, issuer: i}, {name: q, jwks_file: f, issuer: i}]}",
+            (
+                "rbac.providers[1].issuer: the provider p has this issuer too: whose a token is would be "
+                "left to chance"
+            ),
+        ),
+        (
+            "rbac: {providers: [{name: p, jwks_file: f}, {name: q, jwks_file: f}]}",
+            (
+                "rbac.providers[1].name: the provider p names no issuer either: whose a token is would be "
+                "left to chance"
+            ),
         ),
         (
             "rbac: {providers: [{name: p}]}",

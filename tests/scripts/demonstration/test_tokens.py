@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.identity.jwt_verifier import JwtError, JwtProvider, JwtVerifier
+from hms_addons.identity.jwt_claims import JwtError
+from hms_addons.identity.jwt_verifier import JwtProvider, JwtVerifier
 from hms_addons.identity.key_source import FileKeySource
 from scripts.demonstration.tokens import AUDIENCE, ISSUER, ROLE, SUBJECT, Issuer
 
