@@ -22,6 +22,7 @@ BUILT_IN: Final = (
     "routing",
     "governance",
     "resilience",
+    "audit_log",
     "admin",
     "config_sync",
 )
@@ -63,6 +64,7 @@ def build_plugins(
     """
     # Here, as commands that run no sidecar need this file's words only and are to start fast.
     from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
+    from hms_addons.addons.audit_log import AuditLog  # noqa: PLC0415 - see above
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
     from hms_addons.addons.mtls import Mtls  # noqa: PLC0415 - see above
     from hms_addons.addons.rbac import Rbac  # noqa: PLC0415 - see above
@@ -76,6 +78,7 @@ def build_plugins(
     plugins.register(Routing(rng), "routing")
     plugins.register(Governance(), "governance")
     plugins.register(Resilience(), "resilience")
+    plugins.register(AuditLog(), "audit_log")
     if admin is not None:
         plugins.register(Admin(*admin), "admin")
     if config_sync is not None:

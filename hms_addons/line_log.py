@@ -55,6 +55,7 @@ class LineLog:
         clock: when to hand over, and how long `flush` and `close` wait.
         name: what it is, for messages: `access log`.
         limit: characters that may wait.
+        mode: the permissions of a file that is made.
 
     Attributes:
         written: lines that are in the file.
@@ -71,6 +72,7 @@ class LineLog:
         "_given",
         "_limit",
         "_lines",
+        "_mode",
         "_name",
         "_size",
         "_thread",
@@ -83,11 +85,20 @@ class LineLog:
         "written",
     )
 
-    def __init__(self, path: str, clock: Clock, name: str = "log", *, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        path: str,
+        clock: Clock,
+        name: str = "log",
+        *,
+        limit: int = LIMIT,
+        mode: int = _MODE,
+    ) -> None:
         self.path = path
         self._clock = clock
         self._name = name
         self._limit = limit
+        self._mode = mode
         self._closed = False
         # The loop's: what has been gathered, and characters handed over since the start.
         self._lines: list[str] = []
@@ -122,6 +133,11 @@ class LineLog:
     def waiting(self) -> int:
         """Characters that are not written yet."""
         return self._given - self._finished + self._size
+
+    @property
+    def failing(self) -> bool:
+        """The last lines could not be written; it is tried again with the next."""
+        return self._trouble
 
     # -- the event loop's side ------------------------------------------------------------------
 
@@ -256,7 +272,7 @@ class LineLog:
             self._fd = -1
         self._torn = False
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
-        self._fd = os.open(self.path, flags, _MODE)
+        self._fd = os.open(self.path, flags, self._mode)
 
     def _write_all(self, data: bytes) -> int:
         """Bytes of `data` that were written: all but where the disk has failed, which is told.

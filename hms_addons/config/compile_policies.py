@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hms_addons.config.policy_condition import Condition
 from hms_addons.config.safe_regex import compile_regex
 from hms_addons.config.snapshot import (
+    AuditLog,
     Governance,
     HeaderNames,
     JwtProvider,
@@ -14,11 +15,13 @@ from hms_addons.config.snapshot import (
     PolicyAction,
     Rbac,
 )
+from hms_addons.line_log import STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hms_addons.config.problems import Path
+    from hms_addons.config.schema_audit import AuditLogModel
     from hms_addons.config.schema_policies import (
         GovernanceModel,
         HeadersModel,
@@ -49,7 +52,17 @@ def compile_rbac(model: RbacModel, file: Callable[[Path, str], str]) -> Rbac:
         providers=tuple(providers),
         policies=tuple(policies),
         role_order=tuple(model.role_order or ()),
+        audit_log=_audit_log(model.audit_log, file),
     )
+
+
+def _audit_log(model: AuditLogModel | None, file: Callable[[Path, str], str]) -> AuditLog | None:
+    if model is None:
+        return None
+    path = model.path
+    if path != STDOUT:
+        path = file(("rbac", "audit_log", "path"), path)
+    return AuditLog(path=path, denied_only=model.decisions == "denied")
 
 
 def compile_policy(model: PolicyModel, mode: str | None) -> Policy:

@@ -11,6 +11,7 @@ from hms_addons.config.lint_tokens import lint_tokens
 from hms_addons.config.part import ANY
 from hms_addons.config.problems import closest
 from hms_addons.config.snapshot import Direction, TlsMode
+from hms_addons.line_log import STDOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -255,6 +256,11 @@ def _files(snapshot: Snapshot, report: Report, *, secrets: bool) -> None:
         for key in ("public_key_file", "jwks_file", "jwks_ca_file"):
             if (named := getattr(provider, key)) is not None:
                 _file(named, ("rbac", "providers", index, key), report)
+
+    log = snapshot.rbac.audit_log
+    path: KeyPath = ("rbac", "audit_log", "path")
+    if log is not None and log.path != STDOUT and not Path(log.path).parent.is_dir():
+        report.warning(path, f"there is no folder {Path(log.path).parent}")
 
 
 def _file(named: str, path: KeyPath, report: Report) -> None:

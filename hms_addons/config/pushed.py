@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from hms_addons.line_log import STDOUT
+
 if TYPE_CHECKING:
     from hms_addons.config.problems import Report
     from hms_addons.config.schema import Config
@@ -24,6 +26,10 @@ def check_pushed(config: Config, report: Report) -> None:
                     "path, and put the file there on each"
                 )
                 report.error(("rbac", "providers", index, key), message)
+    log = config.rbac.audit_log
+    if log is not None and log.path != STDOUT and not PurePosixPath(log.path).is_absolute():
+        message = f"{log.path!r} is relative, but written on the sidecars' machines: give an absolute path"
+        report.error(("rbac", "audit_log", "path"), message)
     if config.service is not None:
         message = "left out of what sidecars get: each is told the service it stands beside"
         report.warning(("service",), message, at_key=True)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hms_addons.config.request_target import TargetError, normalise_path
+from hms_addons.config.schema_audit import AuditLogModel
 from hms_addons.config.schema_base import (
     AlsoAccepts,
     Duration,
@@ -209,6 +210,8 @@ class RbacModel(Model):
     """Roles, the most senior first; others follow in the order of the token."""
     mode: Literal["enforce", "audit"] | None = None
     """Of the policies that do not say themselves; default enforce."""
+    audit_log: AuditLogModel | None = None
+    """Where decisions are written; default nowhere."""
 
     @model_validator(mode="after")
     def _issuers(self) -> Self:

@@ -266,6 +266,16 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLog:
+    """Where authorisation decisions are written."""
+
+    path: str
+    """Absolute, or `stdout`."""
+    denied_only: bool = False
+    """Only what was denied, or would be by a policy of `mode: audit`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rbac:
     """Who issues tokens, and what callers may do."""
 
@@ -273,6 +283,8 @@ class Rbac:
     policies: tuple[Policy, ...] = ()
     role_order: tuple[str, ...] = ()
     """Most senior first; roles not named here come last, in token order."""
+    audit_log: AuditLog | None = None
+    """None: there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
