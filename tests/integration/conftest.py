@@ -106,6 +106,7 @@ class Lane:
     port: int
     inbound: int
     program: Program
+    audit_log: Path
 
     @property
     def native(self) -> bool:
@@ -186,6 +187,10 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
             - {{name: managers, action: ALLOW, services: [guarded], roles: [PROGRAM_MANAGER]}}
             - {{name: no-delete, action: DENY, services: [guarded], methods: [DELETE]}}
             - {{name: closed, action: DENY, services: [app], paths: [/app/closed*]}}
+            - {{name: no-beta, action: DENY, services: [app], when: [{{header: X-Env, values: [beta]}}]}}
+            - {{name: strong, action: DENY, services: [app], paths: [/app/strong], when: [{{claim: acr.level, not_values: ["3"]}}]}}
+            - {{name: trial, action: DENY, services: [app], paths: [/app/trial], mode: audit}}
+          audit_log: {{path: audit.log}}
         """)
 
 
@@ -206,7 +211,7 @@ def lane(
         if request.param == "native":
             program.wait_for("is in force")
         program.wait_listening(port, inbound)
-        yield Lane(request.param, port, inbound, program)
+        yield Lane(request.param, port, inbound, program, config.parent / "audit.log")
         assert program.stop() == 0
         assert "Traceback" not in program.output
 
