@@ -248,6 +248,17 @@ class MeshSpecs:
         """
 
     @hookspec
+    def hms_recheck(self, exchange: Exchange) -> Any:
+        """May an open tunnel go on? `exchange.deny(...)` closes it; to return is to agree.
+
+        A WebSocket, or another upgrade, outlives the decision that let it in. So each is asked about when a new
+        configuration has come into force. `exchange` is a copy of the tunnel's own, with the new `snapshot`
+        and `listener`, and with the `principal`, `peer`, `path` and `route` that it was let in
+        with: judge it as in `hms_authorize`, but use nothing up, as a rate limit would. An
+        exception closes the tunnel. A watched WebSocket is closed with 1008, anything else cut off.
+        """
+
+    @hookspec
     def hms_load_balancers(self) -> Mapping[str, type]:
         """Name further balancers, usable as a cluster's `load_balancer`; called at start.
 

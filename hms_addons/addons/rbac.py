@@ -260,6 +260,21 @@ class Rbac:
         elif decision.would_deny is not None:
             self._tell_of(decision)
 
+    @hookimpl
+    def hms_recheck(self, exchange: Exchange) -> None:
+        """Ask the policies in force about an open tunnel; its token must be one that is still taken.
+
+        That the token has expired meanwhile closes nothing: it was good for letting the tunnel in, as in
+        Envoy and Istio. That its issuer is not trusted any more does.
+        """
+        issuer, providers = exchange.principal.issuer, exchange.snapshot.rbac.providers
+        if not providers:
+            exchange.principal = ANONYMOUS  # tokens are the app's own business then
+        elif issuer is not None and not any(p.issuer in {None, issuer} for p in providers):
+            exchange.fail(Fault.TOKEN_INVALID, "the token's issuer is not trusted any more")
+            return
+        self.hms_authorize(exchange)
+
     def _tell_of(self, decision: Decision) -> None:
         """A policy of `mode: audit` would have refused a request."""
         name = decision.audit_policy or NO_ALLOW

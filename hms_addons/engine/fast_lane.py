@@ -20,9 +20,8 @@ from hms_addons.engine.hygiene import Hygiene
 from hms_addons.engine.identifiers import new_id
 from hms_addons.engine.intake import take_over
 from hms_addons.engine.log_limit import LogLimit
+from hms_addons.engine.open_tunnels import OpenTunnels
 from hms_addons.engine.peer import watch_expiry
-from hms_addons.engine.tunnel import run_tunnel
-from hms_addons.engine.websocket import WebSocketRelay
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.exchange import Draft, Exchange
 from hms_addons.upstream.outcome import FAULTS, UpstreamError
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from hms_addons.engine.framing import Refusal, RequestHead
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
-    from hms_addons.http_message import Fields, Tunnel
+    from hms_addons.http_message import Fields
     from hms_addons.tasks import TaskSet
 
 logger = logging.getLogger(__name__)
@@ -103,6 +102,7 @@ class FastLane:
         self._identify = identify
         self._placeholder = placeholder
         self._log = LogLimit(logger, clock)
+        self.tunnels = OpenTunnels(lambda: self.binding, events, tasks, clock.wall)
 
     def __repr__(self) -> str:
         return (
@@ -214,7 +214,7 @@ class FastLane:
                     request, answer, answer.body, close=failure is not None and failure.close
                 )
                 if answer.tunnel is not None:
-                    await run_tunnel(connection, answer.tunnel, exchange, self._tasks)
+                    await self.tunnels.carry(connection, answer.tunnel, exchange)
                 elif connection.flow_control.paused:
                     await connection.flow_control.drain()
         except asyncio.CancelledError:
@@ -320,21 +320,10 @@ class FastLane:
                 # Where nobody has read it to its end: a plugin's answer went out in its place, say.
                 await flow_view.show_end(exchange, self._events, self._clock.wall)
             if answer.tunnel is not None:
-                await self._run_tunnel(connection, answer.tunnel, exchange)
+                await self.tunnels.carry(connection, answer.tunnel, exchange)
         finally:
             if exchange.answer is not given:
                 given.release()  # a plugin has put another in its place
-
-    async def _run_tunnel(
-        self, connection: Http1Server, tunnel: Tunnel, exchange: Exchange
-    ) -> None:
-        flow = exchange.made_flow
-        if flow is None or flow.websocket is None:
-            await run_tunnel(connection, tunnel, exchange, self._tasks)
-        else:
-            await WebSocketRelay(
-                connection, tunnel, exchange, self._events, self._tasks, self._clock.wall
-            ).run()
 
     # -- how it may end -------------------------------------------------------------------------
 

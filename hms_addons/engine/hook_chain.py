@@ -50,6 +50,7 @@ REQUEST_HOOKS = (
     "hms_fallback",
     "hms_respond",
     "hms_complete",
+    "hms_recheck",
 )
 """The hooks that run per request, in the order of the phases."""
 
@@ -98,6 +99,7 @@ class HookChain:
             self._fallback,
             self._respond,
             self._complete,
+            self._recheck,
         ) = (tuple(hooks.get(name, ())) for name in REQUEST_HOOKS)
         self._responds = bool(self._respond)
         self._rng = rng
@@ -244,6 +246,22 @@ class HookChain:
             answer = exchange.answer
             answer.fields = without_fields(answer.fields, _FRAMING)
 
+    async def recheck(self, exchange: Exchange) -> None:
+        """Judge an open tunnel's request again; ends with a failure if it may not go on."""
+        hook = _NOBODY
+        limit = HookLimit(self._clock)
+        try:
+            for hook in self._recheck:
+                result = hook.call(exchange)
+                if result is not None and inspect.isawaitable(result):
+                    await limit.wait(result, _patience(exchange))
+                if exchange.failure is not None:
+                    return
+        except ExchangeFailed as failed:
+            exchange.failure = exchange.failure or failed.failure
+        except BaseException as error:  # noqa: BLE001 - see decide
+            self._plugin_failed(exchange, hook, error)
+
     def complete(self, exchange: Exchange) -> None:
         """Tell every plugin that it is over. Runs even while the task is being cancelled."""
         for hook in self._complete:
@@ -260,6 +278,11 @@ class HookChain:
     def responds(self) -> bool:
         """Some plugin changes answers."""
         return self._responds
+
+    @property
+    def rechecks(self) -> bool:
+        """Some plugin judges open tunnels again."""
+        return bool(self._recheck)
 
     @property
     def picks_endpoints(self) -> bool:

@@ -151,6 +151,10 @@ class Ports:
                     connection.drain()
         self.retired = [lane for lane in self.retired if lane.connections]
         self.running = ports
+        for lane in self.retired:  # what is open there is judged by what is in force
+            lane.binding = Binding.of(snapshot, lane.binding.listener, staged.chain)
+        for lane in (*self.retired, *(port.lane for port in ports.values())):
+            lane.tunnels.recheck()
 
     def _kept(self, snapshot: Snapshot) -> dict[str, Port]:
         """The ports that stay open, by the names of the listeners that will have them.

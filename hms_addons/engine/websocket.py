@@ -47,6 +47,9 @@ KEPT_BYTES: Final = 16 * 1024 * 1024
 its messages goes."""
 
 
+_REFUSED: Final = "the policy has changed"
+
+
 class _EndedError(OSError):
     """The connection is over, and what was written last is to arrive."""
 
@@ -138,6 +141,18 @@ class WebSocketRelay:
                 return
             message.injected = True
             await self._show(message, None)
+
+    def refuse(self) -> None:
+        """Close it between messages, as it may not go on: 1008 to both (RFC 6455 section 7.4.1)."""
+        if self._over:
+            return
+        event = CloseConnection(code=CloseReason.POLICY_VIOLATION, reason=_REFUSED)
+        self._closed(from_client=False, code=event.code, reason=event.reason)
+        for side in (self._client, self._server):
+            self._write(side, side.control(event))
+        self._stop(_EndedError(_REFUSED))
+        if self._connection.flow_control.paused:
+            self._connection.abort()  # its client does not read, and would not see it
 
     # -- the two directions ---------------------------------------------------------------------
 

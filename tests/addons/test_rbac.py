@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -376,6 +377,32 @@ def test_an_audited_policy_lets_pass_and_is_told_of(caplog: pytest.LogCaptureFix
     assert "policy 'trial' denies GET /verify-id" in lines[0]
     mesh.add_status("rbac", plugin._status)
     assert mesh.shown("rbac")["would_deny"] == {"trial": 5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"policies": (MANAGERS,)}, None),
+        ({"policies": (MANAGERS, NO_DELETE)}, None),
+        ({"policies": (Policy(name="no", action=PolicyAction.DENY, methods=("GET",)),)}, Flag.RBAC),
+        ({"policies": (MANAGERS,), "providers": ()}, Flag.RBAC),
+        ({"policies": (), "providers": ()}, None),
+        ({"policies": (), "providers": (replace(PROVIDER, issuer="https://other"),)}, Flag.JWT),
+        ({"policies": (MANAGERS,), "providers": (replace(PROVIDER, issuer=None),)}, None),
+    ],
+)
+def test_an_open_tunnel_is_judged_by_the_policies_in_force(
+    changes: dict[str, Any], flag: Flag | None
+) -> None:
+    old = config(MANAGERS)
+    plugin = plugin_for(old)
+    tunnel = ask(plugin, token(), snapshot=old)
+    assert tunnel.failure is None
+    new = make_snapshot(rbac=RbacSpec(**{"providers": (PROVIDER,)} | changes))
+    plugin.hms_configure(new)
+    judged = tunnel.under(new, tunnel.listener)
+    plugin.hms_recheck(judged)
+    assert (judged.failure and judged.failure.flag) == flag
 
 
 def test_nothing_is_allowed_before_there_is_a_configuration_or_without_a_route() -> None:

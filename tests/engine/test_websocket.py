@@ -468,3 +468,37 @@ async def test_unwatched_or_unknown_it_is_a_plain_tunnel() -> None:
         assert chat.tunnel.closed
         assert "websocket_start" not in chat.world.log
         await chat.world.end()
+
+
+async def test_a_tunnel_that_is_refused_later_is_closed_with_1008_to_both() -> None:
+    chat = Chat()
+    await chat.open()
+    world = chat.world
+    (close,) = world.lane.tunnels._closers.values()
+    close()
+    close()
+    await settle()
+    (at_client,), (at_server,) = chat.client_hears(), chat.server_hears()
+    assert isinstance(at_client, CloseConnection)
+    assert (at_client.code, at_client.reason) == (1008, "the policy has changed")
+    assert isinstance(at_server, CloseConnection)
+    assert at_server.code == 1008
+    assert world.transport.is_closing()
+    assert chat.tunnel.closed
+    assert len(world.lane.tunnels) == 0
+    websocket_data = world.completed[0].flow.websocket
+    assert websocket_data is not None
+    assert (websocket_data.close_code, websocket_data.closed_by_client) == (1008, False)
+
+
+async def test_a_client_that_does_not_read_is_cut_off_when_it_is_refused() -> None:
+    chat = Chat()
+    await chat.open()
+    chat.world.connection.pause_writing()
+    chat.tunnel.incoming.feed(chat.server.send(TextMessage("x")))
+    await settle()
+    (close,) = chat.world.lane.tunnels._closers.values()
+    close()
+    await settle()
+    assert chat.world.transport.is_closing()
+    assert chat.tunnel.closed
