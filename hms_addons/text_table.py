@@ -43,6 +43,8 @@ def _pairs(values: Mapping[str, Any]) -> Iterable[str]:
     for key, value in values.items():
         name = key.replace("_", " ")
         if isinstance(value, dict):
+            if not value:
+                continue
             if value.keys() == {"in_use", "max"}:
                 yield f"{name} {value['in_use']}/{value['max']}"
             else:

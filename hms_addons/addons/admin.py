@@ -255,10 +255,12 @@ def _clusters(mesh: Mesh, request: AdminRequest) -> _Page:
     clusters = mesh.clusters()
     parts = []
     for cluster in clusters:
-        rest = {key: value for key, value in cluster.items() if key not in {"name", "endpoints"}}
+        apart = {"name", "endpoints", "routes"}
+        rest = {key: value for key, value in cluster.items() if key not in apart}
         parts.append(f"{cluster['name']}: {flat(rest)}")
         endpoints = cluster.get("endpoints", [])
         parts.append(indent(table(endpoints)) if endpoints else "  no endpoints")
+        parts.extend(f"  {flat(route)}" for route in cluster.get("routes", []))
     return _Page(clusters, "\n".join(parts) or "no clusters")
 
 

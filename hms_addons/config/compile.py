@@ -11,6 +11,11 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
+from hms_addons.config.compile_health import (
+    compile_health_check,
+    compile_outlier_detection,
+    compile_thresholds,
+)
 from hms_addons.config.compile_policies import (
     compile_governance,
     compile_headers,
@@ -29,10 +34,8 @@ from hms_addons.config.snapshot import (
     EndpointSpec,
     Limits,
     Listener,
-    OutlierDetection,
     Secret,
     Snapshot,
-    Thresholds,
     TlsMode,
     UpstreamTls,
 )
@@ -211,9 +214,9 @@ class _Compiler:
             if (value := getattr(model, key)) is not None
         }
         if model.circuit_breakers is not None:
-            given["thresholds"] = Thresholds(**model.circuit_breakers.given())
+            given["thresholds"] = compile_thresholds(model.circuit_breakers)
         if model.outlier_detection is not None:
-            given["outlier_detection"] = OutlierDetection(**model.outlier_detection.given())
+            given["outlier_detection"] = compile_outlier_detection(model.outlier_detection)
         elif "outlier_detection" in model.model_fields_set:
             given["outlier_detection"] = None
         return Cluster(
@@ -222,6 +225,7 @@ class _Compiler:
             endpoints=tuple(map(_endpoint, model.endpoints)),
             dns=tuple(map(_endpoint, model.dns or ())),
             tls=self._upstream_tls(model.tls_context, service, model.name),
+            health_check=compile_health_check(model.health_check),
             **given,
         )
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.compile_health import compile_thresholds
 from hms_addons.config.part import ANY
 from hms_addons.config.request_target import SERVICE_SUFFIX
 from hms_addons.config.route_match import RouteMatch, ValueMatch, covers_host
@@ -20,7 +21,6 @@ from hms_addons.config.snapshot import (
     DEFAULT_TIMEOUT,
     RetryPolicy,
     Route,
-    Thresholds,
     WeightedCluster,
 )
 
@@ -165,9 +165,7 @@ def _compile_one(
         timeout=_timeout(action, inbound=inbound),
         retry=compile_retries(action.retries),
         thresholds=(
-            None
-            if action.circuit_breakers is None
-            else Thresholds(**action.circuit_breakers.given())
+            None if action.circuit_breakers is None else compile_thresholds(action.circuit_breakers)
         ),
     )
     return _Written(compile_match(model.match), route, tuple(cluster for cluster, _ in written))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.explain_health import health_lines, health_of, thresholds_of
 from hms_addons.config.explain_request import (
     check_well_formed,
     index_headers,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         RetryPolicy,
         Route,
         Snapshot,
-        Thresholds,
     )
     from hms_addons.http_message import Fields
 
@@ -203,7 +203,7 @@ def _route(route: Route) -> dict[str, Any]:
         "default": route.default,
         "timeout_s": route.timeout,
         "retries": _retries(route.retry),
-        "thresholds": _thresholds(route.thresholds),
+        "thresholds": thresholds_of(route.thresholds),
     }
 
 
@@ -215,17 +215,6 @@ def _retries(retry: RetryPolicy) -> dict[str, Any]:
         "status_codes": sorted(retry.status_codes),
         "backoff_s": [retry.backoff_base, retry.backoff_max],
         "retry_non_idempotent": retry.retry_non_idempotent,
-    }
-
-
-def _thresholds(thresholds: Thresholds | None) -> dict[str, int] | None:
-    if thresholds is None:
-        return None
-    return {
-        "max_connections": thresholds.max_connections,
-        "max_pending_requests": thresholds.max_pending_requests,
-        "max_requests": thresholds.max_requests,
-        "max_retries": thresholds.max_retries,
     }
 
 
@@ -254,8 +243,8 @@ def _cluster(cluster: Cluster, snapshot: Snapshot) -> dict[str, Any]:
         "load_balancer": cluster.load_balancer,
         "connect_timeout_s": cluster.connect_timeout,
         "tls": tls,
-        "thresholds": _thresholds(cluster.thresholds),
-        "outlier_detection": cluster.outlier_detection is not None,
+        "thresholds": thresholds_of(cluster.thresholds),
+        **health_of(cluster),
     }
 
 
@@ -386,6 +375,7 @@ def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
     return [
         f"cluster   {cluster['name']}, {_share(cluster['share'])}: {where}",
         f"          {cluster['load_balancer']}, {tls}",
+        *health_lines(cluster),
     ]
 
 

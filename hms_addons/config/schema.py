@@ -25,6 +25,7 @@ from hms_addons.config.schema_base import (
     parse_address,
     shown,
 )
+from hms_addons.config.schema_health import HealthCheckModel, OutlierDetectionModel, switch
 from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
 from hms_addons.config.schema_routes import RouteModel, ThresholdsModel
 
@@ -172,31 +173,6 @@ class TlsContextModel(Model):
         return self
 
 
-class OutlierDetectionModel(Model):
-    """When an endpoint is taken out, and for how long."""
-
-    consecutive_5xx: Annotated[int, Field(ge=1)] | None = None
-    """Answers of 500 and above in a row; default 5."""
-    consecutive_gateway_failure: Annotated[int, Field(ge=1)] | None = None
-    """502, 503, 504, failed connections and timeouts in a row; default 5."""
-    base_ejection_time: PositiveDuration | None = None
-    """Times the number of ejections in a row; default 30s."""
-    max_ejection_time: PositiveDuration | None = None
-    """Default 300s."""
-    interval: PositiveDuration | None = None
-    """Healthy for so long takes one step back; default 10s."""
-    max_ejection_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Share of endpoints that may be out at once; default 100."""
-
-
-def _outlier_detection(value: object) -> object:
-    if value is False or isinstance(value, dict):
-        return None if value is False else value
-    if value is True:
-        return {}
-    raise fault(f"expected a mapping, or false to switch it off, not {shown(value)}")
-
-
 class TrafficPolicyModel(Model):
     """A canary's share."""
 
@@ -237,10 +213,12 @@ class ClusterModel(Model):
     """Thresholds; past one the answer is 503."""
     outlier_detection: Annotated[
         OutlierDetectionModel | None,
-        BeforeValidator(_outlier_detection),
+        BeforeValidator(switch),
         AlsoAccepts({"type": "boolean"}),
     ] = None
     """When an endpoint is taken out; false switches it off."""
+    health_check: HealthCheckModel | None = None
+    """Asks endpoints whether they are well, off the request path."""
     trafficPolicy: (  # noqa: N815 - the seed's spelling
         Annotated[
             TrafficPolicyModel,

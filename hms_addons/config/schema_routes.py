@@ -20,6 +20,7 @@ from hms_addons.config.schema_base import (
     fault,
     shown,
 )
+from hms_addons.config.schema_health import AdaptiveModel, switch
 
 type RetryCondition = Literal[
     "connect-failure",
@@ -44,6 +45,18 @@ class ThresholdsModel(Model):
     """Requests in flight; default 1024."""
     max_retries: Annotated[int, Field(ge=0)] | None = None
     """Retries in flight; default 3."""
+    adaptive: Annotated[
+        AdaptiveModel | None, BeforeValidator(switch), AlsoAccepts({"type": "boolean"})
+    ] = None
+    """A limit of requests in flight that follows the latency, below max_requests; off by default."""
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        least = self.adaptive.least if self.adaptive is not None else 0
+        if self.max_requests is not None and least > self.max_requests:
+            message = f"max_requests {self.max_requests} is less than adaptive's min_limit {least}"
+            raise fault(message, at=("max_requests",), about=(("adaptive", "min_limit"),))
+        return self
 
 
 class ValueModel(Model):

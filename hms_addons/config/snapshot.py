@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hms_addons.config.policy_condition import Condition
     from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
+    from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
 
 
 DEFAULT_TIMEOUT: Final = 15.0
@@ -64,6 +65,8 @@ class Thresholds:
     max_pending_requests: int = 1024
     max_requests: int = 1024
     max_retries: int = 3
+    adaptive: AdaptiveConcurrency | None = None
+    """A limit that follows the latency, below `max_requests`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,10 @@ class OutlierDetection:
     max_ejection_time: float = 300.0
     interval: float = 10.0
     max_ejection_percent: int = 100
+    success_rate: SuccessRate | None = None
+    """None does not compare endpoints with each other."""
+    health_check_unejects: bool = True
+    """A passed health check ends an ejection: the next request may try."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +178,7 @@ class Cluster:
     thresholds: Thresholds = Thresholds()
     outlier_detection: OutlierDetection | None = OutlierDetection()
     """None switches it off."""
+    health_check: HealthCheck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -148,12 +148,7 @@ class Try:
         finally:
             if not sent:
                 self._release_slot(endpoint)
-        status = answer.status
-        exchange.attempts.append(
-            Attempt(endpoint.address, started, clock.monotonic(), _STATUS_TEXT[status])
-        )
-        if status >= _SERVER_ERROR or endpoint.consecutive_5xx or self._probe:
-            cluster.detector.record(endpoint, status, f"status {status}", probe=self._probe)
+        self._record_answer(endpoint, started, answer.status)
         return answer
 
     def _choose(self, again: Endpoint | None) -> Endpoint:
@@ -212,6 +207,17 @@ class Try:
         self._breaker.end_connection()
         if self._route_breaker is not None:
             self._route_breaker.end_connection()
+
+    def _record_answer(self, endpoint: Endpoint, started: float, status: int) -> None:
+        now = self._manager.clock.monotonic()
+        self._exchange.attempts.append(
+            Attempt(endpoint.address, started, now, _STATUS_TEXT[status])
+        )
+        if status >= _SERVER_ERROR or endpoint.consecutive_5xx or self._probe:
+            detector = self._cluster.detector
+            detector.record(endpoint, status, f"status {status}", probe=self._probe)
+        else:
+            endpoint.successes += 1
 
     def _record_loss(self, endpoint: Endpoint, started: float, error: UpstreamError) -> None:
         now = self._manager.clock.monotonic()

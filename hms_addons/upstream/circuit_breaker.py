@@ -2,7 +2,8 @@
 
 Past `max_requests` a request is refused at once. Past `max_connections` it waits, in order, for
 another to finish; past `max_pending_requests` waiting it is refused. Retries have a budget, so that a
-cluster in trouble is not given several times its usual load.
+cluster in trouble is not given several times its usual load. With `adaptive`, the limit of requests follows the
+latency (`adaptive_concurrency`), below `max_requests`.
 
 Differs from Envoy in one point: what `max_connections` counts is connections in use. Idle ones give
 way to new ones (`Cluster` closes them when the total would pass the limit), so a pool that holds idle
@@ -16,13 +17,20 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.errors import MeshError
+from hms_addons.upstream.adaptive_concurrency import GradientController
 
 if TYPE_CHECKING:
+    import random
+
     from hms_addons.clock import Clock
     from hms_addons.config.snapshot import Thresholds
 
 RETRY_BUDGET: Final = 0.2
 """Share of the active requests that may be retries (Envoy's default)."""
+
+
+_THRESHOLDS: Final = ("max_pending_requests", "max_requests", "adaptive", "max_retries")
+"""What can refuse: `max_connections` never does by itself, it lets wait."""
 
 
 class BreakerFullError(MeshError):
@@ -38,36 +46,46 @@ class CircuitBreaker:
 
     Args:
         name: for messages, such as `cluster auth-svc` or `route verify-id`.
-        thresholds: the limits; may be replaced at any time.
+        thresholds: the limits; `replace_thresholds` changes them.
+        rng: chance, for the adaptive limit's jitter.
 
     Attributes:
         requests, retries, connections: in use now.
-        overflows: how often something was refused.
+        request_limit: requests that may be in flight now: `max_requests`, or the adaptive limit.
+        adaptive: what moves that limit, if anything does; told by `record_latency`.
+        refused: by threshold, how often something was.
     """
 
     __slots__ = (
         "_pending",
+        "_rng",
+        "adaptive",
         "connections",
         "name",
-        "overflows",
+        "refused",
+        "request_limit",
         "requests",
         "retries",
         "thresholds",
     )
 
-    def __init__(self, name: str, thresholds: Thresholds) -> None:
+    def __init__(self, name: str, thresholds: Thresholds, rng: random.Random) -> None:
         self.name = name
         self.thresholds = thresholds
+        self._rng = rng
+        self.request_limit = thresholds.max_requests
+        self.adaptive: GradientController | None = None
+        self.refused: dict[str, int] = dict.fromkeys(_THRESHOLDS, 0)
         self.requests = 0
         self.retries = 0
         self.connections = 0
-        self.overflows = 0
         self._pending: deque[asyncio.Future[None]] = deque()
+        self._set_adaptive()
 
     def __repr__(self) -> str:
         limits = self.thresholds
         return (
-            f"<CircuitBreaker {self.name} requests={self.requests}/{limits.max_requests} "
+            f"<CircuitBreaker {self.name} requests={self.requests}/{self.request_limit} "
             f"connections={self.connections}/{limits.max_connections} "
             f"pending={self.pending}/{limits.max_pending_requests} "
             f"retries={self.retries}/{self.max_retries}>"
@@ -77,6 +95,11 @@ class CircuitBreaker:
     def pending(self) -> int:
         """Requests that wait for a connection slot."""
         return len(self._pending)
+
+    @property
+    def overflows(self) -> int:
+        """How often something was refused, whatever threshold it was."""
+        return sum(self.refused.values())
 
     @property
     def idle(self) -> bool:
@@ -98,22 +121,47 @@ class CircuitBreaker:
         """Occupy a request slot.
 
         Raises:
-            BreakerFullError: `max_requests` are active.
+            BreakerFullError: `max_requests` are active, or what the adaptive limit is now.
         """
-        if self.requests >= self.thresholds.max_requests:
-            raise self._overflow("max_requests", self.thresholds.max_requests)
+        if self.requests >= self.request_limit:
+            if self.request_limit < self.thresholds.max_requests:
+                raise self._overflow("adaptive", self.request_limit)
+            raise self._overflow("max_requests", self.request_limit)
         self.requests += 1
 
     def end_request(self) -> None:
         """Give a request slot back."""
         self.requests -= 1
 
+    def record_latency(self, began: float, now: float) -> None:
+        """A request has its answer, or has waited for it in vain; only where there is `adaptive`.
+
+        Args:
+            began, now: monotonic seconds of its `begin_request` and of its end.
+        """
+        adaptive = self.adaptive
+        if adaptive is not None:
+            adaptive.record(began, now)
+            self.request_limit = min(self.thresholds.max_requests, adaptive.limit)
+
+    def _set_adaptive(self) -> None:
+        settings = self.thresholds.adaptive
+        if settings is None:
+            self.adaptive = None
+            self.request_limit = self.thresholds.max_requests
+            return
+        if self.adaptive is None:
+            self.adaptive = GradientController(settings, self._rng)
+        else:
+            self.adaptive.replace_settings(settings)
+        self.request_limit = min(self.thresholds.max_requests, self.adaptive.limit)
+
     # -- retries --------------------------------------------------------------------------------
 
     def try_retry(self) -> bool:
         """Occupy a retry slot, if the budget has one."""
         if self.retries >= self.max_retries:
-            self.overflows += 1
+            self.refused["max_retries"] += 1
             return False
         self.retries += 1
         return True
@@ -176,6 +224,7 @@ class CircuitBreaker:
     def replace_thresholds(self, thresholds: Thresholds) -> None:
         """Take new limits; if there is more room now, those who wait have it at once."""
         self.thresholds = thresholds
+        self._set_adaptive()
         while self._pending and self.connections < thresholds.max_connections:
             turn = self._pending.popleft()
             if not turn.done():
@@ -197,16 +246,25 @@ class CircuitBreaker:
             self._pending.remove(turn)
 
     def _overflow(self, threshold: str, limit: int) -> BreakerFullError:
-        self.overflows += 1
+        self.refused[threshold] += 1
+        if threshold == "adaptive":
+            return BreakerFullError(
+                f"{self.name}: its adaptive limit, which is {limit} now, is reached"
+            )
         return BreakerFullError(f"{self.name}: {threshold} {limit} is reached")
 
     def describe(self) -> dict[str, Any]:
         """How full it is, as JSON-ready types, for `/clusters`."""
         limits = self.thresholds
-        return {
+        description: dict[str, Any] = {
             "connections": {"in_use": self.connections, "max": limits.max_connections},
             "pending_requests": {"in_use": self.pending, "max": limits.max_pending_requests},
-            "requests": {"in_use": self.requests, "max": limits.max_requests},
+            "requests": {"in_use": self.requests, "max": self.request_limit},
             "retries": {"in_use": self.retries, "max": self.max_retries},
+            # What a full connection threshold refuses has waited in vain: max_pending_requests.
+            "overflows": dict(self.refused),
             "overflows_total": self.overflows,
         }
+        if self.adaptive is not None:
+            description["adaptive"] = self.adaptive.describe()
+        return description

@@ -60,7 +60,7 @@ class Cluster:
         self.spec = spec
         self.endpoints: dict[tuple[str, int], Endpoint] = {}
         self.candidates: list[Endpoint] = []
-        self.breaker = CircuitBreaker(f"cluster {spec.name}", spec.thresholds)
+        self.breaker = CircuitBreaker(f"cluster {spec.name}", spec.thresholds, manager.rng)
         self.detector = OutlierDetector(
             spec.name, spec.outlier_detection, self.endpoints, manager.clock, self.refresh
         )
@@ -123,6 +123,7 @@ class Cluster:
             members[key] = endpoint
         self.endpoints.clear()  # the detector looks at this very dict; it is put in order anew
         self.endpoints.update(members)
+        self._manager.health_checker.follow(self)
         self.refresh()
 
     def _make_endpoint(self, spec: EndpointSpec) -> Endpoint:
@@ -141,6 +142,7 @@ class Cluster:
     def drain(self) -> None:
         """The cluster is no more: idle connections close, others when they have finished."""
         self.detector.close()
+        self._manager.health_checker.forget(self)
         for endpoint in self.endpoints.values():
             self._drain(endpoint)
 
@@ -152,8 +154,11 @@ class Cluster:
         self.candidates = [
             endpoint
             for endpoint in self.endpoints.values()
-            if endpoint.state is EndpointState.CLOSED
-            or (endpoint.state is EndpointState.HALF_OPEN and not endpoint.probing)
+            if endpoint.healthy
+            and (
+                endpoint.state is EndpointState.CLOSED
+                or (endpoint.state is EndpointState.HALF_OPEN and not endpoint.probing)
+            )
         ]
         self._balancer.update(self.candidates)
 
@@ -220,6 +225,15 @@ class Cluster:
         self._identity = identity
         for endpoint in self.endpoints.values():
             endpoint.pool.rotate()
+
+    def peer_tls(self) -> PeerTls | None:
+        """How its connections are secured now; None: plain text.
+
+        Raises:
+            ExchangeFailed: see `check_identity`.
+        """
+        self.check_identity()
+        return self._tls
 
     def secret_changed(self, secret: str) -> None:
         """Its identity is another: close what is idle, and what has a peer that may not stay."""

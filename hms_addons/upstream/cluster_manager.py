@@ -9,12 +9,14 @@ from hms_addons.config.places import located
 from hms_addons.config.problems import closest
 from hms_addons.tasks import TaskSet
 from hms_addons.upstream import load_balancer
-from hms_addons.upstream.circuit_breaker import CircuitBreaker
 from hms_addons.upstream.cluster import Cluster
 from hms_addons.upstream.connector import SocketConnector
 from hms_addons.upstream.dns import Resolver
+from hms_addons.upstream.health_check import HealthChecker
+from hms_addons.upstream.health_probe import HealthProbe
 from hms_addons.upstream.http1_client import Http1Connection
 from hms_addons.upstream.outcome import Outcome, UpstreamError
+from hms_addons.upstream.route_breakers import RouteBreakers
 
 if TYPE_CHECKING:
     import random
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Route, Snapshot
     from hms_addons.exchange import Exchange
     from hms_addons.identity.identity_holder import Identity
+    from hms_addons.upstream.circuit_breaker import CircuitBreaker
     from hms_addons.upstream.connector import ConnectionObserver, Connector, PeerTls
     from hms_addons.upstream.dns import Lookup
     from hms_addons.upstream.endpoint import Endpoint
+    from hms_addons.upstream.http1_exchange import ConnectionOwner
     from hms_addons.upstream.load_balancer import LoadBalancer
 
 
@@ -46,6 +50,7 @@ class ClusterManager:
             candidates, returns one of them or None.
         observer: told of connections, if set.
         connections: all whose transports are there, in whatever cluster.
+        health_checker: checks the endpoints of clusters that ask for it.
     """
 
     def __init__(
@@ -70,8 +75,9 @@ class ClusterManager:
         self.connections: set[Http1Connection] = set()
         self._connector: Connector = connector or SocketConnector()
         self._clusters: dict[str, Cluster] = {}
-        self._route_breakers: dict[tuple[str, str], CircuitBreaker] = {}
+        self._route_breakers = RouteBreakers(rng)
         self._tasks = TaskSet("upstream")
+        self.health_checker = HealthChecker(clock, rng, self._tasks, HealthProbe(self))
         self._resolver = Resolver(clock, rng, self._tasks, lookup)
         self._gone: asyncio.Event | None = None
 
@@ -98,9 +104,7 @@ class ClusterManager:
             elif cluster.spec is not spec and cluster.spec != spec:
                 cluster.apply(spec)
         self._resolver.follow(self._clusters.values())
-        self._route_breakers = {
-            key: breaker for key, breaker in self._route_breakers.items() if not breaker.idle
-        }
+        self._route_breakers.follow(snapshot)
 
     def unknown_balancers(self, snapshot: Snapshot) -> list[str]:
         """What in `snapshot` nobody can balance: one message per cluster, for `ConfigError`."""
@@ -127,17 +131,7 @@ class ClusterManager:
 
     def route_breaker(self, route: Route) -> CircuitBreaker | None:
         """The breaker of a route that has thresholds of its own."""
-        thresholds = route.thresholds
-        if thresholds is None:
-            return None
-        key = (route.listener, route.name)
-        breaker = self._route_breakers.get(key)
-        if breaker is None:
-            breaker = CircuitBreaker(f"route {route.name}", thresholds)
-            self._route_breakers[key] = breaker
-        elif breaker.thresholds is not thresholds:
-            breaker.replace_thresholds(thresholds)
-        return breaker
+        return self._route_breakers.get(route)
 
     async def first_resolution(self) -> None:
         """Wait until every `dns` name has been looked up once, successfully or not."""
@@ -218,9 +212,23 @@ class ClusterManager:
         return connection
 
     async def _open(self, endpoint: Endpoint, tls: PeerTls | None) -> Http1Connection:
-        pool, clock, tasks = endpoint.pool, self.clock, self._tasks
+        return await self.open_for(endpoint.pool, endpoint, tls)
+
+    async def open_for(
+        self, owner: ConnectionOwner[Http1Connection], endpoint: Endpoint, tls: PeerTls | None
+    ) -> Http1Connection:
+        """A new connection, which nobody is told of; cancelling it leaves nothing behind.
+
+        Args:
+            owner: told of its end; must tell `connection_gone`.
+            endpoint, tls: see `Connector.connect`.
+
+        Raises:
+            UpstreamError: see `Connector.connect`.
+        """
+        clock, tasks = self.clock, self._tasks
         connection = await self._connector.connect(
-            endpoint, tls, lambda: Http1Connection(pool, clock, tasks)
+            endpoint, tls, lambda: Http1Connection(owner, clock, tasks)
         )
         self.connections.add(connection)
         return connection
@@ -240,7 +248,10 @@ class ClusterManager:
 
     def describe(self) -> list[dict[str, Any]]:
         """Live state of every cluster as JSON-ready types, for `/clusters`."""
-        return [cluster.describe() for cluster in self._clusters.values()]
+        return [
+            {**cluster.describe(), "routes": self._route_breakers.describe(cluster.name)}
+            for cluster in self._clusters.values()
+        ]
 
     async def close(self) -> None:
         """Close every connection and end every task, whatever is in flight. Idempotent."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hms_addons.config.snapshot import EndpointSpec
+    from hms_addons.upstream.endpoint_health import EndpointHealth
     from hms_addons.upstream.pool import Pool
 
 
@@ -30,7 +31,10 @@ class Endpoint:
         address: `host:port`; its name in logs and metrics.
         pool: its connections.
         active: requests in flight.
-        requests, failures: counted since it was added; failures are 5xx and lost attempts.
+        requests, successes, failures: counted since it was added; failures are 5xx and lost attempts,
+            and what says nothing about the endpoint (a client that left) is neither.
+        healthy: false takes it out: its health check says so, or has yet to say anything.
+        health: what its checks say; None if it is not checked.
         state, cause: its breaker, and in words why it is not closed.
         consecutive_5xx, consecutive_gateway_failure: since the last success.
         ejections: times ejected in a row; shrinks again while it is healthy.
@@ -52,11 +56,14 @@ class Endpoint:
         "ejected_until",
         "ejections",
         "failures",
+        "health",
+        "healthy",
         "pool",
         "probing",
         "requests",
         "spec",
         "state",
+        "successes",
     )
 
     pool: Pool
@@ -67,7 +74,10 @@ class Endpoint:
         self.address = spec.address
         self.active = 0
         self.requests = 0
+        self.successes = 0
         self.failures = 0
+        self.healthy = True
+        self.health: EndpointHealth | None = None
         self.state = EndpointState.CLOSED
         self.cause: str | None = None
         self.consecutive_5xx = 0
@@ -84,9 +94,20 @@ class Endpoint:
             parts.append("probing")
         if self.cause is not None:
             parts.append(f"({self.cause})")
+        if not self.healthy:
+            parts.append("unhealthy")
         if self.drained:
             parts.append("drained")
         return f"<Endpoint {' '.join(parts)}>"
+
+    @property
+    def trouble(self) -> str:
+        """In words, what its breaker and its health checks have against it."""
+        told = self.state.value + (f" ({self.cause})" if self.cause else "")
+        if self.healthy or self.health is None:
+            return told
+        unhealthy = f"{self.health.state.value} ({self.health.cause})"
+        return unhealthy if self.state is EndpointState.CLOSED else f"{told} and {unhealthy}"
 
     def describe(self, now: float) -> dict[str, Any]:
         """Its state as JSON-ready types, for `/clusters`; `now` is monotonic seconds."""
@@ -102,9 +123,12 @@ class Endpoint:
             "ejections_in_a_row": self.ejections,
             "active_requests": self.active,
             "requests_total": self.requests,
+            "successes_total": self.successes,
             "failures_total": self.failures,
             "connections": self.pool.describe(),
         }
         if self.state is EndpointState.OPEN:
             description["retry_in_seconds"] = round(max(0.0, self.ejected_until - now), 3)
+        if self.health is not None:
+            description.update(self.health.describe())
         return description

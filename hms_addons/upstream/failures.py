@@ -115,14 +115,18 @@ def no_endpoint(route: Route, cluster: Cluster) -> ExchangeFailed:
             f"{where}: the cluster has no endpoints; configure some, register an instance of the "
             "service, or see whether its dns name resolves",
         )
-    after = cluster.detector.retry_after() or PROBE_RETRY_AFTER
     causes = "; ".join(
-        f"{endpoint.address} is {endpoint.state.value}"
-        + (f" ({endpoint.cause})" if endpoint.cause else "")
-        for endpoint in cluster.endpoints.values()
+        f"{endpoint.address} is {endpoint.trouble}" for endpoint in cluster.endpoints.values()
     )
+    after, check = cluster.detector.retry_after(), cluster.spec.health_check
+    if after is None and check is not None:
+        after = check.interval
+        hope = f"health checks go on, every {after:g}s"
+    else:
+        after = after or PROBE_RETRY_AFTER
+        hope = f"the first is tried again in {after:.0f}s"
     return _failed(
         Fault.NO_HEALTHY_UPSTREAM,
-        f"{where}: no endpoint is in use: {causes}; the first is tried again in {after:.0f}s",
+        f"{where}: no endpoint is in use: {causes}; {hope}",
         retry_after=after,
     )

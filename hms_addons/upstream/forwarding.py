@@ -47,17 +47,23 @@ class Forwarding(Try):
             ExchangeFailed: see `Resilience.hms_forward`.
         """
         self._begin_request()
+        adaptive = self._is_adaptive()
+        began = self._manager.clock.monotonic() if adaptive else 0.0
         timeout = self._route.timeout
         if timeout is not None and self._exchange.body is None:
             self._deadline = self._manager.clock.monotonic() + timeout
         held = True
         try:
             answer = await self._attempts()
+            if adaptive:
+                self._record_latency(began)
             held = not self._hand_over(answer)
             return answer
-        except BaseException:
+        except BaseException as error:
             if self._answer is not None:
                 self._answer.release()  # nobody else can: its connection and slot would be lost
+            if adaptive and isinstance(error, ExchangeFailed) and error.failure.flag is Flag.UT:
+                self._record_latency(began)
             raise
         finally:
             for breaker in self._retrying:
@@ -79,6 +85,19 @@ class Forwarding(Try):
                     raise
         except BreakerFullError as error:
             raise failures.overflow(self._route, self._cluster, error) from error
+
+    def _is_adaptive(self) -> bool:
+        """Whether anybody wants to know how long this request takes."""
+        route_breaker = self._route_breaker
+        return self._breaker.adaptive is not None or (
+            route_breaker is not None and route_breaker.adaptive is not None
+        )
+
+    def _record_latency(self, began: float) -> None:
+        now = self._manager.clock.monotonic()
+        self._breaker.record_latency(began, now)
+        if self._route_breaker is not None:
+            self._route_breaker.record_latency(began, now)
 
     def _hand_over(self, answer: Answer) -> bool:
         """Let the connection hold the request's slots if the response still streams."""
@@ -127,6 +146,153 @@ class Forwarding(Try):
             if wait > 0:
                 await self._manager.clock.sleep(wait)
 
+<<<<<<< HEAD
+=======
+    # -- one attempt ----------------------------------------------------------------------------
+
+    async def _attempt(self, again: Endpoint | None) -> Answer:
+        """One try.
+
+        Args:
+            again: the endpoint to use, on a fresh connection; None lets the balancer choose.
+
+        Raises:
+            UpstreamError: it was lost; recorded already.
+            ExchangeFailed: nothing was tried, and trying again would be no use.
+        """
+        exchange, cluster = self._exchange, self._cluster
+        clock = self._manager.clock
+        if not cluster.candidates and again is None:
+            raise failures.no_endpoint(self._route, self._cluster)
+        route_breaker = self._route_breaker
+        if route_breaker is not None or not self._breaker.try_connection():
+            await self._wait_for_slot()
+        started = clock.monotonic()
+        endpoint: Endpoint | None = None
+        sent = False
+        try:
+            endpoint = self._choose(again)
+            endpoint.active += 1
+            endpoint.requests += 1
+            cluster.check_identity()
+            head_deadline = self._head_deadline(started)
+            connection = endpoint.pool.take() if again is None else None
+            if connection is None:
+                connection = await cluster.connect(endpoint, head_deadline or self._deadline)
+            self._connection = connection
+            if connection.handle is not None:
+                exchange.use_server(connection.handle)
+            connection.route_breaker = route_breaker
+            sent = True  # from here on the connection holds the slots
+            waiter = connection.send(
+                self._head,
+                self._deadline,
+                head_deadline,
+                to_head=exchange.method_bytes == b"HEAD",
+                upgrade=self._upgrade,
+                hold=exchange.listener.limits.buffer_limit,
+                interim=exchange.interim,
+            )
+            if exchange.body is not None:
+                self._pump(connection, exchange.body)
+            try:
+                answer = self._answer = await waiter
+            except asyncio.CancelledError:
+                connection.give_up(waiter)
+                raise
+        except UpstreamError as error:
+            assert endpoint is not None  # noqa: S101 - only what is tried can be lost
+            self._record_loss(endpoint, started, error)
+            raise
+        except BaseException:
+            if endpoint is not None and self._probe:
+                cluster.detector.abandon_probe(endpoint)
+            raise
+        finally:
+            if not sent:
+                self._release_slot(endpoint)
+        self._record_answer(endpoint, started, answer.status)
+        return answer
+
+    def _choose(self, again: Endpoint | None) -> Endpoint:
+        endpoint = again or self._cluster.pick(self._exchange, self._tried)
+        if endpoint is None:
+            raise failures.no_endpoint(self._route, self._cluster)
+        self._endpoint = endpoint
+        self._exchange.endpoint = endpoint.address
+        self._tried.append(endpoint)
+        self._probe = endpoint.state is _HALF_OPEN and not endpoint.probing
+        if self._probe:
+            self._cluster.detector.begin_probe(endpoint)
+        return endpoint
+
+    def _head_deadline(self, started: float) -> float | None:
+        """When this attempt's response head must be there, if that is before the deadline."""
+        per_try = self._route.retry.per_try_timeout
+        if per_try is None or self._exchange.body is not None:
+            return None
+        deadline = self._deadline
+        return started + per_try if deadline is None else min(started + per_try, deadline)
+
+    def _pump(self, connection: Http1Connection, body: BodyStream) -> None:
+        route = self._route
+        connection.pump(body, self._length, route.timeout, route.retry.per_try_timeout)
+
+    async def _wait_for_slot(self) -> None:
+        """Wait for a connection slot of the route, then of the cluster.
+
+        Raises:
+            ExchangeFailed: too many wait already, or the wait was too long.
+        """
+        clock = self._manager.clock
+        deadline = self._deadline
+        if deadline is None and self._route.timeout is not None:
+            deadline = clock.monotonic() + self._route.timeout
+        held: CircuitBreaker | None = None
+        try:
+            for breaker in (self._route_breaker, self._breaker):
+                if breaker is not None and not breaker.try_connection():
+                    await breaker.wait_connection(clock, deadline)
+                held = held or breaker
+        except BaseException as error:
+            if held is not None:
+                held.end_connection()
+            if isinstance(error, BreakerFullError):
+                raise failures.overflow(self._route, self._cluster, error) from error
+            if isinstance(error, WaitTimeoutError):
+                raise failures.waited_too_long(self._route, self._cluster, error) from error
+            raise
+
+    def _release_slot(self, endpoint: Endpoint | None) -> None:
+        """Nothing was sent: give back what the attempt occupied."""
+        if endpoint is not None:
+            endpoint.active -= 1
+        self._breaker.end_connection()
+        if self._route_breaker is not None:
+            self._route_breaker.end_connection()
+
+    def _record_answer(self, endpoint: Endpoint, started: float, status: int) -> None:
+        now = self._manager.clock.monotonic()
+        self._exchange.attempts.append(
+            Attempt(endpoint.address, started, now, _STATUS_TEXT[status])
+        )
+        if status >= _SERVER_ERROR or endpoint.consecutive_5xx or self._probe:
+            detector = self._cluster.detector
+            detector.record(endpoint, status, f"status {status}", probe=self._probe)
+        else:
+            endpoint.successes += 1
+
+    def _record_loss(self, endpoint: Endpoint, started: float, error: UpstreamError) -> None:
+        now = self._manager.clock.monotonic()
+        self._exchange.attempts.append(Attempt(endpoint.address, started, now, error.outcome.value))
+        detector = self._cluster.detector
+        status = STATUS_EQUIVALENT.get(error.outcome)
+        if status is not None and not error.stale:
+            detector.record(endpoint, status, error.detail, probe=self._probe)
+        elif self._probe:
+            detector.abandon_probe(endpoint)
+
+>>>>>>> db678c5 (Health checks, success-rate ejection, adaptive limits, route breakers shown)
     # -- decisions ------------------------------------------------------------------------------
 
     def _is_repeatable(self) -> bool:

@@ -5,6 +5,11 @@ the base ejection time multiplied by how many times in a row that has happened. 
 is half-open: one real request may try it. Success closes it; failure opens it again, for longer. While
 it is closed the multiplier falls by one for each healthy interval, so old sins are forgotten.
 
+With `success_rate`, the endpoints are also compared with each other at each interval (`success_rate`); that
+never ejects the last healthy one. A passed active health check makes an ejected endpoint half-open at once.
+Envoy takes it back into full use then (`successful_active_health_check_uneject_host`); *ours* is to let one
+request try, as a path that health checks ask for may be well when others are not.
+
 Results of requests that were on their way when the endpoint was ejected change nothing: only the
 probe's counts.
 """
@@ -16,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from hms_addons.lazy_timer import LazyTimer
 from hms_addons.upstream.endpoint import Endpoint, EndpointState
+from hms_addons.upstream.success_rate import SuccessRates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +50,16 @@ class OutlierDetector:
         changed: called when the set of usable endpoints may have changed.
     """
 
-    __slots__ = ("_changed", "_clock", "_cluster", "_endpoints", "_settings", "_timer")
+    __slots__ = (
+        "_changed",
+        "_clock",
+        "_cluster",
+        "_comparison",
+        "_endpoints",
+        "_rates",
+        "_settings",
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -59,7 +74,11 @@ class OutlierDetector:
         self._endpoints = endpoints
         self._clock = clock
         self._changed = changed
+        self._rates = SuccessRates()
+        # Last, since they are given what is made here: mypyc then knows that all of it is set.
         self._timer = LazyTimer(clock, self._ejections_over)
+        self._comparison = LazyTimer(clock, self._compare)
+        self._begin_comparison()
 
     def __repr__(self) -> str:
         states = [endpoint.state for endpoint in self._endpoints.values()]
@@ -69,14 +88,16 @@ class OutlierDetector:
     def replace_settings(self, settings: OutlierDetection | None) -> None:
         """Take new settings; switching detection off closes every breaker."""
         self._settings = settings
+        self._begin_comparison()
         if settings is None:
             for endpoint in self._endpoints.values():
                 if endpoint.state is not _CLOSED:
                     self._close(endpoint, "outlier detection was switched off")
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Let go of the timers."""
         self._timer.close()
+        self._comparison.close()
 
     # -- results --------------------------------------------------------------------------------
 
@@ -103,6 +124,7 @@ class OutlierDetector:
         if status < _SERVER_ERROR:
             endpoint.consecutive_5xx = 0
             endpoint.consecutive_gateway_failure = 0
+            endpoint.successes += 1
             if probe and endpoint.state is _HALF_OPEN:
                 self._close(endpoint, "its probe succeeded")
             return
@@ -129,10 +151,50 @@ class OutlierDetector:
             reason = f"{any_5xx} server errors in a row, the last: {cause}"
         else:
             return
-        members = self._endpoints.values()
-        ejected = sum(member.state is not _CLOSED for member in members)
-        if (ejected + 1) * 100 <= settings.max_ejection_percent * len(self._endpoints):
+        if self._may_eject(settings):
             self._open(endpoint, reason, settings)
+
+    def _may_eject(self, settings: OutlierDetection) -> bool:
+        """Whether one more would still be within `max_ejection_percent` of all."""
+        ejected = sum(member.state is not _CLOSED for member in self._endpoints.values())
+        return (ejected + 1) * 100 <= settings.max_ejection_percent * len(self._endpoints)
+
+    # -- success rates ----------------------------------------------------------------------------
+
+    def _begin_comparison(self) -> None:
+        settings = self._settings
+        if settings is None or settings.success_rate is None:
+            self._comparison.close()
+            return
+        self._rates.begin(self._endpoints.values())
+        self._comparison.set(self._clock.monotonic() + settings.interval)
+
+    def _compare(self) -> None:
+        """An interval is over: eject who has done far worse than the others."""
+        settings = self._settings
+        if settings is None or settings.success_rate is None:
+            return
+        in_use = [
+            endpoint
+            for endpoint in self._endpoints.values()
+            if endpoint.state is _CLOSED and endpoint.healthy
+        ]
+        left = len(in_use)
+        for endpoint, cause in self._rates.outliers(in_use, settings.success_rate):
+            if left <= 1 or not self._may_eject(settings):
+                break
+            self._open(endpoint, cause, settings)
+            left -= 1
+        self._begin_comparison()
+
+    # -- health checks ----------------------------------------------------------------------------
+
+    def health_check_passed(self, endpoint: Endpoint) -> None:
+        """An active check of a healthy endpoint has passed: if it is ejected, a request may try it."""
+        settings = self._settings
+        if settings is not None and settings.health_check_unejects and endpoint.state is _OPEN:
+            self._let_try(endpoint, "its health check passes")
+            self._changed()
 
     # -- changes of state -----------------------------------------------------------------------
 
@@ -179,14 +241,18 @@ class OutlierDetector:
         for endpoint in self._endpoints.values():
             # The timer may run a moment early; see LazyTimer.
             if endpoint.state is _OPEN and endpoint.ejected_until <= now + 0.001:
-                self._become(endpoint, _HALF_OPEN, endpoint.cause)
-                logger.info(
-                    "cluster %s: endpoint %s is half-open: the next request may try it",
-                    self._cluster,
-                    endpoint.address,
-                )
+                self._let_try(endpoint, "its time is up")
         self._schedule()
         self._changed()
+
+    def _let_try(self, endpoint: Endpoint, why: str) -> None:
+        self._become(endpoint, _HALF_OPEN, endpoint.cause)
+        logger.info(
+            "cluster %s: endpoint %s is half-open, as %s: the next request may try it",
+            self._cluster,
+            endpoint.address,
+            why,
+        )
 
     def _schedule(self) -> None:
         until = [e.ejected_until for e in self._endpoints.values() if e.state is _OPEN]

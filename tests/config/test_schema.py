@@ -110,10 +110,10 @@ def error(text: str) -> str:
             ),
         ),
         (
-            "clusters: [{name: a, health_check: {path: /}}]",
+            "clusters: [{name: a, healthy: {path: /}}]",
             (
-                "clusters[0].health_check: unknown key 'health_check'; known here: circuit_breakers, "
-                "connect_timeout, dns, endpoints, idle_timeout, load_balancer, name, "
+                "clusters[0].healthy: unknown key 'healthy'; known here: circuit_breakers, "
+                "connect_timeout, dns, endpoints, health_check, idle_timeout, load_balancer, name, "
                 "outlier_detection, service, tls_context, trafficPolicy"
             ),
         ),

@@ -118,7 +118,7 @@ class Peer:
 
     A line is bytes to send, CLOSE, SILENCE, or an exception to reset the connection with. A line of
     `refuse` meets a connection attempt: an `UpstreamError` to refuse it, None to accept it, SILENCE
-    to let it hang.
+    to let it hang. Health checks (requests for /health) take their lines from a script of their own.
     """
 
     def __init__(self) -> None:
@@ -126,6 +126,11 @@ class Peer:
         self.connects: deque[Any] = deque([None])
         self.transports: list[FakeTransport] = []
         self.requests: list[bytes] = []
+        self.check_script: deque[Any] = deque([OK])
+        self.checks: list[bytes] = []
+
+    def on_check(self, *lines: Any) -> None:
+        self.check_script = deque(lines)
 
     def say(self, *lines: Any) -> None:
         self.script = deque(lines)
@@ -140,8 +145,9 @@ class Peer:
     def received(self, transport: FakeTransport, data: bytes) -> None:
         if b" HTTP/1.1\r\n" not in data:
             return  # more of a body
-        self.requests.append(data)
-        line = self.next_of(self.script)
+        is_check = b" /health" in data[:20]
+        (self.checks if is_check else self.requests).append(data)
+        line = self.next_of(self.check_script if is_check else self.script)
         loop = asyncio.get_running_loop()
         if line is CLOSE:
             loop.call_soon(transport.lose, None)
@@ -317,7 +323,7 @@ class World:
 
     def check_quiet(self) -> None:
         """Nothing is in use: no slot, no probe, no request, no timer but those of idle connections."""
-        breakers = [self.cluster.breaker, *self.manager._route_breakers.values()]
+        breakers = [self.cluster.breaker, *self.manager._route_breakers.breakers]
         for breaker in breakers:
             assert breaker.idle, breaker
         for endpoint in self.cluster.endpoints.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def breaker(**limits: int) -> CircuitBreaker:
-    return CircuitBreaker("cluster auth-svc", Thresholds(**limits))
+    return CircuitBreaker("cluster auth-svc", Thresholds(**limits), random.Random(7))
 
 
 def test_requests_past_the_limit_are_refused_at_once() -> None:
@@ -238,5 +239,11 @@ def test_repr_and_description() -> None:
         "pending_requests": {"in_use": 0, "max": 1024},
         "requests": {"in_use": 1, "max": 9},
         "retries": {"in_use": 0, "max": 3},
+        "overflows": {
+            "max_pending_requests": 0,
+            "max_requests": 0,
+            "adaptive": 0,
+            "max_retries": 0,
+        },
         "overflows_total": 0,
     }

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hms_addons.config.snapshot import EndpointSpec, OutlierDetection
+from hms_addons.config.snapshot_health import SuccessRate
 from hms_addons.upstream.endpoint import Endpoint, EndpointState
 from hms_addons.upstream.outlier_detection import OutlierDetector
 from tests.fakes.clock import FakeClock
@@ -203,7 +204,7 @@ def test_changes_are_logged_with_the_endpoint_named(caplog: pytest.LogCaptureFix
             "cluster auth-svc: endpoint e0:80 is ejected for 30s: "
             "5 gateway failures in a row, the last: status 503"
         ),
-        "cluster auth-svc: endpoint e0:80 is half-open: the next request may try it",
+        "cluster auth-svc: endpoint e0:80 is half-open, as its time is up: the next request may try it",
         "cluster auth-svc: endpoint e0:80 is back in use: its probe succeeded",
     ]
 
@@ -247,3 +248,129 @@ def test_invariants_of_a_random_life(seed: int, steps: int) -> None:
             assert not (member.probing and member.state is not HALF_OPEN)
         assert sum(member.state is not CLOSED for member in members) <= 2
     assert rig.clock.pending <= 1
+
+
+# -- success rates -----------------------------------------------------------------------------------
+
+
+def compared(count: int = 10, **settings: Any) -> Rig:
+    settings.setdefault("success_rate", SuccessRate())
+    return Rig(count, consecutive_5xx=0, consecutive_gateway_failure=0, **settings)
+
+
+def traffic(rig: Rig, bad: dict[int, int], requests: int = 100) -> None:
+    """An interval's requests to every endpoint; `bad` says how many of them failed where."""
+    for number, endpoint in enumerate(rig.members.values()):
+        failed = bad.get(number, 0)
+        endpoint.successes += requests - failed
+        rig.result(*[503] * failed, endpoint=endpoint)
+
+
+def ejected(rig: Rig) -> list[str]:
+    return [e.address for e in rig.members.values() if e.state is OPEN]
+
+
+def test_a_success_rate_far_below_the_others_ejects_at_the_interval(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = compared()
+    traffic(rig, {3: 40})
+    rig.clock.tick(9.9)
+    assert ejected(rig) == []
+    rig.clock.tick(0.1)
+    assert ejected(rig) == ["e3:80"]
+    e3 = rig.members["e3", 80]
+    assert (e3.ejections, e3.ejected_until - rig.clock.monotonic()) == (1, 30.0)
+    assert e3.cause is not None
+    assert e3.cause.startswith("60.0% of its requests succeeded, less than the ")
+    assert "cluster auth-svc: endpoint e3:80 is ejected for 30s: 60.0% of its" in caplog.text
+    # And from then on it is as any ejected one: a request tries it when its time is up.
+    rig.clock.tick(30)
+    assert e3.state is HALF_OPEN
+
+
+def test_success_rates_are_off_by_default() -> None:
+    rig = Rig(10, consecutive_5xx=0, consecutive_gateway_failure=0)
+    assert rig.clock.pending == 0, "not even a timer"
+    traffic(rig, {3: 100})
+    rig.clock.tick(60)
+    assert ejected(rig) == []
+
+
+def test_each_interval_counts_for_itself() -> None:
+    rig = compared()
+    traffic(rig, {3: 40}, requests=90)
+    rig.clock.tick(10)
+    traffic(rig, {3: 40}, requests=90)
+    rig.clock.tick(10)
+    assert ejected(rig) == [], "never 100 requests in one interval"
+    traffic(rig, {3: 40})
+    rig.clock.tick(10)
+    assert ejected(rig) == ["e3:80"]
+
+
+def test_max_ejection_percent_bounds_success_rate_ejections() -> None:
+    two_of_ten = {"success_rate": SuccessRate(stdev_factor=1.0)}
+    rig = compared(max_ejection_percent=10, **two_of_ten)
+    traffic(rig, {3: 60, 4: 80})
+    rig.clock.tick(10)
+    assert ejected(rig) == ["e4:80"], "the worst"
+    rig = compared(**two_of_ten)
+    traffic(rig, {3: 60, 4: 80})
+    rig.clock.tick(10)
+    assert ejected(rig) == ["e3:80", "e4:80"]
+
+
+def test_the_last_healthy_endpoint_is_never_ejected_by_success_rate() -> None:
+    settings = SuccessRate(minimum_hosts=2, stdev_factor=0.5)
+    rig = compared(3, success_rate=settings)
+    for number in (1, 2):
+        rig.members[f"e{number}", 80].healthy = False  # by their health checks
+    traffic(rig, {0: 100})
+    rig.clock.tick(10)
+    assert ejected(rig) == []
+    rig.members["e1", 80].healthy = True
+    traffic(rig, {0: 100})
+    rig.clock.tick(10)
+    assert ejected(rig) == ["e0:80"]
+    traffic(rig, {1: 100})
+    rig.clock.tick(10)
+    assert ejected(rig) == ["e0:80"], "e1 is the last one in use"
+
+
+def test_switching_success_rates_on_begins_with_the_counts_of_that_moment() -> None:
+    rig = Rig(10, consecutive_5xx=0, consecutive_gateway_failure=0)
+    traffic(rig, {3: 90}, requests=100)
+    rig.detector.replace_settings(
+        OutlierDetection(
+            consecutive_5xx=0, consecutive_gateway_failure=0, success_rate=SuccessRate()
+        )
+    )
+    traffic(rig, {}, requests=100)
+    rig.clock.tick(10)
+    assert ejected(rig) == []
+    rig.detector.replace_settings(None)
+    rig.detector.close()
+    assert rig.clock.pending == 0
+
+
+# -- health checks -----------------------------------------------------------------------------------
+
+
+def test_a_passed_health_check_makes_an_ejected_endpoint_half_open() -> None:
+    rig = Rig()
+    rig.detector.health_check_passed(rig.e)
+    assert (rig.e.state, rig.changes) == (CLOSED, 0)
+    rig.result(*[503] * 5)
+    rig.detector.health_check_passed(rig.e)
+    assert rig.e.state is HALF_OPEN
+    assert rig.e.cause == "5 gateway failures in a row, the last: status 503"
+    rig.probe(503)
+    assert rig.left == 60.0, "one request only, and it opens for longer"
+
+
+def test_a_passed_health_check_may_be_told_not_to() -> None:
+    rig = Rig(health_check_unejects=False)
+    rig.result(*[503] * 5)
+    rig.detector.health_check_passed(rig.e)
+    assert rig.e.state is OPEN
