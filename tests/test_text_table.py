@@ -19,6 +19,7 @@ def test_columns_are_aligned_and_empty_ones_left_out() -> None:
 def test_a_summary_in_one_line() -> None:
     slots = {"in_use": 1, "max": 5}
     assert flat({"open_slots": slots, "a": None, "b": {"c": 1}}) == "open slots 1/5, b (c 1)"
+    assert flat({"a": {}, "b": 1}) == "b 1"
 
 
 def test_indented() -> None:

@@ -6,8 +6,12 @@ Nouns:
 - **Cluster** (`cluster`): one of them: its endpoints, its balancer, its breakers.
 - **Endpoint** (`endpoint`): one address; its breaker is closed, open or half-open.
 - **LoadBalancer** (`load_balancer`): picks an endpoint for an attempt.
-- **OutlierDetector** (`outlier_detection`): opens and closes endpoints' breakers by their results.
-- **CircuitBreaker** (`circuit_breaker`): thresholds of a cluster or a route: how much at once.
+- **OutlierDetector** (`outlier_detection`): opens and closes endpoints' breakers by their results;
+  `success_rate` compares them with each other.
+- **HealthChecker** (`health_check`): asks endpoints whether they are well, off the request path;
+  `endpoint_health` is the verdict, `health_probe` one check.
+- **CircuitBreaker** (`circuit_breaker`): thresholds of a cluster or a route (`route_breakers`): how much
+  at once. A **GradientController** (`adaptive_concurrency`) may move its limit of requests by latency.
 - **Pool** (`pool`): an endpoint's connections, idle ones last in first out.
 - **Http1Connection** (`http1_client`): one connection; `http1_exchange` is what it carries and how
   that ends, and `response_parser`, `request_encoder`, `request_pump` and `upstream_tunnel` are its

@@ -39,7 +39,18 @@ CLUSTERS: list[dict[str, Any]] = [
             {"address": "127.0.0.1:9002", "state": "open", "cause": "5 of 5xx", "zones": []},
         ],
     },
-    {"name": "payments-svc", "tls": True, "endpoints": []},
+    {
+        "name": "payments-svc",
+        "tls": True,
+        "endpoints": [],
+        "routes": [
+            {
+                "listener": "out",
+                "route": "pay",
+                "circuit_breakers": {"requests": {"in_use": 1, "max": 2}, "overflows": {}},
+            }
+        ],
+    },
 ]
 
 
@@ -284,6 +295,7 @@ async def test_clusters_as_a_table(bench: Bench) -> None:
         "  127.0.0.1:9002  open    5 of 5xx",
         "payments-svc: tls yes",
         "  no endpoints",
+        "  listener out, route pay, circuit breakers (requests 1/2)",
     ]
     assert await bench.data("/clusters") == CLUSTERS
 

@@ -28,8 +28,10 @@ def test_what_is_configured_is_told_in_one_line() -> None:
         " circuit_breakers: {adaptive: {max_limit: 90}}"
     )
     assert lines == [
-        "          checked with GET /health every 5s, success rates compared, 3 to 90 requests at "
-        "once, by latency"
+        (
+            "          checked with GET /health every 5s, success rates compared, 3 to 90 requests "
+            "at once, by latency"
+        )
     ]
     assert found["health_check"] == {
         "request": "GET /health",

@@ -27,7 +27,7 @@ def in_use(sidecar: Sidecar) -> list[str]:
         if lane.in_flight:
             found.append(f"{lane.in_flight} requests in flight")
     manager = sidecar.upstream
-    breakers: list[CircuitBreaker] = list(manager._route_breakers.values())
+    breakers: list[CircuitBreaker] = list(manager._route_breakers.breakers)
     idle = 0
     for cluster in manager._clusters.values():
         breakers.append(cluster.breaker)

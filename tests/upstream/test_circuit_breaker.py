@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 
-def breaker(**limits: int) -> CircuitBreaker:
+def breaker(**limits: Any) -> CircuitBreaker:
     return CircuitBreaker("cluster auth-svc", Thresholds(**limits), random.Random(7))
 
 

@@ -262,6 +262,7 @@ async def test_description_of_a_cluster_in_trouble() -> None:
         "ejections_in_a_row": 1,
         "active_requests": 0,
         "requests_total": 1,
+        "successes_total": 1,
         "failures_total": 5,
         "connections": {"active": 0, "idle": 1, "connecting": 0},
     }

@@ -108,7 +108,7 @@ async def test_a_routes_breaker_is_its_own_and_follows_its_thresholds() -> None:
     assert breaker.thresholds.max_requests == 2
     breaker.end_request()
     world.apply(make_cluster())
-    assert world.manager._route_breakers == {}
+    assert world.manager._route_breakers.breakers == []
     await world.close()
 
 

@@ -310,12 +310,12 @@ def test_each_interval_counts_for_itself() -> None:
 
 
 def test_max_ejection_percent_bounds_success_rate_ejections() -> None:
-    two_of_ten = {"success_rate": SuccessRate(stdev_factor=1.0)}
-    rig = compared(max_ejection_percent=10, **two_of_ten)
+    loose = SuccessRate(stdev_factor=1.0)
+    rig = compared(max_ejection_percent=10, success_rate=loose)
     traffic(rig, {3: 60, 4: 80})
     rig.clock.tick(10)
     assert ejected(rig) == ["e4:80"], "the worst"
-    rig = compared(**two_of_ten)
+    rig = compared(success_rate=loose)
     traffic(rig, {3: 60, 4: 80})
     rig.clock.tick(10)
     assert ejected(rig) == ["e3:80", "e4:80"]
