@@ -23,6 +23,7 @@ BUILT_IN: Final = (
     "governance",
     "resilience",
     "audit_log",
+    "metrics",
     "admin",
     "config_sync",
 )
@@ -66,6 +67,7 @@ def build_plugins(
     from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
     from hms_addons.addons.audit_log import AuditLog  # noqa: PLC0415 - see above
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
+    from hms_addons.addons.metrics import Metrics  # noqa: PLC0415 - see above
     from hms_addons.addons.mtls import Mtls  # noqa: PLC0415 - see above
     from hms_addons.addons.rbac import Rbac  # noqa: PLC0415 - see above
     from hms_addons.addons.resilience import Resilience  # noqa: PLC0415 - see above
@@ -79,7 +81,8 @@ def build_plugins(
     plugins.register(Governance(), "governance")
     plugins.register(Resilience(), "resilience")
     plugins.register(AuditLog(), "audit_log")
-    if admin is not None:
+    if admin is not None:  # else there is nobody to tell
+        plugins.register(Metrics(), "metrics")
         plugins.register(Admin(*admin), "admin")
     if config_sync is not None:
         plugins.register(config_sync, "config_sync")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hms_addons.errors import Failure
     from hms_addons.exchange import Exchange
     from hms_addons.http_message import Answer
+    from hms_addons.metrics_registry import Collector, Exposition
 
 PROJECT = "hms"
 """pluggy's project name."""
@@ -70,6 +71,20 @@ class Mesh(Protocol):
 
     def add_status(self, name: str, show: Callable[[], Any]) -> None:
         """Have `status()` tell under `name` what `show()` returns: JSON-ready types, no secrets."""
+
+    def add_metrics(self, name: str, collector: Collector) -> None:
+        """Have `/metrics` tell what `collector.collect()` yields, asked at each scrape.
+
+        Args:
+            name: the plugin's, under which failures of it are counted.
+            collector: prometheus_client's: a `Counter`, `Gauge` or `Histogram` made with
+                `registry=None`, a whole `CollectorRegistry`, or an object of your own. Begin the names
+                with your plugin's, and keep label values few: never a path, a subject or an address
+                that callers choose.
+        """
+
+    async def metrics(self, accept: str = "") -> Exposition:
+        """All metrics for Prometheus, as text or OpenMetrics, whichever `accept` prefers."""
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Put a configuration in force, as a whole or not at all.

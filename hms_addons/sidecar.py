@@ -29,6 +29,7 @@ from hms_addons.identity.file_secret import SecretFiles
 from hms_addons.identity.identity_holder import SecretError
 from hms_addons.identity.secret_store import SecretsError, SecretStore
 from hms_addons.identity.svid import iso_time
+from hms_addons.metrics_registry import MetricsRegistry
 from hms_addons.tasks import TaskSet
 from hms_addons.upstream.cluster_manager import ClusterManager
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from hms_addons.hookspecs import AdminRequest
     from hms_addons.http_message import Answer
     from hms_addons.identity.identity_holder import IdentityHolder
+    from hms_addons.metrics_registry import Collector, Exposition
     from hms_addons.plugins import PluginManager
 
 logger = logging.getLogger(__name__)
@@ -84,11 +86,14 @@ class Sidecar:
         """The same as it came, before a trust domain was added."""
         self.rejected: dict[str, Any] | None = None
         """The last change that was refused: `reason` and `at`; None once one is accepted."""
+        self.rejections = 0
+        """Changes that were refused, since the start."""
         self.draining = False
         self._quitting = False
         self.on_applied: Callable[[], object] = lambda: None
         """Called after each change of the configuration."""
         self._status: dict[str, Callable[[], Any]] = {}
+        self._metrics = MetricsRegistry(plugins.errors)
         self._rng = rng or random.Random()  # noqa: S311 - load balancing, not cryptography
         self._mode = mode
         self._on_drained = on_drained
@@ -215,6 +220,7 @@ class Sidecar:
 
     def refuse(self, reason: str) -> None:
         """A change could not be used: say so in the log, on `/config` and in `status()`."""
+        self.rejections += 1
         self.rejected = {"reason": reason, "at": iso_time(self.clock.wall())}
         if self.snapshot is not None:
             logger.error("the new configuration is refused, the old one goes on:\n%s", reason)
@@ -326,6 +332,7 @@ class Sidecar:
             "source": snapshot.source if snapshot else None,
             "service": snapshot.service if snapshot else None,
             "rejected": self.rejected,
+            "rejections_total": self.rejections,
             **{name: show() for name, show in self._status.items()},
             "listeners": self._ports.describe(),
             "plugins": [
@@ -340,6 +347,14 @@ class Sidecar:
     def add_status(self, name: str, show: Callable[[], Any]) -> None:
         """See `hookspecs.Mesh`."""
         self._status[name] = show
+
+    def add_metrics(self, name: str, collector: Collector) -> None:
+        """See `hookspecs.Mesh`."""
+        self._metrics.add(name, collector)
+
+    async def metrics(self, accept: str = "") -> Exposition:
+        """See `hookspecs.Mesh`."""
+        return await self._metrics.render(accept)
 
     @property
     def serving(self) -> bool:

@@ -21,7 +21,7 @@ from hms_addons.http_message import Answer
 from hms_addons.text_table import flat, indent, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from hms_addons.hookspecs import AdminRequest, Mesh
     from hms_addons.http_message import Fields
@@ -42,10 +42,17 @@ class _Page(NamedTuple):
     status: int = 200
 
 
+class _Scrape(NamedTuple):
+    """What an endpoint shows to a program that has asked for a format of its own."""
+
+    content_type: str
+    body: bytes
+
+
 class _Endpoint(NamedTuple):
     """One path of the admin port."""
 
-    show: Callable[[Mesh, AdminRequest], _Page]
+    show: Callable[[Mesh, AdminRequest], _Page | Awaitable[_Scrape]]
     about: str
     methods: tuple[str, ...] = _READ
 
@@ -106,6 +113,10 @@ class Admin:
             page = self._page(request)
         except _Refused as refused:
             return _refusal(refused.failure, as_json=as_json)
+        if not isinstance(page, _Page):
+            scrape = await page
+            fields = ((b"Content-Type", scrape.content_type.encode()), _NO_STORE)
+            return _answer(request, 200, fields, scrape.body)
         if as_json:
             body, kind = json.dumps(page.data, indent=2, ensure_ascii=False), "application/json"
         else:
@@ -113,7 +124,7 @@ class Admin:
         fields = ((b"Content-Type", kind.encode()), _NO_STORE)
         return _answer(request, page.status, fields, body.rstrip("\n").encode() + b"\n")
 
-    def _page(self, request: AdminRequest) -> _Page:
+    def _page(self, request: AdminRequest) -> _Page | Awaitable[_Scrape]:
         mesh = self._mesh
         if mesh is None:
             raise _Refused(503, "Not started", "the sidecar has not started yet")
@@ -280,6 +291,10 @@ def _plugins(mesh: Mesh, request: AdminRequest) -> _Page:
     return _Page(data, text)
 
 
+async def _metrics(mesh: Mesh, request: AdminRequest) -> _Scrape:
+    return _Scrape(*await mesh.metrics(request.headers.get("accept", "")))
+
+
 def _explain(mesh: Mesh, request: AdminRequest) -> _Page:
     from hms_addons.config.explain import to_text  # noqa: PLC0415 - seldom asked for
 
@@ -329,6 +344,7 @@ _ENDPOINTS: Final[dict[str, _Endpoint]] = {
     "/clusters": _Endpoint(_clusters, "clusters and endpoints, as they are now"),
     "/certs": _Endpoint(_certs, "certificates and how long they are good for"),
     "/plugins": _Endpoint(_plugins, "plugins in the order in which their hooks run"),
+    "/metrics": _Endpoint(_metrics, "what has been counted, for Prometheus"),
     "/explain": _Endpoint(
         _explain, "what would happen to ?request=GET+http://…&header=Name:+value"
     ),

@@ -10,6 +10,7 @@ import yaml
 from hms_addons.addons.admin import Admin
 from hms_addons.config.explain import explain
 from hms_addons.errors import ConfigError
+from hms_addons.metrics_registry import Exposition
 from tests.fakes.clock import FakeClock
 from tests.fakes.configs import snapshot_of
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.hookspecs import AdminRequest
     from hms_addons.http_message import Answer
+    from hms_addons.metrics_registry import Collector
 
 CONFIG = """
 listeners:
@@ -84,6 +86,12 @@ class FakeMesh:
 
     def add_status(self, name: str, show: Callable[[], Any]) -> None:
         raise NotImplementedError
+
+    def add_metrics(self, name: str, collector: Collector) -> None:
+        raise NotImplementedError
+
+    async def metrics(self, accept: str = "") -> Exposition:
+        return Exposition("text/plain; version=0.0.4", f"accepts {accept}\n".encode())
 
     async def apply(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -217,6 +225,7 @@ async def test_the_index_lists_every_endpoint_and_each_is_there(bench: Bench) ->
         "/config",
         "/clusters",
         "/certs",
+        "/metrics",
         "/explain",
         "/drain",
         "/quit",
@@ -242,6 +251,15 @@ async def test_live_and_ready(bench: Bench) -> None:
         "reason": "there is no configuration yet",
     }
     assert await bench.ask("/live") == (200, "live\n")
+
+
+async def test_metrics_come_in_the_scrapers_own_format(bench: Bench) -> None:
+    answer = await bench.answer("/metrics", accept="application/json")
+    assert answer.body == b"accepts application/json\n"
+    assert (b"Content-Type", b"text/plain; version=0.0.4") in answer.fields
+    answer = await bench.answer("/metrics", method="HEAD")
+    assert (answer.body, answer.length) == (b"", len(b"accepts \n"))
+    assert (await bench.ask("/metrics", method="POST"))[0] == 405
 
 
 async def test_config_is_the_document_in_force(bench: Bench) -> None:

@@ -1,0 +1,363 @@
+"""`metrics`: what happened, counted for Prometheus (SEMANTICS, "Metrics").
+
+Once per request `hms_complete` finds the tally of all requests that were like it (same direction,
+service, cluster, status, flag), and adds one to it: 1 µs. Everything else is worked out when somebody
+scrapes `/metrics`: totals from the tallies, gauges from the running sidecar's own state.
+
+    hms_complete ──▶ _Tally ─┐
+                             ├──scrape──▶ hms_requests_total, hms_request_duration_seconds, …
+    mesh.clusters() … ───────┘
+
+Label values are bounded, whatever callers, apps and third parties send: services and clusters are the
+configuration's, statuses those of the registry, flags a closed set. Past `MAX_SERIES` (a
+configuration whose clusters come and go, a plugin that makes up services) the tallies of clusters that
+are no more are given up, then further ones are counted as `other`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.snapshot import Direction
+from hms_addons.errors import Flag
+from hms_addons.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hms_addons.clock import Clock
+    from hms_addons.config.snapshot import Snapshot
+    from hms_addons.exchange import Attempt, Exchange
+    from hms_addons.hookspecs import Mesh
+
+BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the durations that are counted together, in seconds."""
+MAX_SERIES: Final = 10_000
+"""Tallies of their own; beyond them there are those of `other`, a few hundred."""
+UNKNOWN: Final = "unknown"
+"""The service and the cluster of a request that no route took, as Istio calls it."""
+OTHER: Final = "other"
+NO_FLAG: Final = "-"
+"""The flag of a request that nothing is to be said of, as in Envoy's access log."""
+
+_BOUNDS: Final = (*map(str, BUCKETS), "+Inf")
+_MAX_KNOWN: Final = 20_000
+_MAX_OUTCOMES: Final = 32
+_INBOUND: Final = Direction.INBOUND
+_STATUS_DIGITS: Final = 3
+_CLIENT_GONE: Final = 499
+_STATUSES: Final = {
+    status: str(status) for status in (*(known.value for known in HTTPStatus), _CLIENT_GONE)
+}
+_FLAGS: Final[dict[Flag | None, str]] = {None: NO_FLAG, **{flag: flag.value for flag in Flag}}
+
+type _Key = tuple[bool, str | None, str | None, int, Flag | None, str | None]
+"""What a request is found by; a cache of `_Labels`, so that nothing need be made for it."""
+
+
+class _Labels(NamedTuple):
+    """What the requests of one tally have in common; bounded texts."""
+
+    direction: str
+    service: str
+    cluster: str
+    code: str
+    flag: str
+    outcome: str | None
+    """Of their one attempt; None if they had none or several, which are counted apart."""
+
+
+class _Tally:
+    """Requests that were alike: how many took how long."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * len(_BOUNDS)
+        self.seconds = 0.0
+
+    def __repr__(self) -> str:
+        return f"<_Tally {self.count} in {self.seconds:g}s>"
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets)
+
+    def add(self, other: _Tally) -> None:
+        self.seconds += other.seconds
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+
+
+class Metrics:
+    """The built-in plugin `metrics`.
+
+    Args:
+        clock: how long requests took.
+        max_series: see `MAX_SERIES`.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, max_series: int = MAX_SERIES) -> None:
+        self._now = clock.monotonic
+        self._max_series = max_series
+        self._mesh: Mesh | None = None
+        self._known: dict[_Key, _Tally] = {}
+        self._tallies: dict[_Labels, _Tally] = {}
+        self._attempts: Counter[str] = Counter()
+        self._retries = 0
+        self._made_room_for: Snapshot | None = None
+
+    def __repr__(self) -> str:
+        return f"<Metrics series={len(self._tallies)}>"
+
+    @hookimpl
+    def hms_open(self, mesh: Mesh) -> None:
+        """Have `/metrics` ask here."""
+        self._mesh = mesh
+        mesh.add_metrics("metrics", self)
+
+    # -- a request ------------------------------------------------------------------------------
+
+    @hookimpl
+    def hms_complete(self, exchange: Exchange) -> None:
+        """Count it. Called for every request, so there is nothing here that could wait for a scrape."""
+        route, cluster, attempts = exchange.route, exchange.cluster, exchange.attempts
+        failure, answer = exchange.failure, exchange.answer
+        key = (
+            exchange.listener.direction is _INBOUND,
+            None if route is None else route.service,
+            None if cluster is None else cluster.name,
+            answer.status if answer is not None else 0 if failure is None else failure.status,
+            exchange.flag if failure is None else failure.flag,
+            attempts[0].outcome if len(attempts) == 1 else None,
+        )
+        tally = self._known.get(key)
+        if tally is None:
+            tally = self._find(key)
+        seconds = self._now() - exchange.started
+        tally.seconds += seconds
+        tally.buckets[bisect_left(BUCKETS, seconds)] += 1
+        if len(attempts) > 1:
+            self._count_attempts(attempts)
+
+    def _count_attempts(self, attempts: Sequence[Attempt]) -> None:
+        self._retries += len(attempts) - 1
+        for attempt in attempts:
+            self._attempts[self._outcome(attempt.outcome)] += 1
+
+    def _find(self, key: _Key) -> _Tally:
+        """The tally of the first request of its kind, or of one whose kind has been forgotten."""
+        inbound, service, cluster, status, flag, outcome = key
+        labels = _Labels(
+            direction=(Direction.INBOUND if inbound else Direction.OUTBOUND).value,
+            service=UNKNOWN if service is None else service,
+            cluster=UNKNOWN if cluster is None else cluster,
+            code=_code(status),
+            # A plugin may have made up a flag of its own.
+            flag=_FLAGS.get(flag, OTHER),
+            outcome=None if outcome is None else self._outcome(outcome),
+        )
+        tally = self._tallies.get(labels)
+        if tally is None:
+            if len(self._tallies) >= self._max_series and not self._make_room():
+                labels = labels._replace(service=OTHER, cluster=OTHER)
+            tally = self._tallies.setdefault(labels, _Tally())
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[key] = tally
+        return tally
+
+    def _outcome(self, outcome: str) -> str:
+        """An attempt's end, as a label: the class of its status, or the name of what went wrong."""
+        if len(outcome) == _STATUS_DIGITS and outcome.isascii() and outcome.isdigit():
+            return f"{outcome[0]}xx"
+        if outcome in self._attempts or len(self._attempts) < _MAX_OUTCOMES:
+            self._attempts[outcome] += 0  # takes it up
+            return outcome
+        return OTHER
+
+    def _make_room(self) -> bool:
+        """Give up what is counted of clusters that are no more; once per configuration.
+
+        Returns:
+            Whether there is room now.
+        """
+        snapshot = None if self._mesh is None else self._mesh.snapshot
+        if snapshot is None or snapshot is self._made_room_for:
+            return False
+        self._made_room_for = snapshot
+        kept = {}
+        for labels, tally in self._tallies.items():
+            if labels.cluster in snapshot.clusters or labels.cluster in {UNKNOWN, OTHER}:
+                kept[labels] = tally
+            elif labels.outcome is not None:
+                self._attempts[labels.outcome] += tally.count  # which has no cluster to be gone
+        self._tallies = kept
+        self._known.clear()
+        return len(kept) < self._max_series
+
+    # -- a scrape -------------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Any]:
+        """See `metrics_registry.Collector`."""
+        yield from self._counted()
+        mesh = self._mesh
+        if mesh is None:
+            return
+        status = mesh.status()
+        yield from _of_listeners(status["listeners"])
+        yield from _of_clusters(mesh.clusters())
+        yield from _of_configuration(status)
+        yield from _of_certificates(mesh.certificates())
+        yield _counter(
+            "hms_plugin_errors",
+            "Exceptions in plugins' hooks.",
+            ("plugin", "hook"),
+            {(e["plugin"], e["hook"]): e["count"] for e in status["plugin_errors"]},
+        )
+
+    def _counted(self) -> Iterator[Any]:
+        from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415 - see the registry
+
+        requests: Counter[tuple[str, ...]] = Counter()
+        attempts: Counter[tuple[str, ...]] = Counter({(o,): n for o, n in self._attempts.items()})
+        durations: dict[tuple[str, str, str], _Tally] = {}
+        for labels, tally in self._tallies.items():
+            count = tally.count
+            requests[labels[:5]] += count
+            if labels.outcome is not None:
+                attempts[labels.outcome,] += count
+            durations.setdefault(labels[:3], _Tally()).add(tally)
+        yield _counter(
+            "hms_requests", "Requests, however they ended.", _Labels._fields[:5], requests
+        )
+        histogram = HistogramMetricFamily(
+            "hms_request_duration_seconds",
+            "From a request's head to the end of its response.",
+            labels=_Labels._fields[:3],
+        )
+        for names, tally in durations.items():
+            histogram.add_metric(names, _cumulative(tally.buckets), tally.seconds)
+        yield histogram
+        about = "Tries at an endpoint, by how they ended: a class of statuses, or what went wrong."
+        yield _counter("hms_upstream_attempts", about, ("outcome",), attempts)
+        about = "Attempts after a request's first."
+        yield _counter("hms_upstream_retries", about, (), {(): self._retries})
+
+
+# -- families -----------------------------------------------------------------------------------
+
+
+def _of_listeners(listeners: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    labels = ("listener", "direction")
+    for key, name, about in (
+        ("connections", "hms_connections_active", "Connections from callers."),
+        ("in_flight", "hms_requests_in_flight", "Requests that are being served."),
+    ):
+        found = {(one["name"], one["direction"]): one[key] for one in listeners}
+        yield _gauge(name, about, labels, found)
+    yield _counter(
+        "hms_malformed_requests",
+        "Requests that could not be read, and were refused before anything else.",
+        labels,
+        {(one["name"], one["direction"]): one["malformed"] for one in listeners},
+    )
+
+
+def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    states: dict[tuple[str, ...], float] = {}
+    pools: Counter[tuple[str, ...]] = Counter()
+    for cluster in clusters:
+        name = cluster["name"]
+        for endpoint in cluster["endpoints"]:
+            states[name, endpoint["address"], _state(endpoint)] = 1
+            for state, number in endpoint["connections"].items():
+                pools[name, state] += number
+    yield _gauge(
+        "hms_endpoint_state",
+        "1 for the state that an endpoint is in: closed, open, half-open or unhealthy.",
+        ("cluster", "endpoint", "state"),
+        states,
+    )
+    yield _gauge(
+        "hms_breaker_open",
+        "1 while a cluster has endpoints, but none that may be used.",
+        ("cluster",),
+        {(cluster["name"],): cluster["state"] == "open" for cluster in clusters},
+    )
+    yield _counter(
+        "hms_breaker_overflows",
+        "Requests and retries that a cluster's thresholds have refused.",
+        ("cluster",),
+        {(c["name"],): c["circuit_breakers"]["overflows_total"] for c in clusters},
+    )
+    yield _gauge("hms_pool_connections", "Connections to endpoints.", ("cluster", "state"), pools)
+
+
+def _state(endpoint: Mapping[str, Any]) -> str:
+    """Its breaker's; or `unhealthy`, if it is for its health checks that it is not used."""
+    state: str = endpoint["state"]
+    return "unhealthy" if state == "closed" and endpoint.get("health") == "unhealthy" else state
+
+
+def _of_configuration(status: Mapping[str, Any]) -> Iterator[Any]:
+    version = status["version"]
+    yield _gauge(
+        "hms_config_version",
+        "1 for the version of the configuration in force.",
+        ("version",),
+        {} if version is None else {(version,): 1},
+    )
+    about = "Changes of the configuration that were refused."
+    yield _counter("hms_config_rejected", about, (), {(): status["rejections_total"]})
+
+
+def _of_certificates(certificates: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    yield _gauge(
+        "hms_certificate_expiry_timestamp_seconds",
+        "When a certificate in use expires, in seconds since 1970.",
+        ("secret", "spiffe_id"),
+        {
+            (one["secret"], one["spiffe_id"]): datetime.fromisoformat(one["not_after"]).timestamp()
+            for one in certificates
+        },
+    )
+
+
+def _code(status: int) -> str:
+    """A status as a label: as it is if it is registered, else its class; `0` for none at all."""
+    known = _STATUSES.get(status)
+    if known is not None:
+        return known
+    return f"{status // 100}xx" if 100 <= status <= 599 else "0" if not status else OTHER  # noqa: PLR2004
+
+
+def _cumulative(buckets: Sequence[int]) -> list[tuple[str, float]]:
+    total = 0
+    found: list[tuple[str, float]] = []
+    for bound, number in zip(_BOUNDS, buckets, strict=True):
+        total += number
+        found.append((bound, total))
+    return found
+
+
+def _counter(name: str, about: str, labels: Sequence[str], values: Mapping[Any, float]) -> Any:
+    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415 - see the registry
+
+    family = CounterMetricFamily(name, about, labels=labels)
+    for names, value in values.items():
+        family.add_metric(names, value)
+    return family
+
+
+def _gauge(name: str, about: str, labels: Sequence[str], values: Mapping[Any, float]) -> Any:
+    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - see the registry
+
+    family = GaugeMetricFamily(name, about, labels=labels)
+    for names, value in values.items():
+        family.add_metric(names, value)
+    return family
