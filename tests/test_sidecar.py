@@ -8,6 +8,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import Counter as PrometheusCounter
 
 from hms_addons.bootstrap import build_plugins
 from hms_addons.errors import ConfigError
@@ -195,6 +196,22 @@ async def test_a_plugin_that_refuses(tmp_path: Path) -> None:
         await mesh.sidecar.apply(snapshot)
         assert mesh.sidecar.status()["rejected"] is None
         assert mesh.sidecar.status()["service"] == "other-svc"
+
+
+async def test_what_plugins_count_and_what_was_refused_is_told() -> None:
+    async with RawServer(app) as server, running(config(server.port)) as mesh:
+        mesh.sidecar.add_metrics("probe", PrometheusCounter("probes", "Probes.", registry=None))
+        mesh.probe.refuses = "other-svc"
+        for number in (1, 2):
+            with pytest.raises(ConfigError):
+                await mesh.sidecar.apply(snapshot_of(config(server.port, service="other-svc")))
+            assert mesh.sidecar.status()["rejections_total"] == number
+        mesh.sidecar.add_metrics("broken", "no collector")  # type: ignore[arg-type] # a plugin's fault
+        found = await mesh.sidecar.metrics("text/plain")
+        assert b"\nprobes_total 0.0\n" in found.body
+        assert mesh.sidecar.status()["plugin_errors"] == [
+            {"plugin": "broken", "hook": "collect", "count": 1}
+        ]
 
 
 async def test_an_unknown_balancer_is_refused_before_any_plugin_is_asked() -> None:

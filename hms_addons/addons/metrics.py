@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from hms_addons.clock import Clock
+    from hms_addons.config.policy import Decision
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Attempt, Exchange
     from hms_addons.hookspecs import Mesh
@@ -44,6 +45,9 @@ UNKNOWN: Final = "unknown"
 OTHER: Final = "other"
 NO_FLAG: Final = "-"
 """The flag of a request that nothing is to be said of, as in Envoy's access log."""
+
+NO_POLICY: Final = "-"
+"""Stands for a policy's name where it was the absence of one that decided."""
 
 _BOUNDS: Final = (*map(str, BUCKETS), "+Inf")
 _MAX_KNOWN: Final = 20_000
@@ -109,6 +113,7 @@ class Metrics:
         self._tallies: dict[_Labels, _Tally] = {}
         self._attempts: Counter[str] = Counter()
         self._retries = 0
+        self._decisions: Counter[tuple[str, str]] = Counter()
         self._made_room_for: Snapshot | None = None
 
     def __repr__(self) -> str:
@@ -143,11 +148,25 @@ class Metrics:
         tally.buckets[bisect_left(BUCKETS, seconds)] += 1
         if len(attempts) > 1:
             self._count_attempts(attempts)
+        decision = exchange.decision
+        if decision is not None:
+            self._count_decision(decision)
 
     def _count_attempts(self, attempts: Sequence[Attempt]) -> None:
         self._retries += len(attempts) - 1
         for attempt in attempts:
             self._attempts[self._outcome(attempt.outcome)] += 1
+
+    def _count_decision(self, decision: Decision) -> None:
+        key = ("allowed" if decision.allowed else "denied", decision.policy or NO_POLICY)
+        self._decisions[self._bounded(key)] += 1
+        if decision.would_deny is not None:
+            self._decisions[self._bounded(("would_deny", decision.audit_policy or NO_POLICY))] += 1
+
+    def _bounded(self, key: tuple[str, str]) -> tuple[str, str]:
+        """Policies are the configuration's, and may come and go with it."""
+        known = key in self._decisions or len(self._decisions) < self._max_series
+        return key if known else (key[0], OTHER)
 
     def _find(self, key: _Key) -> _Tally:
         """The tally of the first request of its kind, or of one whose kind has been forgotten."""
@@ -247,6 +266,12 @@ class Metrics:
         yield _counter("hms_upstream_attempts", about, ("outcome",), attempts)
         about = "Attempts after a request's first."
         yield _counter("hms_upstream_retries", about, (), {(): self._retries})
+        yield _counter(
+            "hms_rbac_decisions",
+            "What the policies said: allowed, denied; or would_deny, if those of mode: audit counted.",
+            ("decision", "policy"),
+            self._decisions,
+        )
 
 
 # -- families -----------------------------------------------------------------------------------

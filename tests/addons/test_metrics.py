@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from hms_addons.addons.metrics import BUCKETS, Metrics
+from hms_addons.config.policy import Decision
 from hms_addons.config.snapshot import Cluster, Direction
 from hms_addons.errors import Failure, Fault, Flag
 from hms_addons.exchange import Attempt
@@ -196,6 +197,29 @@ async def test_attempts_and_retries_are_counted_each(bench: Bench) -> None:
         "reset": 1,
     }
     assert (await bench.scrape())["hms_upstream_retries_total"] == {(): 2}
+
+
+async def test_decisions_of_policies_are_counted_by_policy(bench: Bench) -> None:
+    bench.done(answered())  # there are no policies
+    assert "hms_rbac_decisions_total" not in await bench.scrape()
+    for decision in (
+        Decision(allowed=True, policy="managers", reason=""),
+        Decision(allowed=True, policy="managers", reason="", would_deny="why", audit_policy="new"),
+        Decision(allowed=True, policy=None, reason="", would_deny="no ALLOW matches"),
+        Decision(allowed=False, policy="closed", reason="/closed is closed to 10.0.0.7"),
+        Decision(allowed=False, policy=None, reason="no ALLOW matches"),
+    ):
+        exchange = answered()
+        exchange.decision = decision
+        bench.done(exchange)
+    assert await bench.values("hms_rbac_decisions_total", "decision", "policy") == {
+        ("allowed", "managers"): 2,
+        ("allowed", "-"): 1,
+        ("denied", "closed"): 1,
+        ("denied", "-"): 1,
+        ("would_deny", "new"): 1,
+        ("would_deny", "-"): 1,
+    }
 
 
 async def test_durations_are_a_histogram(bench: Bench) -> None:

@@ -105,6 +105,7 @@ class Lane:
     name: str
     port: int
     inbound: int
+    admin: int
     program: Program
     audit_log: Path
 
@@ -198,20 +199,23 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
 def lane(
     request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lane]:
-    port, inbound = free_port(), free_port()
+    port, inbound, admin = free_port(), free_port(), free_port()
+    at = f"127.0.0.1:{admin}"
     config = tmp_path_factory.mktemp(f"lane-{request.param}") / "mesh.yaml"
     config.write_text(lane_config(port, inbound, backends))
     if request.param == "fast":
-        program = hms_sidecar("--config", config, env=JWT_ENV)
+        program = hms_sidecar("--config", config, "--admin", at, env=JWT_ENV)
     elif request.param == "mitmdump":
-        program = mitmdump_mesh(config, env=JWT_ENV)
+        program = mitmdump_mesh(config, env=JWT_ENV, admin=at)
     else:
-        program = mitmdump_reverse(backends.app.port, port, inbound, config=config, env=JWT_ENV)
+        program = mitmdump_reverse(
+            backends.app.port, port, inbound, config=config, env=JWT_ENV, admin=at
+        )
     with program:
         if request.param == "native":
             program.wait_for("is in force")
-        program.wait_listening(port, inbound)
-        yield Lane(request.param, port, inbound, program, config.parent / "audit.log")
+        program.wait_listening(port, inbound, admin)
+        yield Lane(request.param, port, inbound, admin, program, config.parent / "audit.log")
         assert program.stop() == 0
         assert "Traceback" not in program.output
 

@@ -207,12 +207,13 @@ def mitmdump_mesh(
     *configs: Path,
     options: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
+    admin: str = "off",
 ) -> Program:
-    """`mitmdump -s hms_addons/mesh.py` with these configuration files, and no admin port."""
+    """`mitmdump -s hms_addons/mesh.py` with these configuration files; by default no admin port."""
     return Program(
         "mitmdump",
         *("-s", MESH, "-n", "--set", f"hms_config={','.join(map(str, configs))}"),
-        *("--set", "hms_admin=off"),
+        *("--set", f"hms_admin={admin}"),
         *options,
         env=env,
     )
@@ -223,6 +224,7 @@ def mitmdump_reverse(
     *ports: int,
     config: Path,
     env: Mapping[str, str] | None = None,
+    admin: str = "off",
 ) -> Program:
     """mitmdump with stock `reverse:` modes on `ports`: what the native lane serves."""
     modes = [
@@ -233,6 +235,6 @@ def mitmdump_reverse(
     return Program(
         "mitmdump",
         *modes,
-        *("-s", MESH, "--set", f"hms_config={config}", "--set", "hms_admin=off"),
+        *("-s", MESH, "--set", f"hms_config={config}", "--set", f"hms_admin={admin}"),
         env=env,
     )
