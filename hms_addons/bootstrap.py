@@ -20,7 +20,12 @@ BUILT_IN: Final = (
     "mtls",
     "rbac",
     "routing",
+    "rewrites",
+    "rate_limit",
     "governance",
+    "header_rules",
+    "fault_injection",
+    "own_answers",
     "resilience",
     "audit_log",
     "metrics",
@@ -66,11 +71,16 @@ def build_plugins(
     # Here, as commands that run no sidecar need this file's words only and are to start fast.
     from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
     from hms_addons.addons.audit_log import AuditLog  # noqa: PLC0415 - see above
+    from hms_addons.addons.fault_injection import FaultInjection  # noqa: PLC0415 - see above
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
+    from hms_addons.addons.header_rules import HeaderRules  # noqa: PLC0415 - see above
     from hms_addons.addons.metrics import Metrics  # noqa: PLC0415 - see above
     from hms_addons.addons.mtls import Mtls  # noqa: PLC0415 - see above
+    from hms_addons.addons.own_answers import OwnAnswers  # noqa: PLC0415 - see above
+    from hms_addons.addons.rate_limit import RateLimit  # noqa: PLC0415 - see above
     from hms_addons.addons.rbac import Rbac  # noqa: PLC0415 - see above
     from hms_addons.addons.resilience import Resilience  # noqa: PLC0415 - see above
+    from hms_addons.addons.rewrites import Rewrites  # noqa: PLC0415 - see above
     from hms_addons.addons.routing import Routing  # noqa: PLC0415 - see above
     from hms_addons.plugins import PluginManager  # noqa: PLC0415 - see above
 
@@ -78,7 +88,12 @@ def build_plugins(
     plugins.register(Mtls(), "mtls")
     plugins.register(Rbac(), "rbac")
     plugins.register(Routing(rng), "routing")
+    plugins.register(Rewrites(), "rewrites")
+    plugins.register(RateLimit(), "rate_limit")
     plugins.register(Governance(), "governance")
+    plugins.register(HeaderRules(), "header_rules")
+    plugins.register(FaultInjection(rng), "fault_injection")
+    plugins.register(OwnAnswers(), "own_answers")
     plugins.register(Resilience(), "resilience")
     plugins.register(AuditLog(), "audit_log")
     if admin is not None:  # else there is nobody to tell

@@ -40,6 +40,8 @@ class Flag(StrEnum):
     URX = "URX"  # retries exhausted
     NR = "NR"  # no route
     RL = "RL"  # rate limited
+    DI = "DI"  # delayed by an injected fault
+    FI = "FI"  # aborted by an injected fault
     DC = "DC"  # downstream connection terminated
     DPE = "DPE"  # downstream protocol error
     DT = "DT"  # downstream took too long to send its request head
@@ -72,6 +74,7 @@ class Fault(Enum):
     UPSTREAM_PROTOCOL = Verdict(502, Flag.UPE, "Upstream broke the protocol")
     TIMEOUT = Verdict(504, Flag.UT, "Upstream timed out")
     RATE_LIMITED = Verdict(429, Flag.RL, "Rate limited")
+    FAULT_INJECTED = Verdict(503, Flag.FI, "Fault injected")  # the status is the rule's
     CLIENT_GONE = Verdict(499, Flag.DC, "Client closed the connection")
     BAD_REQUEST = Verdict(400, Flag.DPE, "Bad request")
     METHOD_NOT_ALLOWED = Verdict(405, Flag.DPE, "Method not allowed")

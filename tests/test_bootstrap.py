@@ -30,7 +30,19 @@ def test_what_is_no_admin_address_is_explained(value: str) -> None:
 
 
 def test_the_built_ins_come_first_and_in_order() -> None:
-    built_in = ["mtls", "rbac", "routing", "governance", "resilience", "audit_log"]
+    built_in = [
+        "mtls",
+        "rbac",
+        "routing",
+        "rewrites",
+        "rate_limit",
+        "governance",
+        "header_rules",
+        "fault_injection",
+        "own_answers",
+        "resilience",
+        "audit_log",
+    ]
     plugins = build_plugins(None, Random(1))
     assert plugins.names[: len(built_in)] == built_in
     assert "admin" not in plugins.names

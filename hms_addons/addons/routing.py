@@ -55,6 +55,8 @@ class Routing:
             exchange.fail(Fault.NO_ROUTE, _no_route(exchange))
             return None
         clusters = route.clusters
+        if not clusters:
+            return route  # it answers by itself
         name = clusters[0].cluster if len(clusters) == 1 else self._pick(clusters)
         exchange.cluster = exchange.snapshot.clusters[name]
         return route

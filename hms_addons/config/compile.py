@@ -23,6 +23,7 @@ from hms_addons.config.compile_policies import (
 )
 from hms_addons.config.compile_propagation import compile_propagation
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
+from hms_addons.config.compile_shaping import check_owned
 from hms_addons.config.naming import digest, redacted
 from hms_addons.config.places import places_of
 from hms_addons.config.problems import listing
@@ -119,6 +120,8 @@ class _Compiler:
             if app is not None:
                 clusters[app.name] = app
             listeners.append(self._listener(model, ("listeners", index), traffic, app))
+        headers = compile_headers(config.headers)
+        check_owned(config, headers.all, self._report)
         document = {}
         if not self._report.failed:
             document = scope(self._document.data or {}, self._service)
@@ -132,7 +135,7 @@ class _Compiler:
             secrets=self._secrets(),
             governance=compile_governance(config.governance),
             rbac=compile_rbac(config.rbac, self._file),
-            headers=compile_headers(config.headers),
+            headers=headers,
             plugins=config.plugins,
             places=places_of(self._document),
             document=redacted(document),
@@ -263,7 +266,9 @@ class _Compiler:
         if direction is Direction.OUTBOUND:
             routes, services = compile_outbound(model, path, traffic, self._report)
         else:
-            routes, services = compile_inbound(model, path, traffic, app, self._report), {}
+            own = self._service or model.name
+            routes = compile_inbound(model, path, traffic, app, self._report, own=own)
+            services = {}
         tls = TlsMode(model.tls or TlsMode.NONE)
         default_host = "127.0.0.1" if direction is Direction.OUTBOUND else "0.0.0.0"  # noqa: S104 - peers must reach it
         return Listener(

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.compile_health import compile_thresholds
+from hms_addons.config.compile_shaping import compile_shaping
+from hms_addons.config.compile_values import compile_header_values, compile_values
 from hms_addons.config.part import ANY
 from hms_addons.config.request_target import SERVICE_SUFFIX
-from hms_addons.config.route_match import RouteMatch, ValueMatch, covers_host
+from hms_addons.config.route_match import RouteMatch, covers_host
 from hms_addons.config.route_table import RouteTable
 from hms_addons.config.safe_regex import compile_regex
 from hms_addons.config.snapshot import (
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
         MatchModel,
         RetriesModel,
         RouteModel,
-        ValueModel,
     )
     from hms_addons.config.snapshot import Cluster
 
@@ -90,21 +91,31 @@ def compile_outbound(
     """The tables of an outbound listener: its own, and that of each service by lower-case name."""
     written = _compile_all(listener, path, traffic, None, report)
     table = RouteTable((item.match, item.route) for item in written)
-    return table, _service_tables(listener.name, written, traffic)
+    return table, _service_tables(listener, written, traffic)
 
 
 def compile_inbound(
-    listener: ListenerModel, path: Path, traffic: Traffic, app: Cluster | None, report: Report
+    listener: ListenerModel,
+    path: Path,
+    traffic: Traffic,
+    app: Cluster | None,
+    report: Report,
+    *,
+    own: str,
 ) -> RouteTable:
-    """The table of an inbound listener; what no route takes goes to the app, if there is one."""
+    """The table of an inbound listener; what no route takes goes to the app, if there is one.
+
+    A route that answers by itself counts as the service's `own`: its policies guard it, too.
+    """
     if app is not None:
         traffic = replace(traffic, clusters={**traffic.clusters, app.name: app})
     written = _compile_all(listener, path, traffic, app, report)
-    entries = [(item.match, item.route) for item in written]
+    entries = [
+        (item.match, replace(item.route, service=own) if item.route.answers else item.route)
+        for item in written
+    ]
     if app is not None:
-        default = _default_route(
-            listener.name, "app", app.service, (WeightedCluster(cluster=app.name),)
-        )
+        default = _default_route(listener, "app", app.service, (WeightedCluster(cluster=app.name),))
         entries.append((RouteMatch(), replace(default, timeout=None)))
     return RouteTable(entries)
 
@@ -167,6 +178,7 @@ def _compile_one(
         thresholds=(
             None if action.circuit_breakers is None else compile_thresholds(action.circuit_breakers)
         ),
+        shaping=compile_shaping(listener, name, model),
     )
     return _Written(compile_match(model.match), route, tuple(cluster for cluster, _ in written))
 
@@ -176,7 +188,7 @@ def _destinations(action: ActionModel, app: Cluster | None) -> list[tuple[str, i
         return [(item.name, item.weight) for item in action.clusters]
     if action.cluster is not None:
         return [(action.cluster, 1)]
-    return [] if app is None else [(app.name, 1)]
+    return [] if app is None or action.answers else [(app.name, 1)]
 
 
 def _timeout(action: ActionModel, *, inbound: bool) -> float | None:
@@ -214,44 +226,53 @@ def compile_match(model: MatchModel) -> RouteMatch:
         regex=None if model.regex is None else compile_regex(model.regex),
         hosts=() if "*" in model.all_hosts else model.all_hosts,
         methods=frozenset(model.methods or ()),
-        headers=tuple(
-            _compile_value(name.lower(), value) for name, value in (model.headers or {}).items()
-        ),
-        query=tuple(_compile_value(name, value) for name, value in (model.query or {}).items()),
-    )
-
-
-def _compile_value(name: str, model: ValueModel) -> ValueMatch:
-    return ValueMatch(
-        name=name,
-        exact=model.exact,
-        regex=None if model.regex is None else compile_regex(model.regex),
-        present=model.present,
+        headers=compile_header_values(model.headers or {}),
+        query=compile_values(model.query or {}),
     )
 
 
 def _service_tables(
-    listener: str, written: Sequence[_Written], traffic: Traffic
+    listener: ListenerModel, written: Sequence[_Written], traffic: Traffic
 ) -> dict[str, RouteTable]:
-    by_service: dict[str, list[tuple[RouteMatch, Route]]] = {}
-    by_cluster: dict[str, list[tuple[RouteMatch, Route]]] = {}
-    for item in written:
-        by_service.setdefault(item.route.service, []).append((item.match, item.route))
+    """A route that answers by itself leads nowhere else either, so it is in every table.
+
+    What it keeps from being forwarded, naming a service does not get past it.
+    """
+    answering: list[_Placed] = []
+    by_service: dict[str, list[_Placed]] = {}
+    by_cluster: dict[str, list[_Placed]] = {}
+    for place, item in enumerate(written):
+        placed = (place, item.match, item.route)
+        if item.route.answers:
+            answering.append(placed)
+            continue
+        by_service.setdefault(item.route.service, []).append(placed)
         name = next(iter(item.clusters), "")
         if len(item.clusters) == 1 and name not in traffic.bases:
             alone = replace(item.route, clusters=(WeightedCluster(cluster=name),))
-            by_cluster.setdefault(name, []).append((item.match, alone))
+            by_cluster.setdefault(name, []).append((place, item.match, alone))
     tables: dict[str, RouteTable] = {}
     for service, bases in traffic.bases.items():
         clusters = traffic.split([(base, 1) for base in bases])
         default = _default_route(listener, service, service, clusters)
-        tables[service.lower()] = _narrowed(service, by_service.get(service, ()), default)
+        entries = _in_order(by_service.get(service, []), answering)
+        tables[service.lower()] = _narrowed(service, entries, default)
     for name, cluster in traffic.clusters.items():
         if name.lower() not in tables:
             clusters = (WeightedCluster(cluster=name),)
             default = _default_route(listener, name, cluster.service, clusters)
-            tables[name.lower()] = _narrowed(name, by_cluster.get(name, ()), default)
+            entries = _in_order(by_cluster.get(name, []), answering)
+            tables[name.lower()] = _narrowed(name, entries, default)
     return tables
+
+
+type _Placed = tuple[int, RouteMatch, Route]
+"""A route and its place among all of its listener."""
+
+
+def _in_order(some: list[_Placed], others: list[_Placed]) -> list[tuple[RouteMatch, Route]]:
+    placed = some if not others else sorted([*some, *others], key=lambda item: item[0])
+    return [(match, route) for _, match, route in placed]
 
 
 def _narrowed(name: str, entries: Sequence[tuple[RouteMatch, Route]], default: Route) -> RouteTable:
@@ -267,9 +288,14 @@ def _narrowed(name: str, entries: Sequence[tuple[RouteMatch, Route]], default: R
 
 
 def _default_route(
-    listener: str, name: str, service: str, clusters: tuple[WeightedCluster, ...]
+    listener: ListenerModel, name: str, service: str, clusters: tuple[WeightedCluster, ...]
 ) -> Route:
     """The route for a named destination that no written route takes."""
     return Route(
-        name=f"default:{name}", listener=listener, clusters=clusters, service=service, default=True
+        name=f"default:{name}",
+        listener=listener.name,
+        clusters=clusters,
+        service=service,
+        default=True,
+        shaping=compile_shaping(listener, f"default:{name}", None),
     )

@@ -15,6 +15,7 @@ from hms_addons.config.explain_request import (
     pairs_of,
     split_request_line,
 )
+from hms_addons.config.explain_shaping import explain_shaping, sent_path, shaping_lines
 from hms_addons.config.explain_token import explain_token, token_lines
 from hms_addons.config.policy import PolicyIndex, PolicyRequest, caller_of
 from hms_addons.config.problems import closest
@@ -151,11 +152,12 @@ def _follow(
         found["failure"] = _failure(Fault.NO_ROUTE, detail)
         return
     found["route"] = _route(route_taken)
+    found["route"]["shaping"] = explain_shaping(route_taken.shaping, target.path)
     found["clusters"] = _clusters(route_taken, snapshot)
     request = PolicyRequest(
         route_taken.service,
         method,
-        target.path,
+        sent_path(route_taken.shaping, target.path),
         caller=caller_of(snapshot, listener, None),
         fields=fields,
     )
@@ -363,7 +365,11 @@ def _route_lines(route: Mapping[str, Any]) -> list[str]:
     if route["thresholds"] is not None:
         line += f", at most {route['thresholds']['max_connections']} connections"
     kind = " (default: no written route leads there)" if route["default"] else ""
-    return [f"route     {route['name']}, to the service {route['service']}{kind}", line]
+    shaping = route["shaping"]
+    lines = [f"route     {route['name']}, to the service {route['service']}{kind}", line]
+    if shaping is not None and shaping["answer"] is not None:
+        lines = [f"route     {route['name']}"]
+    return lines + [f"          {line}" for line in shaping_lines(shaping)]
 
 
 def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:

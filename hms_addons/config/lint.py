@@ -67,7 +67,9 @@ def _unreachable_routes(listener: Listener, path: KeyPath, report: Report) -> No
         if hidden_by is not None:
             here: KeyPath = (*path, "routes", index)
             what = f"the earlier route {hidden_by.name} matches all that this one could"
-            if route.service == UNKNOWN_SERVICE and listener.direction is Direction.OUTBOUND:
+            if route.answers or hidden_by.answers:  # which are in the tables of all services
+                report.warning(here, f"never reached: {what}")
+            elif route.service == UNKNOWN_SERVICE and listener.direction is Direction.OUTBOUND:
                 report.warning(here, f"reached only by naming its service, if at all: {what}")
             elif listener.direction is Direction.OUTBOUND and hidden_by.service != route.service:
                 report.warning(here, f"reached only by naming {route.service}.svc: {what}")

@@ -28,6 +28,7 @@ from hms_addons.config.schema_base import (
 from hms_addons.config.schema_health import HealthCheckModel, OutlierDetectionModel, switch
 from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
 from hms_addons.config.schema_routes import RouteModel, ThresholdsModel
+from hms_addons.config.schema_shaping import HeaderRulesModel, RateLimits
 
 _TRAFFIC_POLICY = re.compile(r"weight\s*=\s*([0-9]{1,9})\s*%?")
 
@@ -89,6 +90,12 @@ class ListenerModel(Model):
     """Outbound: a call of the app's without `Authorization` carries on the token of the inbound request that is
     in flight with the same `X-Request-ID`, or trace ID (`traceparent`), and is judged by it. None is attached
     where requests of different callers have the same one. Default false."""
+    rate_limit: RateLimits | None = None
+    """Bounds on how many requests are let through, besides those of the route taken."""
+    request_headers: HeaderRulesModel | None = None
+    """Edits of all that is sent on, after the route's."""
+    response_headers: HeaderRulesModel | None = None
+    """Edits of all answers, after the route's."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -112,10 +119,12 @@ class ListenerModel(Model):
             raise fault(message, at=("secret",), about=(("tls",), ("direction",)))
         if self.app is None:
             for index, route in enumerate(self.routes):
-                if route.action.cluster is None and route.action.clusters is None:
+                action = route.action
+                if action.cluster is None and action.clusters is None and not action.answers:
                     message = "needs `cluster` or `clusters`: where do these requests go?"
                     at = ("routes", index, "action")
-                    about = (("app",), (*at, "cluster"), (*at, "clusters"))
+                    leading = ("cluster", "clusters", "redirect", "direct_response")
+                    about = (("app",), *((*at, key) for key in leading))
                     raise fault(message, at=at, about=about, lacks=(*at, "cluster"))
         return self
 

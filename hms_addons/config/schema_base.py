@@ -94,6 +94,16 @@ class AlsoAccepts:
         return {"anyOf": [*self._short_forms, handler(core_schema)]}
 
 
+class OrOneItem:
+    """Marks a list that may be left away around a single item, for the JSON Schema."""
+
+    def __get_pydantic_json_schema__(
+        self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        return {"anyOf": [schema["items"], schema]}
+
+
 def parse_duration(value: object) -> float:
     """Seconds of a duration such as `250ms`, `1s`, `0.25s`, `1m30s`, `24h`, or the number 0."""
     if isinstance(value, str) and _DURATIONS.fullmatch(value):

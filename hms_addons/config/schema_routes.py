@@ -21,6 +21,8 @@ from hms_addons.config.schema_base import (
     shown,
 )
 from hms_addons.config.schema_health import AdaptiveModel, switch
+from hms_addons.config.schema_shaping import HeaderRulesModel, ShapedModel
+from hms_addons.config.schema_values import ValueCondition
 
 type RetryCondition = Literal[
     "connect-failure",
@@ -57,39 +59,6 @@ class ThresholdsModel(Model):
             message = f"max_requests {self.max_requests} is less than adaptive's min_limit {least}"
             raise fault(message, at=("max_requests",), about=(("adaptive", "min_limit"),))
         return self
-
-
-class ValueModel(Model):
-    """A condition on a header field or a query parameter: exactly one of the three."""
-
-    exact: str | None = None
-    """The value must be this."""
-    regex: Regex | None = None
-    """The whole value must match this regular expression."""
-    present: bool | None = None
-    """true: it must be there, with any value; false: it must not be there."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if len(self.given()) != 1:
-            about = (("exact",), ("regex",), ("present",))
-            raise fault("give exactly one of exact, regex and present", about=about)
-        return self
-
-
-def _value(value: object) -> object:
-    if isinstance(value, str):
-        return {"exact": value}
-    if isinstance(value, dict):
-        return value
-    message = f"expected a text or a mapping with exact, regex or present, not {shown(value)}"
-    quotable = isinstance(value, int | float)
-    raise fault(message, suggestion=f'"{shown(value)}"' if quotable else None)
-
-
-type ValueCondition = Annotated[
-    ValueModel, BeforeValidator(_value), AlsoAccepts({"type": "string"})
-]
 
 
 class MatchModel(Model):
@@ -180,9 +149,13 @@ class WeightedClusterModel(Model):
     """The cluster."""
     weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     """Its share, relative to the others'; 0: none."""
+    request_headers: HeaderRulesModel | None = None
+    """Edits of what is sent to it, before the route's."""
+    response_headers: HeaderRulesModel | None = None
+    """Edits of its answers, before the route's."""
 
 
-class ActionModel(Model):
+class ActionModel(ShapedModel):
     """Where a matched request goes, and how."""
 
     cluster: str | None = None
@@ -233,3 +206,21 @@ class RouteModel(Model):
     """Which requests; all, if it is left out."""
     action: ActionModel
     """What to do with them."""
+
+    @model_validator(mode="after")
+    def _prefix(self) -> Self:
+        """A prefix is replaced where one is matched."""
+        match = self.match
+        other = "path" if match.path is not None else "regex" if match.regex is not None else None
+        if other is None:
+            return self
+        for key in ("rewrite", "redirect"):
+            model = getattr(self.action, key)
+            if model is not None and model.prefix is not None:
+                message = (
+                    f"replaces the prefix that `match.prefix` names, and here `match.{other}` stands "
+                    "instead; give `path`, or match a prefix"
+                )
+                about = (("match", other), ("match", "prefix"))
+                raise fault(message, at=("action", key, "prefix"), about=about)
+        return self

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hms_addons.config.policy_condition import Condition
     from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
+    from hms_addons.config.shaping import Shaping
     from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
 
 
@@ -121,15 +122,26 @@ class Route:
     """As written, else derived from place and match; unique within the listener."""
     listener: str
     clusters: tuple[WeightedCluster, ...]
-    """In order; their weights sum to more than 0. `trafficPolicy` is already worked in."""
+    """In order; their weights sum to more than 0. `trafficPolicy` is already worked in.
+
+    Empty where the route answers by itself (`shaping.answer`)."""
     service: str
-    """The service this route leads to: what policies' `services` are matched against."""
+    """The service this route leads to: what policies' `services` are matched against.
+
+    Empty for an outbound route that answers by itself: it leads to none."""
     timeout: float | None = DEFAULT_TIMEOUT
     retry: RetryPolicy = RetryPolicy()
     thresholds: Thresholds | None = None
     """The route's own limits, on top of its cluster's."""
     default: bool = False
     """Made for a named service that no written route leads to."""
+    shaping: Shaping | None = None
+    """What it does besides: limits, faults, header rules, rewrites, an answer of its own."""
+
+    @property
+    def answers(self) -> bool:
+        """It answers by itself, so nothing is forwarded."""
+        return self.shaping is not None and self.shaping.answer is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,7 +145,7 @@ class HookChain:
                 _no_route(exchange, route, hook)
                 return
             exchange.route = route
-            if exchange.cluster is None:
+            if exchange.cluster is None and route.clusters:  # else it answers by itself
                 self._choose_cluster(exchange, route)
             for hook in self._authorize:
                 result = hook.call(exchange)
@@ -220,6 +220,7 @@ class HookChain:
         if exchange.answer is None:
             exchange.answer = local_answer(exchange)
         limit: HookLimit | None = None
+        changed = False
         for hook in self._respond:
             before = exchange.answer
             state = before.state()
@@ -231,6 +232,7 @@ class HookChain:
                 after = _answer_of(exchange)
                 if after is not before or before.state() != state:
                     exchange.answer = _sound(after, state)
+                    changed = True
             except HookTimeoutError as error:
                 # What it would have removed is not known, so the answer does not go out.
                 self._plugin_failed(exchange, hook, error)
@@ -241,7 +243,7 @@ class HookChain:
                 before.put_back(state)
                 pass_cancellation(error)
                 self._count(hook, error)
-        if self._respond:
+        if changed:
             # How long the body is and whether the connection goes on is the engine's to say.
             answer = exchange.answer
             answer.fields = without_fields(answer.fields, _FRAMING)

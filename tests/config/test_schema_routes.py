@@ -149,11 +149,8 @@ def test_given_leaves_out_what_was_not_written() -> None:
             ".match.prefx: unknown key 'prefx' (did you mean prefix?)",
         ),
         (
-            "{match: {}, action: {cluster: c, rewrite: {prefix: /}}}",
-            (
-                ".action.rewrite: unknown key 'rewrite'; known here: circuit_breakers, cluster, "
-                "clusters, retries, timeout"
-            ),
+            "{action: {cluster: c, retries: {attempts: 1, backoff: {zap: 1s}}}}",
+            ".action.retries.backoff.zap: unknown key 'zap'; known here: base, max",
         ),
     ],
 )

@@ -37,6 +37,8 @@ class FakeDownstream(NamedTuple):
 
     peer: str | None = None
     xfcc: bytes | None = None
+    scheme: bytes = b"http"
+    client: Any = None
 
 
 def make_listener(**changes: Any) -> Listener:
@@ -102,7 +104,7 @@ def make_exchange(
     exchange.path, exchange.query, _ = parse_target(target.encode("latin-1"), method)
     owned = {name.lower() for name in snapshot.headers.all}
     flow.request.headers.fields = without_fields(fields, owned | REMOVED)
-    exchange.downstream = FakeDownstream(peer, xfcc)
+    exchange.downstream = FakeDownstream(peer, xfcc, client=flow.client_conn)
     exchange.route = route or make_route()
     exchange.request_id = "7f3c"
     return exchange
