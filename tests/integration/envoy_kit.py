@@ -418,8 +418,9 @@ def http_filter(name: str, kind: str, **options: Any) -> Config:
 
 @dataclass
 class Seen:
-    """What became of one request at one proxy."""
+    """What became of one request at one proxy; `name` is its X-Request-ID."""
 
+    name: str
     answer: Response
     flags: frozenset[str]
     took: list[Received] = field(default_factory=list)
@@ -486,8 +487,13 @@ class Pair:
         else:
             told = (answer.header(FLAGS) or "-").split(",")
             flags = frozenset(flag for flag in told if flag != "-")
-        took = [r for up in self.upstreams for r in up.requests if r.header("x-request-id") == name]
-        return Seen(answer, flags, took)
+        took = [request for index in range(len(self.upstreams)) for request in self.at(index, name)]
+        return Seen(name, answer, flags, took)
+
+    def at(self, index: int, name: str) -> list[Received]:
+        """What one of the upstreams has got of the request `name`."""
+        requests = self.upstreams[index].requests
+        return [request for request in requests if request.header("x-request-id") == name]
 
     def waiting(self, port: int, cluster: str) -> int:
         """Requests that wait for a connection to `cluster`."""
