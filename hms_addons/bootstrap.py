@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUILT_IN: Final = (
     "mtls",
+    "identity_propagation",
     "rbac",
     "routing",
     "rewrites",
@@ -74,6 +75,7 @@ def build_plugins(
     from hms_addons.addons.fault_injection import FaultInjection  # noqa: PLC0415 - see above
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
     from hms_addons.addons.header_rules import HeaderRules  # noqa: PLC0415 - see above
+    from hms_addons.addons.identity_propagation import IdentityPropagation  # noqa: PLC0415 - see above
     from hms_addons.addons.metrics import Metrics  # noqa: PLC0415 - see above
     from hms_addons.addons.mtls import Mtls  # noqa: PLC0415 - see above
     from hms_addons.addons.own_answers import OwnAnswers  # noqa: PLC0415 - see above
@@ -86,6 +88,8 @@ def build_plugins(
 
     plugins = PluginManager()
     plugins.register(Mtls(), "mtls")
+    # Before rbac, which verifies what it attaches.
+    plugins.register(IdentityPropagation(), "identity_propagation")
     plugins.register(Rbac(), "rbac")
     plugins.register(Routing(rng), "routing")
     plugins.register(Rewrites(), "rewrites")

@@ -120,7 +120,7 @@ class Exchange:
         started: monotonic seconds when the head was complete.
         bytes_in, bytes_out: body bytes received from and sent to the caller.
         request_id: the value of `X-Request-ID`.
-        notes: plugins' own memory, by plugin name.
+        notes: plugins' own memory, by plugin name; what is text is shown with the flow.
         interim: sends an interim (1xx) response to the caller; None where it cannot take one.
         downstream: the engine's connection to the caller, for the engine alone.
     """

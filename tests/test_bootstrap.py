@@ -32,6 +32,7 @@ def test_what_is_no_admin_address_is_explained(value: str) -> None:
 def test_the_built_ins_come_first_and_in_order() -> None:
     built_in = [
         "mtls",
+        "identity_propagation",
         "rbac",
         "routing",
         "rewrites",
@@ -53,6 +54,9 @@ def test_the_built_ins_come_first_and_in_order() -> None:
 def test_identity_is_known_before_it_is_judged() -> None:
     hooks = [hook.plugin for hook in build_plugins(None, Random(1)).hooks("hms_identify")]
     assert hooks.index("mtls") < hooks.index("rbac")
+    assert hooks.index("identity_propagation") < hooks.index("rbac"), (
+        "it verifies what that attaches"
+    )
 
 
 def test_what_is_installed_here() -> None:

@@ -37,7 +37,7 @@ from hms_addons.identity.jwt_verifier import (
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Collection, Mapping
 
     import httpx
 
@@ -163,6 +163,12 @@ class Rbac:
         for problem in verifier.problems:
             logger.warning("%s; its tokens are refused until that is mended", problem)
         return verifier
+
+    @hookimpl
+    def hms_idle_hooks(self, snapshot: Snapshot) -> Collection[str]:
+        """Without providers nobody is identified; without policies everything is allowed."""
+        idle = [] if snapshot.rbac.providers else ["hms_identify"]
+        return idle if snapshot.rbac.policies else [*idle, "hms_authorize"]
 
     @hookimpl
     def hms_startup(self, mesh: Mesh) -> None:

@@ -250,6 +250,7 @@ def annotate(exchange: Exchange) -> None:
         f"role={summary['role']}" if summary["role"] else "",
         f"policy={summary['policy_version']}" if summary["policy_version"] else "",
         f"would deny (audit): {summary['would_deny']}" if summary["would_deny"] else "",
+        *(f"{name}={note}" for name, note in summary["notes"].items()),
         f"({summary['detail']})" if summary["detail"] else "",
     ]
     comment = summary["comment"] = " ".join(part for part in parts if part)
@@ -294,5 +295,6 @@ def summarise(exchange: Exchange) -> dict[str, Any]:
         "would_deny": decision.would_deny if decision else None,
         "flag": str(failure.flag) if failure else str(exchange.flag) if exchange.flag else None,
         "detail": failure.detail if failure else None,
+        "notes": {name: note for name, note in exchange.notes.items() if isinstance(note, str)},
         "request_id": exchange.request_id,
     }

@@ -495,3 +495,10 @@ def test_repr() -> None:
     shown = repr(plugin_for(config(MANAGERS)))
     assert "hms" in shown
     assert "1 policies" in shown
+
+
+def test_it_takes_no_part_in_what_is_not_configured() -> None:
+    plugin = plugin_for(config(MANAGERS))
+    assert plugin.hms_idle_hooks(config(MANAGERS)) == []
+    assert plugin.hms_idle_hooks(config()) == ["hms_authorize"]
+    assert plugin.hms_idle_hooks(config(MANAGERS, providers=())) == ["hms_identify"]

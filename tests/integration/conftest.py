@@ -28,7 +28,7 @@ from tests.integration.processes import (
     mitmdump_mesh,
     mitmdump_reverse,
 )
-from tests.integration.servers import Unreachable, Upstream, governance, refusing
+from tests.integration.servers import Unreachable, Upstream, governance, refusing, status
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -134,6 +134,7 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
           - name: outbound
             port: {port}
             limits: {{max_body: 8MiB}}
+            propagate_identity: true
             routes:
               - {{match: {{path: /m/exact}}, action: {{cluster: second}}}}
               - {{match: {{regex: '/m/[0-9]+'}}, action: {{cluster: second}}}}
@@ -184,6 +185,11 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
               issuer: {pki.ISSUER}
               audiences: [{pki.AUDIENCE}]
               hs256_secret_env: HMS_TEST_SECRET
+            - name: fetched
+              issuer: https://fetched.test
+              algorithms: [ES256]
+              jwks_uri: http://{second}/jwks
+              forward: false
           policies:
             - {{name: managers, action: ALLOW, services: [guarded], roles: [PROGRAM_MANAGER]}}
             - {{name: no-delete, action: DENY, services: [guarded], methods: [DELETE]}}
@@ -201,6 +207,8 @@ def lane(
 ) -> Iterator[Lane]:
     port, inbound, admin = free_port(), free_port(), free_port()
     at = f"127.0.0.1:{admin}"
+    keys = pki.jwks(pki.jwt_key("ES256")).encode()
+    backends.second.on("/jwks", status(200, body=keys))
     config = tmp_path_factory.mktemp(f"lane-{request.param}") / "mesh.yaml"
     config.write_text(lane_config(port, inbound, backends))
     if request.param == "fast":
