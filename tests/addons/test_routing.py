@@ -150,3 +150,13 @@ def test_the_edges_of_the_weights(point: float, cluster: str) -> None:
 def test_other_plugins_route_first() -> None:
     """`Routing` fails what it does not know, so it must be asked last."""
     assert getattr(Routing.hms_route, f"{PROJECT}_impl")["trylast"] is True
+
+
+def test_a_route_that_answers_by_itself_has_no_cluster() -> None:
+    snapshot = snapshot_of(
+        "listeners: [{name: out, port: 1, routes: [{name: moved, action: {redirect: {}}}]}]"
+    )
+    name, exchange = routed("/x", snapshot=snapshot, random=NoRandom())
+    assert name == "moved"
+    assert exchange.cluster is None
+    assert exchange.failure is None

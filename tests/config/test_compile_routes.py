@@ -83,6 +83,33 @@ def test_a_service_narrows_the_routes_to_those_that_lead_to_it() -> None:
     assert set(snapshot.listeners[0].services) == {"auth-svc", "auth-svc-v2", "auth-svc-v3", "pay"}
 
 
+def test_routes_that_answer_by_themselves_are_in_every_service_s_table_in_their_place() -> None:
+    (listener,) = snapshot_of(
+        """
+        listeners:
+          - name: out
+            port: 1
+            routes:
+              - {name: a, match: {prefix: /x/y}, action: {cluster: one}}
+              - {name: closed, match: {prefix: /x}, action: {direct_response: {status: 403}}}
+              - {name: b, match: {prefix: /x/z}, action: {cluster: one}}
+              - {name: c, match: {prefix: /w}, action: {cluster: two}}
+              - {name: moved, match: {host: two.svc, prefix: /w}, action: {redirect: {port: 1}}}
+        clusters: [{name: one}, {name: one-v2}, {name: two}]
+        """
+    ).listeners
+    names = {service: [route.name for route in table] for service, table in listener.services.items()}
+    assert names == {
+        "one": ["a", "closed", "b", "moved", "default:one"],
+        "one-v2": ["closed", "moved", "default:one-v2"],
+        "two": ["closed", "c", "moved", "default:two"],
+    }
+    head = {b"host": b"elsewhere"}
+    taken = listener.services["one"].match("/x/z", "", "GET", head)
+    assert taken is not None
+    assert (taken.name, taken.clusters, taken.service) == ("closed", (), "")
+
+
 def test_the_base_is_the_service_that_is_written() -> None:
     snapshot = snapshot_of(
         """\

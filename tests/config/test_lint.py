@@ -47,6 +47,23 @@ def test_a_route_that_an_earlier_one_hides(earlier: str, later: str) -> None:
     ]
 
 
+def test_a_route_behind_one_that_answers_by_itself_is_not_even_reached_by_naming_its_service() -> (
+    None
+):
+    found = warnings_of(
+        """
+        listeners:
+          - name: l
+            port: 1
+            routes:
+              - {match: {prefix: /a}, action: {redirect: {}}}
+              - {match: {prefix: /a/b}, action: {cluster: c}}
+        clusters: [{name: c, endpoints: ["h:1"]}]
+        """
+    )
+    assert [text for text in found if "never reached" in text]
+
+
 @pytest.mark.parametrize(
     ("earlier", "later"),
     [

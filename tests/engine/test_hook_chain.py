@@ -293,6 +293,23 @@ async def test_a_plugin_cannot_frame_the_answer() -> None:
     assert exchange.answer.fields == ((b"X-Ok", b"1"),)
 
 
+async def test_an_answer_that_no_plugin_changes_stays_the_one_that_was_parsed() -> None:
+    answer = Answer(200, b"OK", ((b"A", b"1"),))
+    answer.vouched = answer.fields
+    exchange = fresh()
+    exchange.answer = answer
+    await chain(respond=lambda _: None).respond(exchange)
+    assert exchange.answer is answer
+    assert answer.fields is answer.vouched
+
+
+async def test_a_route_without_clusters_gets_none() -> None:
+    exchange = fresh()
+    await chain(route=lambda _: make_route(clusters=())).decide(exchange)
+    assert exchange.permit is not None
+    assert exchange.cluster is None
+
+
 async def test_a_plugin_that_wants_to_exit_is_refused_like_any_other() -> None:
     def leave(_exchange: Exchange) -> None:
         raise SystemExit(3)

@@ -156,6 +156,36 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
               - {{match: {{prefix: /empty}}, action: {{cluster: empty}}}}
               - {{match: {{prefix: /single}}, action: {{cluster: single}}}}
               - {{match: {{prefix: /queue}}, action: {{cluster: queue, timeout: 5s}}}}
+              - {{match: {{prefix: /old}}, action: {{redirect: {{prefix: /app/new, status: 301}}}}}}
+              - match: {{prefix: /fixed}}
+                action:
+                  direct_response: {{status: 418, body: short and stout, headers: {{X-Fixed: "1"}}}}
+                  response_headers: {{set: {{X-Rule: edited}}}}
+              - match: {{prefix: /moved}}
+                action: {{cluster: app, rewrite: {{prefix: /app/new, host: "legacy.test:81"}}}}
+              - {{match: {{prefix: /around}}, action: {{cluster: app, rewrite: {{prefix: /app}}}}}}
+              - match: {{prefix: /edited}}
+                action:
+                  cluster: app
+                  request_headers: {{set: {{X-Set: new}}, add: {{X-Add: [b, c]}}, remove: [X-Gone]}}
+                  response_headers: {{set: {{X-From: mesh}}, add: {{Set-Cookie: [b=2, c=3]}}, remove: [X-Gone]}}
+              - {{match: {{prefix: /edited-dead}}, action: {{cluster: dead, response_headers: {{set: {{X-Rule: edited}}}}}}}}
+              - match: {{prefix: /limited}}
+                action:
+                  cluster: app
+                  rate_limit:
+                    - {{name: keyed, requests: 7, per: 1h, by: "header:X-Key"}}
+                    - {{name: all, requests: 1000, per: 1h}}
+              - match: {{prefix: /guarded-limit}}
+                action: {{cluster: guarded, rate_limit: {{requests: 1, per: 1h}}}}
+              - match: {{prefix: /faulty}}
+                action:
+                  cluster: app
+                  fault:
+                    abort: 503
+                    when: {{header: {{X-Fault: abort}}}}
+              - match: {{prefix: /delayed}}
+                action: {{cluster: app, timeout: 600ms, fault: {{delay: 700ms}}}}
           - name: peers
             port: {inbound}
             host: 127.0.0.1
