@@ -120,7 +120,7 @@ class _Compiler:
             if app is not None:
                 clusters[app.name] = app
             listeners.append(self._listener(model, ("listeners", index), traffic, app))
-        headers = compile_headers(config.headers)
+        headers = compile_headers(config.headers, config.governance)
         check_owned(config, headers.all, self._report)
         document = {}
         if not self._report.failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.policy_condition import Condition
 from hms_addons.config.safe_regex import compile_regex
@@ -97,14 +97,20 @@ def compile_governance(model: GovernanceModel | None) -> Governance | None:
     if model is None:
         return None
     values = model.given()
+    values.pop("headers", None)  # among the names that the mesh owns
     values["fail_open"] = values.pop("on_failure", "closed") == "open"
     ttl = values.get("ttl", _DEFAULT_TTL)
     values.setdefault("max_stale", _STALE_TTLS * ttl)
     return Governance(**values)
 
 
-def compile_headers(model: HeadersModel | None) -> HeaderNames:
+def compile_headers(model: HeadersModel | None, governance: GovernanceModel | None) -> HeaderNames:
     """The names of the mesh's own headers."""
-    if model is None:
-        return HeaderNames()
-    return HeaderNames(**{key: value.encode() for key, value in model.given().items()})
+    values: dict[str, Any] = {}
+    if model is not None:
+        values = {key: value.encode() for key, value in model.given().items()}
+    if governance is not None and governance.headers:
+        own = values.get("policy_version", HeaderNames().policy_version).lower()
+        names = (name.encode() for name in governance.headers)
+        values["governance"] = tuple(name for name in names if name.lower() != own)
+    return HeaderNames(**values)

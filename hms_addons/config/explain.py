@@ -322,7 +322,10 @@ def _headers(snapshot: Snapshot) -> dict[str, list[str]]:
     names = snapshot.headers
     added = [f"{names.service.decode()}: the caller's SPIFFE ID, over mutual TLS"]
     if snapshot.governance is not None:
-        added.append(f"{names.policy_version.decode()}: from {snapshot.governance.url}")
+        added += [
+            f"{name.decode()}: from {snapshot.governance.url}"
+            for name in (names.policy_version, *names.governance)
+        ]
     if snapshot.rbac.providers:
         added.append(f"{names.role.decode()}: the roles of a verified token")
         added.append(f"{names.subject.decode()}: the subject of a verified token")

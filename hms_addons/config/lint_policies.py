@@ -29,6 +29,7 @@ def lint_policies(config: Config, snapshot: Snapshot, report: Report) -> None:
     """Add to `report` what is wrong or odd about `rbac.policies`."""
     policies = config.rbac.policies
     _conditions(snapshot, report)
+    _governed(config, snapshot, report)
     if not report.whole:
         return
     if config.rbac.providers and not any(_needs_token(policy) for policy in snapshot.rbac.policies):
@@ -47,6 +48,17 @@ def lint_policies(config: Config, snapshot: Snapshot, report: Report) -> None:
             report.warning((*path, "name"), message)
         _callers(policy, path, snapshot, report)
     _shadowed(snapshot, report)
+
+
+def _governed(config: Config, snapshot: Snapshot, report: Report) -> None:
+    """A header that HMS-GOV sets must not be another of the mesh's own."""
+    names = snapshot.headers
+    taken = {name.lower() for name in (names.role, names.subject, names.service)}
+    given = (config.governance.headers if config.governance is not None else None) or ()
+    for number, name in enumerate(given):
+        if name.lower().encode() in taken:
+            message = f"{name} tells of the caller, and is not governance's to set"
+            report.error(("governance", "headers", number), message)
 
 
 def _needs_token(policy: Policy) -> bool:

@@ -29,8 +29,12 @@ TTL_RANGE: Final = (1.0, 86_400.0)
 _FIELD_NAME = re.compile(r"[Xx]-[A-Za-z0-9-]{1,100}")
 _FIELD_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?([0-9]{1,10})", re.IGNORECASE)
-_RESERVED = re.compile(r"x-(forwarded-.*|request-id|real-ip|hms-.*)", re.IGNORECASE)
-"""Names that say who calls, by which way: governance has no part in that."""
+_RESERVED = re.compile(
+    r"x-(forwarded-.*|request-id|real-ip|hms-.*|envoy-.*|b3-.*|accel-.*|sendfile|client-.*"
+    r"|original-(url|uri|host|method)|rewrite-url|http-method(-override)?|method-override)",
+    re.IGNORECASE,
+)
+"""Names that say who calls, by which way, and what a request is: governance has no part in that."""
 
 
 class PolicyHeaderError(ValueError):
@@ -48,8 +52,21 @@ class PolicyHeader(NamedTuple):
     """Seconds for which it counts; None leaves that to the configuration."""
 
 
+def name_flaw(name: str) -> str | None:
+    """Why governance cannot set a header of this name; None if it can."""
+    if _FIELD_NAME.fullmatch(name) is None:
+        return f"{name[:100]!r} is no name for an X-… header"
+    if _RESERVED.fullmatch(name) is not None:
+        return f"{name} is not governance's to set"
+    return None
+
+
 def parse_policy_header(
-    body: bytes, headers: Iterable[tuple[bytes, bytes]], own: bytes, reserved: Collection[bytes]
+    body: bytes,
+    headers: Iterable[tuple[bytes, bytes]],
+    own: bytes,
+    reserved: Collection[bytes],
+    allowed: Collection[bytes] = (),
 ) -> PolicyHeader:
     """Understand a successful answer of HMS-GOV.
 
@@ -58,6 +75,7 @@ def parse_policy_header(
         headers: its header fields.
         own: the name of the policy version header, as it is to be sent.
         reserved: names in lower case that governance must not set: the mesh's other own headers.
+        allowed: the only names in lower case that it may set besides `own`; empty: any `X-…`.
 
     Raises:
         PolicyHeaderError: it names no policy version and no `X-…` header, or wrong ones.
@@ -65,7 +83,7 @@ def parse_policy_header(
     fields = dict(headers)
     found, ttl = _from_json(body, own)
     if not found:
-        found = _from_headers(fields, own)
+        found = _from_headers(fields, own, allowed)
     if not found:
         raise PolicyHeaderError(
             'it holds neither {"version": "…"} nor {"X-…": "…"} pairs, and no header '
@@ -74,7 +92,7 @@ def parse_policy_header(
     if len(found) > MAX_FIELDS:
         raise PolicyHeaderError(f"it sets {len(found)} headers; at most {MAX_FIELDS} are taken")
     for name, value in found.items():
-        _check(name, value, own, reserved)
+        _check(name, value, own, reserved, allowed)
     if ttl is None:
         ttl = _max_age(fields)
     own_name = own.decode()
@@ -129,22 +147,30 @@ def _ttl(value: Any) -> float | None:
     return seconds
 
 
-def _from_headers(fields: dict[bytes, bytes], own: bytes) -> dict[str, str]:
+def _from_headers(
+    fields: dict[bytes, bytes], own: bytes, allowed: Collection[bytes]
+) -> dict[str, str]:
     """The policy version, and further `X-Policy-…` fields: a server's other ones mean no policy."""
     return {
         name.decode("latin-1"): value.decode("latin-1").strip()
         for name, value in fields.items()
-        if name.lower() == own.lower() or name.lower().startswith(b"x-policy-")
+        if name.lower() == own.lower()
+        or (name.lower() in allowed if allowed else name.lower().startswith(b"x-policy-"))
     }
 
 
-def _check(name: str, value: str, own: bytes, reserved: Collection[bytes]) -> None:
+def _check(
+    name: str, value: str, own: bytes, reserved: Collection[bytes], allowed: Collection[bytes]
+) -> None:
     lower = name.lower().encode("latin-1", "replace")
     if lower != own.lower():
-        if _FIELD_NAME.fullmatch(name) is None:
-            raise PolicyHeaderError(f"{name[:100]!r} is no name for an X-… header")
-        if lower in reserved or _RESERVED.fullmatch(name) is not None:
+        flaw = name_flaw(name)
+        if flaw is not None:
+            raise PolicyHeaderError(flaw)
+        if lower in reserved:
             raise PolicyHeaderError(f"{name} is not governance's to set")
+        if allowed and lower not in allowed:
+            raise PolicyHeaderError(f"it sets {name}, which is not under `governance.headers`")
     if len(value) > MAX_FIELD or _FIELD_VALUE.fullmatch(value) is None:
         raise PolicyHeaderError(
             f"the value of {name} is empty, longer than {MAX_FIELD} bytes, or not plain ASCII text"

@@ -76,5 +76,6 @@ async def _fetch(client: httpx.AsyncClient, spec: Governance, headers: HeaderNam
             if len(body) > MAX_ANSWER:
                 raise PolicyHeaderError(f"it is larger than {MAX_ANSWER} bytes")
         own = headers.policy_version
-        reserved = {name.lower() for name in headers.all} - {own.lower()}
-        return parse_policy_header(bytes(body), response.headers.raw, own, reserved)
+        allowed = {name.lower() for name in headers.governance}
+        reserved = {name.lower() for name in headers.all} - {own.lower()} - allowed
+        return parse_policy_header(bytes(body), response.headers.raw, own, reserved, allowed)

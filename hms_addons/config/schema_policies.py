@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from hms_addons.config.policy_header import name_flaw
 from hms_addons.config.request_target import TargetError, normalise_path
 from hms_addons.config.schema_audit import AuditLogModel
 from hms_addons.config.schema_base import (
@@ -74,6 +75,17 @@ def _env_name(value: str) -> str:
     return value
 
 
+def _governed(value: str) -> str:
+    flaw = name_flaw(value)
+    if flaw is not None:
+        raise fault(flaw)
+    return value
+
+
+type GovernedName = Annotated[str, AfterValidator(_governed)]
+"""The name of a header that HMS-GOV may set."""
+
+
 class GovernanceModel(Model):
     """Where the policy version header comes from."""
 
@@ -87,6 +99,18 @@ class GovernanceModel(Model):
     """Without any answer: send requests without the header, or refuse them (the default)."""
     timeout: PositiveDuration | None = None
     """Of one question to HMS-GOV; default 5s."""
+    headers: Annotated[list[GovernedName], Field(min_length=1, max_length=15)] | None = None
+    """The only X-… headers that HMS-GOV may set besides the policy version; the mesh then owns them: they are
+    removed from whatever comes in, on every hop. Default: any that it names."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        seen: set[str] = set()
+        for index, name in enumerate(self.headers or ()):
+            if name.lower() in seen:
+                raise fault(f"{name} is here twice", at=("headers", index))
+            seen.add(name.lower())
+        return self
 
 
 class JwtProviderModel(Model):

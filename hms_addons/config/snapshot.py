@@ -315,11 +315,13 @@ class HeaderNames:
     role: bytes = b"X-Caller-Role"
     subject: bytes = b"X-Caller-Subject"
     service: bytes = b"X-Caller-Service"
+    governance: tuple[bytes, ...] = ()
+    """Further ones that HMS-GOV sets: `governance.headers`."""
 
     @property
     def all(self) -> tuple[bytes, ...]:
         """All of them, in the spelling that is sent."""
-        return (self.policy_version, self.role, self.subject, self.service)
+        return (self.policy_version, self.role, self.subject, self.service, *self.governance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

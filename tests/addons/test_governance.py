@@ -9,24 +9,25 @@ import httpx
 import pytest
 from mitmproxy.http import Headers
 
-from hms_addons.addons.governance import RETRY_MAX, Governance
+from hms_addons.addons.governance import Governance
 from hms_addons.config.policy_header import MAX_ANSWER
+from hms_addons.config.policy_source import RETRY_MAX
 from hms_addons.config.snapshot import Governance as Spec
 from hms_addons.config.snapshot import HeaderNames, Snapshot
 from hms_addons.errors import Flag
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_snapshot, sent
+from tests.fakes.mesh import FakeMesh
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from hms_addons.exchange import Exchange
-    from hms_addons.hookspecs import Mesh
 
     type Responder = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 URL = "http://gov.example:9100"
-MESH: Mesh = None  # type: ignore[assignment] # the plugin asks nothing of it
+MESH = FakeMesh().mesh
 
 
 class FakeGov:
@@ -485,3 +486,36 @@ async def test_a_real_server_that_never_ends_its_answer() -> None:
         finally:
             hold.set()
             await plugin.hms_shutdown()
+
+
+# -- what is told of it -------------------------------------------------------------------------
+
+
+async def test_status_tells_the_version_and_counts_who_went_without(bench: Bench) -> None:
+    mesh = FakeMesh()
+    mesh.add_status("governance", bench.plugin._status)
+    assert mesh.shown("governance") is None
+    bench.gov.down = True
+    await bench.start()
+    assert (await bench.ask()).failure is not None
+    found = mesh.shown("governance")
+    assert (found["version"], found["refused"], found["unversioned"]) == (None, 1, 0)
+    assert "connection refused" in found["error"]
+    bench.gov.down = False
+    await bench.clock.advance(2)
+    found = mesh.shown("governance")
+    assert (found["version"], found["error"]) == ("1.3.4", None)
+
+
+async def test_headers_that_are_configured_are_set_and_no_others_are_taken(bench: Bench) -> None:
+    bench.gov.document = {"version": "1.3.4", "X-Zone": "eu"}
+    await bench.start(headers=HeaderNames(governance=(b"X-Zone", b"X-Retention")))
+    exchange = await bench.ask(headers=[("X-Other", "mine")])
+    assert sent(exchange, "X-Zone") == ["eu"]
+    assert sent(exchange, "X-Other") == ["mine"]
+    assert bench.plugin._source is not None
+    assert not bench.plugin._source.others, "the mesh removes them itself"
+    bench.gov.document = {"version": "1.3.5", "X-Other": "us"}
+    await bench.clock.advance(60)
+    assert await bench.version() == ["1.3.4"]
+    assert "X-Other, which is not under `governance.headers`" in (bench.plugin._source.error or "")

@@ -68,3 +68,16 @@ def test_conditions_and_modes() -> None:
             when=(Condition(header="x-env", regex=re.compile("b+")),),
         ),
     )  # fmt: skip
+
+
+def test_headers_of_governance_are_the_meshs_own() -> None:
+    snapshot = snapshot_of(
+        """\
+        service: s
+        headers: {policy_version: X-Version}
+        governance: {url: "http://gov", headers: [X-Zone, x-version]}
+        """
+    )
+    assert snapshot.headers.governance == (b"X-Zone",)
+    assert b"X-Zone" in snapshot.headers.all
+    assert snapshot.governance == Governance(url="http://gov", ttl=60.0, max_stale=600.0)

@@ -116,3 +116,13 @@ def test_a_caller_of_another_trust_domain_is_told_of() -> None:
 def test_a_claim_needs_a_token_too() -> None:
     text = "rbac: {policies: [{name: p, action: DENY, when: [{claim: c, values: [x]}]}]}"
     assert "no providers to verify one" in str(load([("a.yaml", text.encode())]).problems)
+
+
+def test_governance_cannot_set_who_calls() -> None:
+    text = b"governance: {url: 'http://g', headers: [X-A, x-caller-role]}"
+    found = [str(p) for p in load([("a.yaml", text)]).problems if p.severity == "error"]
+    (line,) = found
+    assert line == (
+        "a.yaml:1:46: governance.headers[1]: x-caller-role tells of the caller, and is not "
+        "governance's to set"
+    )

@@ -13,6 +13,7 @@ from hms_addons.config.policy_header import (
     TTL_RANGE,
     PolicyHeader,
     PolicyHeaderError,
+    name_flaw,
     parse_policy_header,
 )
 
@@ -96,6 +97,9 @@ def test_how_long_it_counts(
         ({"version": "1", "X-Forwarded-For": "::1"}, "not governance's"),
         ({"version": "1", "X-Request-ID": "1"}, "not governance's"),
         ({"version": "1", "X-HMS-Flag": "UH"}, "not governance's"),
+        ({"version": "1", "X-HTTP-Method-Override": "DELETE"}, "not governance's"),
+        ({"version": "1", "X-Original-URL": "/admin"}, "not governance's"),
+        ({"Host": "x", "Connection": "close", "Content-Length": "1"}, "neither"),
         ({"version": "1", "X-Bad Name": "1"}, "no name"),
         ({"version": "1", "X-Bad\r\nHost": "1"}, "no name"),
         ({"version": "1", "X-": "1"}, "no name"),
@@ -147,3 +151,25 @@ def test_whatever_is_taken_can_be_sent_and_is_governances_to_set(document: dict[
         assert value.decode().isprintable()
         assert value.strip() == value != b""
     assert answer.ttl is None or TTL_RANGE[0] <= answer.ttl <= TTL_RANGE[1]
+
+
+def test_only_names_that_are_allowed_are_taken_where_some_are_named() -> None:
+    def ask(document: Any, *headers: tuple[bytes, bytes]) -> PolicyHeader:
+        body = json.dumps(document).encode()
+        return parse_policy_header(body, headers, OWN, RESERVED, {b"x-zone"})
+
+    assert ask({"version": "1", "x-zone": "eu"}).fields == ((OWN, b"1"), (b"x-zone", b"eu"))
+    with pytest.raises(PolicyHeaderError, match="X-Other, which is not under `governance.headers`"):
+        ask({"version": "1", "X-Other": "1"})
+    headers = [(b"X-Zone", b"eu"), (b"X-Policy-Other", b"no"), (OWN, b"2")]
+    assert dict(ask({}, *headers).fields) == {OWN: b"2", b"X-Zone": b"eu"}
+
+
+@pytest.mark.parametrize("name", ["X-Zone", "x-policy-Region-2"])
+def test_a_name_that_governance_can_set(name: str) -> None:
+    assert name_flaw(name) is None
+
+
+@pytest.mark.parametrize("name", ["Zone", "X_Zone", "X-Forwarded-Host", "X-Envoy-Retry-On"])
+def test_a_name_that_it_cannot(name: str) -> None:
+    assert name_flaw(name) is not None

@@ -183,6 +183,18 @@ def test_accepted(text: str) -> None:
             ),
         ),
         (
+            "governance: {url: 'http://g', headers: [X-A, x-a]}",
+            "governance.headers[1]: x-a is here twice",
+        ),
+        (
+            "governance: {url: 'http://g', headers: [X-Forwarded-For]}",
+            "governance.headers[0]: X-Forwarded-For is not governance's to set",
+        ),
+        (
+            "governance: {url: 'http://g', headers: [Zone]}",
+            "governance.headers[0]: 'Zone' is no name for an X-… header",
+        ),
+        (
             "headers: {role: X-A, subject: x-a}",
             "headers.subject: x-a is also the name for role",
         ),

@@ -208,7 +208,9 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
             endpoints: ["{app}"]
             outlier_detection: false
             circuit_breakers: {{max_connections: 1, max_pending_requests: 1}}
-        governance: {{url: "http://127.0.0.1:{backends.governance.port}"}}
+        governance:
+          url: http://127.0.0.1:{backends.governance.port}
+          headers: [X-Zone]
         rbac:
           providers:
             - name: idp

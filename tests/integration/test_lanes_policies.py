@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.integration.basics import free_port, until
 from tests.integration.clients import fetch
 from tests.integration.processes import hms_sidecar
+from tests.integration.servers import POLICY_VERSION
 from tests.integration.test_lanes import bearer, check_problem
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ def test_a_condition_on_a_claim_is_about_the_verified_token(lane: Lane) -> None:
     problem = check_problem(lane.fetch("GET", "/app/strong", bearer(acr={"level": 2})), 403, "RBAC")
     assert "policy 'strong' denies" in str(problem["detail"])
     check_problem(lane.fetch("GET", "/app/strong"), 403, "RBAC")
+
+
+# -- governance ------------------------------------------------------------------------------------
+
+
+def test_no_caller_sets_a_header_that_is_governances(lane: Lane, app: Upstream) -> None:
+    forged = ("X-Zone: forged", "x-zone: forged", "X_Zone: forged", "X-Policy-Version: 0")
+    for port in (lane.port, lane.inbound):
+        assert fetch(port, "GET", "/app/zone", *forged).status == 200
+    for request in app.requests:
+        if request.target == "/app/zone":
+            named = [name.lower().replace("_", "-") for name, _ in request.fields]
+            assert "x-zone" not in named
+            assert request.header("x-policy-version") == POLICY_VERSION
+    app.requests.clear()
 
 
 # -- the audit log ---------------------------------------------------------------------------------
