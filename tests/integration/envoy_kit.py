@@ -199,7 +199,7 @@ def per_filter(action: Mapping[str, Any]) -> Config:
         if "abort" in fault:
             given["abort"] = {"http_status": fault["abort"], "percentage": percent}
         if "when" in fault:
-            named = fault["when"]["headers"].items()
+            named = fault["when"]["header"].items()
             given["headers"] = [header_condition(name, value) for name, value in named]
         found["envoy.filters.http.fault"] = given
     return found
