@@ -98,7 +98,9 @@ def test_routes_that_answer_by_themselves_are_in_every_service_s_table_in_their_
         clusters: [{name: one}, {name: one-v2}, {name: two}]
         """
     ).listeners
-    names = {service: [route.name for route in table] for service, table in listener.services.items()}
+    names = {
+        service: [route.name for route in table] for service, table in listener.services.items()
+    }
     assert names == {
         "one": ["a", "closed", "b", "moved", "default:one"],
         "one-v2": ["closed", "moved", "default:one-v2"],
