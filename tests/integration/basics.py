@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 MESH = ROOT / "hms_addons" / "mesh.py"
 
-PATIENCE = 20.0
-"""Seconds that anything may take on a busy machine."""
+PATIENCE = 60.0
+"""Seconds that anything may take on a busy machine: ten times what it takes on an idle one. Only who
+fails waits so long."""
 
 type Fields = list[tuple[str, str]]
 

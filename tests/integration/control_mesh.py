@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from tests.integration.basics import Closing, free_port
+from tests.integration.basics import PATIENCE, Closing, free_port
 from tests.integration.processes import START, Program, hms_sidecar
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class ControlPlane(Closing):
         self.env: dict[str, str] = {}
         """What it prints for its operator to copy."""
         self.program: Program | None = None
-        self._client = httpx.Client(verify=False, timeout=20, trust_env=False)
+        self._client = httpx.Client(verify=False, timeout=PATIENCE, trust_env=False)
 
     def close(self) -> None:
         """End it."""
@@ -148,7 +148,7 @@ class Sidecar:
     def ask(self, path: str) -> httpx.Response:
         """One request to its admin port."""
         url = f"http://127.0.0.1:{self.admin}{path}"
-        return httpx.get(url, trust_env=False, timeout=10)
+        return httpx.get(url, trust_env=False, timeout=PATIENCE)
 
     def config(self) -> dict[str, Any]:
         """`/config` of its admin port."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
 
-START = 40.0
-"""Seconds for a program to be ready: mitmproxy alone takes three on a busy machine."""
+START = 90.0
+"""Seconds for a program to be ready: with ten others on two cores, thirty were seen."""
 
 STARTED: list[Program] = []
 """Programs whose output a failing test should show."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 BIG = 100_000
 """Bytes of a body that comes in several reads, and fits into `buffer_limit`."""
-HELD = 20.0
+HELD = 60.0
 """Seconds after which a caller that waits takes the sidecar for hung."""
 
 

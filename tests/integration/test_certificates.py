@@ -189,7 +189,7 @@ def test_a_root_replaced_under_load_fails_no_request(brisk: tuple[Control, Mesh]
         load.run(1)
         begun = hms(control, "ca", "rotate-root")
         assert begun.returncode == 0, begun.stdout
-        until(lambda: phase(control) == "signing", "signing by the new root", 40)
+        until(lambda: phase(control) == "signing", "signing by the new root")
         until(lambda: phase(control) == "steady", "retirement of the old root")
         load.run(5)
     assert load.failures == []
@@ -218,14 +218,14 @@ def _peers_of_a_retired_root_are_refused(control: Control, mesh: Mesh) -> None:
     assert lets_in(callee, stranger.context)
     with Load(caller.port, TARGET, kept=2, fresh=1) as load:
         control.admin("POST", "/v1/ca/rotate-root")
-        until(lambda: all(map(trusts_two_roots, mesh)), "trust in the new root everywhere", 30)
+        until(lambda: all(map(trusts_two_roots, mesh)), "trust in the new root everywhere")
         control.admin("POST", "/v1/ca/rotate-root", json={"now": True})
         assert phase(control) == "signing"
         late = control.join("claims-svc")
         roots = late.material.bundle.roots
-        until(lambda: all(below(roots[1], sidecar) for sidecar in mesh), "renewal everywhere", 30)
+        until(lambda: all(below(roots[1], sidecar) for sidecar in mesh), "renewal everywhere")
         control.admin("POST", "/v1/ca/rotate-root", json={"now": True})
-        until(lambda: not trusts_two_roots(callee), "news of the retirement", 30)
+        until(lambda: not trusts_two_roots(callee), "news of the retirement")
     assert load.failures == []
     assert lets_in(callee, now_trusting(control, late))
     assert not lets_in(callee, now_trusting(control, stranger))

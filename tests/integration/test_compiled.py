@@ -56,7 +56,7 @@ def in_it(package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # the compiler, too, on a busy machine
 def test_it_passes_the_suites_of_the_interpreted_one(package: Path) -> None:
     look = "import hms_addons.upstream.forwarding as found; print(found.__file__)"
     found = in_it(package, "-P", "-c", look).stdout
@@ -67,7 +67,7 @@ def test_it_passes_the_suites_of_the_interpreted_one(package: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # the compiler, too, on a busy machine
 def test_it_passes_the_suite_of_all_lanes(package: Path) -> None:
     done = in_it(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "fast", *LANES)
     assert done.returncode == 0, done.stdout[-8000:]

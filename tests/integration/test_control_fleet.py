@@ -45,7 +45,7 @@ def shorten_leases(data: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_status_tells_of_a_certificate_that_ends_and_of_a_sidecar_that_is_gone(
     tmp_path: Path, app: int
 ) -> None:

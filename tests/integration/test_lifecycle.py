@@ -107,7 +107,7 @@ class Three:
         self._open: list[Connection] = []
 
     def __enter__(self) -> tuple[Connection, Connection, Connection]:
-        until(lambda: accepts(self._port), f"something on {self._port}", 40)
+        until(lambda: accepts(self._port), f"something on {self._port}")
         self._open = [Connection(self._port) for _ in range(3)]
         first, second, third = self._open
         return first, second, third

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.integration.mitm_kit import Calling
 
-pytestmark = [pytest.mark.chromium, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]
 
 ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1500,900"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEADING = "### With a control plane"
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 def commands() -> list[str]:
