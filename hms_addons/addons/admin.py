@@ -236,6 +236,9 @@ def _config(mesh: Mesh, request: AdminRequest) -> _Page:
         lines = [f"# version {snapshot.version}, from {snapshot.source}"]
         later = "this one goes on, as a later change was refused at"
     lines.extend(_control_lines(data.get("control")))
+    for provider in data.get("rbac", {}).get("providers", ()):
+        told = str(provider["problem"] or "").splitlines()
+        lines.extend(f"# tokens: {line}" for line in told)
     rejected = data.get("rejected")
     if rejected:
         lines.append(f"# {later} {rejected['at']}:")

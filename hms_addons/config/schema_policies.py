@@ -141,7 +141,8 @@ class JwtProviderModel(Model):
     """false: its tokens end at this sidecar. They are verified, and taken out of what is sent on, to the app
     as well as to other services. Default true."""
     role_claim: Annotated[str, Field(min_length=1)] | None = None
-    """Dotted path of the claim that holds the roles; default `roles`."""
+    """Dotted path of the claim that holds the roles: a string is one role, a list several; default
+    `roles`. A token with a role that has a comma in it is refused, as two would arrive."""
     leeway: Duration | None = None
     """Allowed difference of clocks; default 60s."""
 

@@ -69,6 +69,7 @@ class FakeMesh:
         self.bound = "127.0.0.1"
         self.rejected: dict[str, str] | None = None
         self.control: dict[str, Any] | None = None
+        self.providers: list[dict[str, Any]] = []
         self.errors: list[dict[str, Any]] = []
         self.certificate_list: list[dict[str, Any]] = [
             {"secret": "mesh_certs", "spiffe_id": "spiffe://mpsa.mil/svc/a", "problem": None}
@@ -80,6 +81,7 @@ class FakeMesh:
             "version": self.snapshot.version if self.snapshot else None,
             "rejected": self.rejected,
             **({} if self.control is None else {"control": self.control}),
+            "rbac": {"providers": self.providers},
             "plugins": [{"name": "mtls", "source": "built-in"}],
             "plugin_errors": self.errors,
         }
@@ -279,6 +281,17 @@ async def test_config_shows_the_last_refused_change(bench: Bench) -> None:
     assert "a later change was refused at 2027-01-15" in text
     assert "#   1.yaml:4:5: worse\n" in text
     assert yaml.safe_load(text) == yaml.safe_load(CONFIG), "still YAML"
+
+
+async def test_config_tells_whose_tokens_cannot_be_verified(bench: Bench) -> None:
+    problem = "provider 'id': https://id.example/keys: ConnectError\nmore"
+    bench.mesh.providers = [{"name": "ok", "problem": None}, {"name": "id", "problem": problem}]
+    _, text = await bench.ask("/config")
+    assert (
+        "\n# tokens: provider 'id': https://id.example/keys: ConnectError\n# tokens: more\n" in text
+    )
+    assert yaml.safe_load(text) == yaml.safe_load(CONFIG), "still YAML"
+    assert (await bench.data("/config"))["rbac"]["providers"][1]["problem"] == problem
 
 
 async def test_config_tells_of_the_control_plane(bench: Bench) -> None:
