@@ -21,7 +21,7 @@ from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Iterator
 
     import httpx
 
@@ -104,6 +104,7 @@ class Governance:
     def hms_startup(self, mesh: Mesh) -> None:
         """Begin to ask. Does not wait: without an answer the sidecar starts all the same."""
         mesh.add_status("governance", self._status)
+        mesh.add_metrics("governance", self)
         self._started = True
         if self._source is not None:
             self._source.start()
@@ -113,6 +114,39 @@ class Governance:
         if self._source is None:
             return None
         return self._source.status() | {"unversioned": self.unversioned, "refused": self.refused}
+
+    def collect(self) -> Iterator[Any]:
+        """For `/metrics`: the version in force, how old it is, and who went without one."""
+        # Here: a sidecar that nobody scrapes need not hold it.
+        core = importlib.import_module("prometheus_client.core")
+        source = self._source
+        if source is not None:
+            found = source.status()
+            info = core.GaugeMetricFamily(
+                "hms_policy_version_info",
+                "1 for the policy version that requests carry.",
+                labels=("version",),
+            )
+            age = core.GaugeMetricFamily(
+                "hms_policy_version_age_seconds", "Since HMS-GOV's last answer that could be used."
+            )
+            changes = core.CounterMetricFamily(
+                "hms_policy_version_changes", "Answers that differed from the one before."
+            )
+            if found["version"] is not None:
+                info.add_metric((found["version"],), 1)
+            if found["age_s"] is not None:
+                age.add_metric((), found["age_s"])
+            changes.add_metric((), found["changes"])
+            yield from (info, age, changes)
+        without = core.CounterMetricFamily(
+            "hms_requests_without_policy_version",
+            "Requests for which there was no policy version: sent without (open), or refused (closed).",
+            labels=("on_failure",),
+        )
+        without.add_metric(("open",), self.unversioned)
+        without.add_metric(("closed",), self.refused)
+        yield without
 
     @hookimpl
     async def hms_shutdown(self) -> None:

@@ -519,3 +519,27 @@ async def test_headers_that_are_configured_are_set_and_no_others_are_taken(bench
     await bench.clock.advance(60)
     assert await bench.version() == ["1.3.4"]
     assert "X-Other, which is not under `governance.headers`" in (bench.plugin._source.error or "")
+
+
+async def test_metrics_tell_the_version_and_who_went_without(bench: Bench) -> None:
+    mesh = FakeMesh()
+    mesh.add_metrics("governance", bench.plugin)
+    assert mesh.measured("governance") == {
+        ("hms_requests_without_policy_version_total", "open"): 0,
+        ("hms_requests_without_policy_version_total", "closed"): 0,
+    }
+    bench.gov.down = True
+    await bench.start()
+    await bench.ask()
+    assert mesh.measured("governance")["hms_requests_without_policy_version_total", "closed"] == 1
+    assert ("hms_policy_version_info", "1.3.4") not in mesh.measured("governance")
+    bench.gov.down = False
+    await bench.clock.advance(2)
+    bench.gov.document = {"version": "1.3.5"}
+    await bench.clock.advance(60)
+    await bench.clock.advance(5)
+    found = mesh.measured("governance")
+    assert found["hms_policy_version_info", "1.3.5"] == 1
+    assert ("hms_policy_version_info", "1.3.4") not in found
+    assert found["hms_policy_version_changes_total",] == 1
+    assert found["hms_policy_version_age_seconds",] == 5
