@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 UNKNOWN_SERVICE = ""
 """Where a route leads whose cluster is not there."""
+_MOST_ANSWERS = 1_000_000
+"""Entries of services' tables that routes which answer by themselves may make: about a second's work."""
 _RETRIABLE_STATUS_CODES = "retriable-status-codes"
 
 
@@ -90,6 +92,15 @@ def compile_outbound(
 ) -> tuple[RouteTable, dict[str, RouteTable]]:
     """The tables of an outbound listener: its own, and that of each service by lower-case name."""
     written = _compile_all(listener, path, traffic, None, report)
+    answering = sum(item.route.answers for item in written)
+    if answering * len(traffic.clusters) > _MOST_ANSWERS:
+        message = (
+            f"{answering} routes answer by themselves, each of which is looked at for every one of the "
+            f"{len(traffic.clusters)} clusters that can be named: more than {_MOST_ANSWERS} in all; "
+            "join redirects by `match.prefix`, or put them on a listener of their own"
+        )
+        report.error((*path, "routes"), message)
+        return RouteTable(), {}
     table = RouteTable((item.match, item.route) for item in written)
     return table, _service_tables(listener, written, traffic)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from random import Random
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,6 +111,17 @@ def test_routes_that_answer_by_themselves_are_in_every_service_s_table_in_their_
     taken = listener.services["one"].match("/x/z", "", "GET", head)
     assert taken is not None
     assert (taken.name, taken.clusters, taken.service) == ("closed", (), "")
+
+
+def test_routes_that_answer_are_not_copied_into_a_million_tables() -> None:
+    routes = "".join(
+        f"\n- {{name: r{n}, match: {{path: /{n}}}, action: {{redirect: {{}}}}}}" for n in range(1001)
+    )
+    clusters = "".join(f"\n- {{name: c{n}}}" for n in range(1000))
+    (error,) = errors_of(
+        f"listeners:\n- name: out\n  port: 1\n  routes:{indent(routes, '  ')}\nclusters:{clusters}"
+    )
+    assert "1001 routes answer by themselves" in error
 
 
 def test_the_base_is_the_service_that_is_written() -> None:
