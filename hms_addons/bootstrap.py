@@ -28,6 +28,7 @@ BUILT_IN: Final = (
     "fault_injection",
     "own_answers",
     "resilience",
+    "session_affinity",
     "audit_log",
     "metrics",
     "admin",
@@ -84,6 +85,7 @@ def build_plugins(
     from hms_addons.addons.resilience import Resilience  # noqa: PLC0415 - see above
     from hms_addons.addons.rewrites import Rewrites  # noqa: PLC0415 - see above
     from hms_addons.addons.routing import Routing  # noqa: PLC0415 - see above
+    from hms_addons.addons.session_affinity import SessionAffinity  # noqa: PLC0415 - see above
     from hms_addons.plugins import PluginManager  # noqa: PLC0415 - see above
 
     plugins = PluginManager()
@@ -99,6 +101,7 @@ def build_plugins(
     plugins.register(FaultInjection(rng), "fault_injection")
     plugins.register(OwnAnswers(), "own_answers")
     plugins.register(Resilience(), "resilience")
+    plugins.register(SessionAffinity(), "session_affinity")
     plugins.register(AuditLog(), "audit_log")
     if admin is not None:  # else there is nobody to tell
         plugins.register(Metrics(), "metrics")

@@ -16,7 +16,8 @@ With a control plane, as `hms sidecar --control …` (the files then go over wha
     hms_token_file=token                a join token, for the first contact; or hms_token
     hms_state=folder                    what the sidecar keeps; default .hms/<service>
     hms_app hms_inbound hms_outbound    addresses of the standard listeners, or `off`
-    hms_advertise hms_version hms_weight hms_zone       what the registry is told of this instance
+    hms_advertise hms_version hms_weight       what the registry is told of this instance
+    hms_zone=a                          where it is; with or without a control plane
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ _CONTROL_OPTIONS = {
     "hms_advertise": "Where peers reach this sidecar, if it cannot be found out.",
     "hms_version": "The app's version, as v2.",
     "hms_weight": "This instance's share, relative to the others'.",
-    "hms_zone": "Where this instance is.",
+    "hms_zone": "Where this sidecar is: endpoints of the same zone come first.",
 }
 
 DEFAULT_CONFIG = "configs/routes.yaml"
@@ -187,6 +188,7 @@ class Mesh:
             on_drained=ctx.master.shutdown,
             provided=joining.holder if joining is not None else None,
         )
+        sidecar.upstream.told_zone = ctx.options.hms_zone
         self._native = NativeLane(
             ctx.master.addons,
             lambda: sidecar.bindings,

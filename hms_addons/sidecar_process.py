@@ -59,6 +59,7 @@ class SidecarProcess:
     Args:
         files: configuration files, merged in order.
         service: the service it stands beside, over what the files say.
+        zone: where it is, over what the configuration says.
         control: the control plane, if there is one; `files` then go over what it says.
         admin: address of the admin port, None for none.
         disabled: installed plugins to leave out.
@@ -70,6 +71,7 @@ class SidecarProcess:
         files: Sequence[Path],
         *,
         service: str | None = None,
+        zone: str = "",
         control: ControlOptions | None = None,
         admin: tuple[str, int] | None = None,
         disabled: Sequence[str] = (),
@@ -79,6 +81,7 @@ class SidecarProcess:
         self._source = FileSource(files, clock, service=service)
         self._files = files
         self._control = control
+        self._zone = zone
         self._clock = clock
         self._rng = Random()  # noqa: S311 - load balancing, not cryptography
         self._admin = admin
@@ -114,6 +117,7 @@ class SidecarProcess:
             on_drained=self._stopping.set,
             provided=joining.holder if joining is not None else None,
         )
+        sidecar.upstream.told_zone = self._zone
         try:
             if joining is not None:
                 self._handle_signals()

@@ -42,6 +42,7 @@ def test_the_built_ins_come_first_and_in_order() -> None:
         "fault_injection",
         "own_answers",
         "resilience",
+        "session_affinity",
         "audit_log",
     ]
     plugins = build_plugins(None, Random(1))

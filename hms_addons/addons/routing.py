@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from hms_addons.config.problems import closest, listing
 from hms_addons.errors import Fault
 from hms_addons.hookspecs import hookimpl
+from hms_addons.request_hash import cluster_share, hash_by
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from random import Random
 
-    from hms_addons.config.snapshot import Listener, Route, WeightedCluster
+    from hms_addons.config.snapshot import Listener, Route
     from hms_addons.exchange import Exchange
 
 _SHOWN_SERVICES = 8
@@ -57,13 +57,19 @@ class Routing:
         clusters = route.clusters
         if not clusters:
             return route  # it answers by itself
-        name = clusters[0].cluster if len(clusters) == 1 else self._pick(clusters)
+        name = clusters[0].cluster if len(clusters) == 1 else self._pick(exchange, route)
         exchange.cluster = exchange.snapshot.clusters[name]
         return route
 
-    def _pick(self, clusters: Sequence[WeightedCluster]) -> str:
-        """One of `clusters`, each as often as its share of the weights."""
-        point = self._random() * sum([item.weight for item in clusters])
+    def _pick(self, exchange: Exchange, route: Route) -> str:
+        """One of the route's clusters, each as often as its share of the weights.
+
+        With `hash_on`, requests with the same key keep to the same cluster.
+        """
+        clusters, hash_on = route.clusters, route.hash_on
+        hashed = None if hash_on is None else hash_by(exchange, hash_on)
+        share = self._random() if hashed is None else cluster_share(hashed)
+        point = share * sum([item.weight for item in clusters])
         for item in clusters:
             point -= item.weight
             if point < 0:

@@ -140,8 +140,7 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
         typer.Option(
             "--zone",
             envvar="HMS_ZONE",
-            help="Where this instance is.",
-            rich_help_panel=_CONTROL,
+            help="Where this sidecar is: endpoints of the same zone come first.",
         ),
     ] = "",
     metadata: Annotated[
@@ -229,6 +228,7 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
         return await SidecarProcess(
             paths(config or []),
             service=service,
+            zone=zone,
             control=options,
             admin=address,
             disabled=disable or (),

@@ -11,6 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
+from hms_addons.config.compile_balancing import check_clusters, compile_balancing
 from hms_addons.config.compile_health import (
     compile_health_check,
     compile_outlier_detection,
@@ -113,6 +114,7 @@ class _Compiler:
         traffic = self._traffic()
         self._check_own_service()
         self._check_addresses()
+        check_clusters(config.clusters, self._report)
         clusters = dict(traffic.clusters)
         listeners = []
         for index, model in self._listeners:
@@ -130,6 +132,7 @@ class _Compiler:
             source=source,
             service=self._service,
             trust_domain=config.trust_domain,
+            zone=config.zone or "",
             listeners=tuple(listeners),
             clusters=clusters,
             secrets=self._secrets(),
@@ -213,7 +216,7 @@ class _Compiler:
         service = model.service or _VERSION_SUFFIX.sub("", model.name)
         given = {
             key: value
-            for key in ("load_balancer", "connect_timeout", "idle_timeout")
+            for key in ("connect_timeout", "idle_timeout")
             if (value := getattr(model, key)) is not None
         }
         if model.circuit_breakers is not None:
@@ -230,6 +233,7 @@ class _Compiler:
             tls=self._upstream_tls(model.tls_context, service, model.name),
             health_check=compile_health_check(model.health_check),
             **given,
+            **compile_balancing(model),
         )
 
     def _upstream_tls(

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.compile_balancing import check_route, compile_hash_on, shared_hash_on
 from hms_addons.config.compile_health import compile_thresholds
 from hms_addons.config.compile_shaping import compile_shaping
 from hms_addons.config.compile_values import compile_header_values, compile_values
@@ -179,10 +180,11 @@ def _compile_one(
         )
         report.error((*path, "action", "clusters"), message)
     inbound = listener.direction == "inbound"
+    clusters = traffic.split(written)
     route = Route(
         name=name,
         listener=listener.name,
-        clusters=traffic.split(written),
+        clusters=clusters,
         service=services[0] if services else UNKNOWN_SERVICE,
         timeout=_timeout(action, inbound=inbound),
         retry=compile_retries(action.retries),
@@ -190,7 +192,10 @@ def _compile_one(
             None if action.circuit_breakers is None else compile_thresholds(action.circuit_breakers)
         ),
         shaping=compile_shaping(listener, name, model),
+        hash_on=compile_hash_on(action.hash_on) or shared_hash_on(clusters, traffic.clusters),
     )
+    if action.hash_on is not None:
+        check_route(route, traffic.clusters, (*path, "action", "hash_on"), report)
     return _Written(compile_match(model.match), route, tuple(cluster for cluster, _ in written))
 
 
@@ -265,7 +270,10 @@ def _service_tables(
     tables: dict[str, RouteTable] = {}
     for service, bases in traffic.bases.items():
         clusters = traffic.split([(base, 1) for base in bases])
-        default = _default_route(listener, service, service, clusters)
+        default = replace(
+            _default_route(listener, service, service, clusters),
+            hash_on=shared_hash_on(clusters, traffic.clusters),
+        )
         entries = _in_order(by_service.get(service, []), answering)
         tables[service.lower()] = _narrowed(service, entries, default)
     for name, cluster in traffic.clusters.items():

@@ -17,6 +17,7 @@ from hms_addons.config.explain_request import (
 )
 from hms_addons.config.explain_shaping import explain_shaping, sent_path, shaping_lines
 from hms_addons.config.explain_token import explain_token, token_lines
+from hms_addons.config.installed import BALANCERS, HASHING
 from hms_addons.config.policy import PolicyIndex, PolicyRequest, caller_of
 from hms_addons.config.problems import closest
 from hms_addons.config.request_target import TargetError, named_service, parse_target
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hms_addons.config.explain_request import Headers
+    from hms_addons.config.hash_on import HashOn
     from hms_addons.config.request_target import Target
     from hms_addons.config.route_table import RouteTable
     from hms_addons.config.snapshot import (
@@ -205,6 +207,7 @@ def _route(route: Route) -> dict[str, Any]:
         "default": route.default,
         "timeout_s": route.timeout,
         "retries": _retries(route.retry),
+        "hash_on": None if route.hash_on is None else str(route.hash_on),
         "thresholds": thresholds_of(route.thresholds),
     }
 
@@ -223,13 +226,13 @@ def _retries(retry: RetryPolicy) -> dict[str, Any]:
 def _clusters(route: Route, snapshot: Snapshot) -> list[dict[str, Any]]:
     total = sum(item.weight for item in route.clusters)
     return [
-        _cluster(snapshot.clusters[item.cluster], snapshot)
+        _cluster(snapshot.clusters[item.cluster], snapshot, route.hash_on)
         | {"weight": item.weight, "share": round(item.weight / total, 4)}
         for item in route.clusters
     ]
 
 
-def _cluster(cluster: Cluster, snapshot: Snapshot) -> dict[str, Any]:
+def _cluster(cluster: Cluster, snapshot: Snapshot, routes_own: HashOn | None) -> dict[str, Any]:
     tls = None
     if cluster.tls is not None:
         tls = {
@@ -243,11 +246,20 @@ def _cluster(cluster: Cluster, snapshot: Snapshot) -> dict[str, Any]:
         "endpoints": [endpoint.address for endpoint in cluster.endpoints],
         "dns": [endpoint.address for endpoint in cluster.dns],
         "load_balancer": cluster.load_balancer,
+        "hash_on": _hash_on(cluster, routes_own),
         "connect_timeout_s": cluster.connect_timeout,
         "tls": tls,
         "thresholds": thresholds_of(cluster.thresholds),
         **health_of(cluster),
     }
+
+
+def _hash_on(cluster: Cluster, routes_own: HashOn | None) -> str | None:
+    """What its balancer chooses by: the route's key, else its own; None if it does not hash."""
+    if cluster.load_balancer in BALANCERS - HASHING:
+        return None
+    found = routes_own or cluster.hash_on
+    return None if found is None else str(found)
 
 
 def _policies(
@@ -380,10 +392,11 @@ def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
     if cluster["tls"] is not None:
         lack = "" if cluster["tls"]["provided"] else ", which nothing here provides"
         tls = f"mutual TLS with the secret {cluster['tls']['secret']}{lack}"
+    by = "" if cluster["hash_on"] is None else f" by {cluster['hash_on']}"
     where = ", ".join(cluster["endpoints"] + cluster["dns"]) or "no endpoints"
     return [
         f"cluster   {cluster['name']}, {_share(cluster['share'])}: {where}",
-        f"          {cluster['load_balancer']}, {tls}",
+        f"          {cluster['load_balancer']}{by}, {tls}",
         *health_lines(cluster),
     ]
 

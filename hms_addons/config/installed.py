@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from hms_addons.config.problems import Report
     from hms_addons.config.schema import Config
 
-BALANCERS: Final = frozenset({"least_request", "random", "round_robin"})
+HASHING: Final = frozenset({"maglev", "ring_hash"})
+"""The built-in balancers that choose by `hash_on`."""
+BALANCERS: Final = HASHING | {"ewma", "least_request", "random", "round_robin"}
 """The built-in ones."""
 
 

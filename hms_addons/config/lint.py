@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hms_addons.config.compile_balancing import warn_of_keyless
 from hms_addons.config.compile_routes import UNKNOWN_SERVICE
 from hms_addons.config.lint_policies import lint_policies
 from hms_addons.config.lint_tokens import lint_tokens
@@ -48,7 +49,7 @@ def lint(
     lint_tokens(config, report, control=control)
     _routes(config, report)
     _clusters(config, report, control=control)
-    _endpoints(config, report)
+    warn_of_keyless(config, snapshot.clusters, report)
     lint_policies(config, snapshot, report)
     if files is not False and (not control or snapshot.service is not None):
         _files(snapshot, report, secrets=not files)
@@ -232,21 +233,6 @@ def _clusters(config: Config, report: Report, *, control: bool) -> None:
         ):
             message = f"{name} is called in plain text, though others have TLS"
             report.warning((*path, "name"), f"{message}; add `tls_context:`")
-
-
-def _endpoints(config: Config, report: Report) -> None:
-    for index, cluster in enumerate(config.clusters):
-        for key, items in (("endpoints", cluster.endpoints), ("dns", cluster.dns or ())):
-            for number, item in enumerate(items):
-                given = [name for name in ("zone", "priority") if getattr(item, name)]
-                if given:
-                    path: KeyPath = ("clusters", index, key, number, given[0])
-                    message = (
-                        f"{' and '.join(given)} cannot be acted on yet: traffic goes to all priorities "
-                        "and zones alike"
-                    )
-                    report.warning(path, message, at_key=True)
-                    break  # once a cluster
 
 
 def _files(snapshot: Snapshot, report: Report, *, secrets: bool) -> None:

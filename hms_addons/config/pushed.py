@@ -30,6 +30,9 @@ def check_pushed(config: Config, report: Report) -> None:
     if log is not None and log.path != STDOUT and not PurePosixPath(log.path).is_absolute():
         message = f"{log.path!r} is relative, but written on the sidecars' machines: give an absolute path"
         report.error(("rbac", "audit_log", "path"), message)
+    if config.zone is not None:
+        message = "left out of what sidecars get: each is told where it is, with --zone"
+        report.warning(("zone",), message, at_key=True)
     if config.service is not None:
         message = "left out of what sidecars get: each is told the service it stands beside"
         report.warning(("service",), message, at_key=True)

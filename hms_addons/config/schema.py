@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from hms_addons.config.schema_balancing import HashOnSetting
 from hms_addons.config.schema_base import (
     MAX_PORT,
     AlsoAccepts,
@@ -136,10 +137,11 @@ class EndpointModel(Model):
     """host:port, IPv6 in brackets."""
     weight: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Its share, relative to the others'; default 1."""
-    zone: str | None = None
-    """Where it is; cannot be acted on yet."""
+    zone: Annotated[str, Field(max_length=128)] | None = None
+    """Where it is; those of a sidecar's own zone come first, within a priority."""
     priority: Annotated[int, Field(ge=0, le=100)] | None = None
-    """0 (the default) is used first, 1 when that fails, and so on; cannot be acted on yet."""
+    """0 (the default) is used first; 1 takes over when less than 72% of those can be used, in
+    proportion, and so on."""
 
     @model_validator(mode="after")
     def _address(self) -> Self:
@@ -211,7 +213,15 @@ class ClusterModel(Model):
     ) = None
     """host:port, looked up again and again; every address found is an endpoint."""
     load_balancer: Name | None = None
-    """round_robin (the default), least_request, random, or a plugin's."""
+    """round_robin (the default), least_request, random, ewma, ring_hash, maglev, or a plugin's.
+
+    With `hash_on` the default is ring_hash."""
+    hash_on: HashOnSetting | None = None
+    """What ring_hash and maglev choose by; a route's own goes over it."""
+    slow_start: Duration | None = None
+    """The weight of a new or returning endpoint grows from 10% to all of it for so long; default 0."""
+    panic_threshold: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Percent: with fewer endpoints usable all are used, ejected ones too; default 0, never."""
     connect_timeout: PositiveDuration | None = None
     """TLS included; default 5s."""
     idle_timeout: Duration | None = None
@@ -257,6 +267,8 @@ class Config(Model):
     """The mesh's SPIFFE trust domain; default that of the sidecar's own certificate."""
     service: Name | None = None
     """The service that this sidecar stands beside."""
+    zone: Annotated[str, Field(max_length=128)] | None = None
+    """Where this sidecar is: endpoints of the same zone come first; --zone and HMS_ZONE go over it."""
     listeners: list[ListenerModel] = []
     """Ports that take requests."""
     clusters: list[ClusterModel] = []

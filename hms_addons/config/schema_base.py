@@ -153,8 +153,13 @@ def _name(value: str) -> str:
     return value
 
 
+def is_token(value: str) -> bool:
+    """Whether it is a token of RFC 9110 §5.6.2."""
+    return _TOKEN.fullmatch(value) is not None
+
+
 def _token(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
+    if not is_token(value):
         raise fault(f"{shown(value)} cannot be the name of a header field or a method")
     return value
 

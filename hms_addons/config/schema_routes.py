@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from hms_addons.config.schema_balancing import HashOnSetting
 from hms_addons.config.schema_base import (
     AlsoAccepts,
     Duration,
@@ -177,6 +178,8 @@ class ActionModel(ShapedModel):
     """How often to try again: a number, or a mapping."""
     circuit_breakers: ThresholdsModel | None = None
     """This route's own thresholds, on top of its cluster's."""
+    hash_on: HashOnSetting | None = None
+    """Over the cluster's own; with several clusters, requests also keep to one of them."""
 
     @model_validator(mode="after")
     def _destinations(self) -> Self:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hms_addons.config.hash_on import HashOn
     from hms_addons.config.policy_condition import Condition
     from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
@@ -135,6 +136,8 @@ class Route:
     """The route's own limits, on top of its cluster's."""
     default: bool = False
     """Made for a named service that no written route leads to."""
+    hash_on: HashOn | None = None
+    """What chooses the cluster, where there are several, and the endpoint; over the clusters' own."""
     shaping: Shaping | None = None
     """What it does besides: limits, faults, header rules, rewrites, an answer of its own."""
 
@@ -184,6 +187,12 @@ class Cluster:
     dns: tuple[EndpointSpec, ...] = ()
     """Host names to be resolved again and again; each address found is an endpoint."""
     load_balancer: str = "round_robin"
+    hash_on: HashOn | None = None
+    """What a hashing balancer chooses by."""
+    slow_start: float = 0.0
+    """Seconds in which the weight of a new or returning endpoint grows; 0: it has all of it at once."""
+    panic_threshold: int = 0
+    """Percent of a level's endpoints; with fewer usable all are used. 0: never."""
     connect_timeout: float = 5.0
     idle_timeout: float = 60.0
     tls: UpstreamTls | None = None
@@ -336,6 +345,8 @@ class Snapshot:
     """The service this sidecar stands beside, where configured."""
     trust_domain: str | None = None
     """None: that of the sidecar's own SVID."""
+    zone: str = ""
+    """Where the sidecar is, as far as the configuration says."""
     listeners: tuple[Listener, ...] = ()
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)

@@ -24,7 +24,7 @@ type Services = Mapping[str, Sequence[Instance]]
 """What is registered: the instances of each service."""
 
 _VERSION_SUFFIX = re.compile(r"-v[0-9]+$")
-_NOT_SHARED: Final = frozenset({"listeners", "secrets", "service", "trust_domain"})
+_NOT_SHARED: Final = frozenset({"listeners", "secrets", "service", "trust_domain", "zone"})
 
 
 def service_of(cluster: Mapping[str, Any]) -> str:

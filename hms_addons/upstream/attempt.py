@@ -213,6 +213,9 @@ class Try:
         self._exchange.attempts.append(
             Attempt(endpoint.address, started, now, _STATUS_TEXT[status])
         )
+        learn = self._cluster.attempt_ended
+        if learn is not None:
+            learn(endpoint, now - started, status)
         if status >= _SERVER_ERROR or endpoint.consecutive_5xx or self._probe:
             detector = self._cluster.detector
             detector.record(endpoint, status, f"status {status}", probe=self._probe)
@@ -225,6 +228,9 @@ class Try:
         detector = self._cluster.detector
         status = STATUS_EQUIVALENT.get(error.outcome)
         if status is not None and not error.stale:
+            learn = self._cluster.attempt_ended
+            if learn is not None:
+                learn(endpoint, now - started, status)
             detector.record(endpoint, status, error.detail, probe=self._probe)
         elif self._probe:
             detector.abandon_probe(endpoint)

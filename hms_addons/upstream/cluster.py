@@ -10,12 +10,15 @@ from hms_addons.identity.spiffe_id import SpiffeIdError
 from hms_addons.upstream.circuit_breaker import CircuitBreaker
 from hms_addons.upstream.connector import PeerTls, peer_ids
 from hms_addons.upstream.endpoint import Endpoint, EndpointState
+from hms_addons.upstream.load_balancer import Timed
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 from hms_addons.upstream.outlier_detection import OutlierDetector
 from hms_addons.upstream.pool import Pool
+from hms_addons.upstream.priority_levels import PriorityLevels
+from hms_addons.upstream.slow_start import SlowStart
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from hms_addons.config.snapshot import Cluster as ClusterSpec
     from hms_addons.config.snapshot import EndpointSpec
@@ -38,15 +41,19 @@ class Cluster:
         candidates: those that may be used now.
         breaker: its thresholds.
         detector: its endpoints' breakers.
+        attempt_ended: what wants to know how attempts went (`load_balancer.Learning`), else None.
     """
 
     __slots__ = (
-        "_balancer",
         "_balancer_name",
         "_identity",
+        "_levels",
         "_manager",
+        "_pick",
         "_resolved",
+        "_slow_start",
         "_tls",
+        "attempt_ended",
         "breaker",
         "candidates",
         "detector",
@@ -69,7 +76,11 @@ class Cluster:
         self._identity: Identity | None = None
         self._tls: PeerTls | None = None
         self._balancer_name = spec.load_balancer
-        self._balancer = self._make_balancer(spec.load_balancer)
+        self._levels = self._make_levels()
+        self._pick: Callable[[Exchange], Endpoint] = self._levels.pick
+        self.attempt_ended: Callable[[Endpoint, float, int], None] | None = None
+        self._slow_start: SlowStart | None = None
+        self._set_slow_start(spec.slow_start)
         self._set_members()
 
     def __repr__(self) -> str:
@@ -88,8 +99,11 @@ class Cluster:
         if spec.outlier_detection != old.outlier_detection:
             self.detector.replace_settings(spec.outlier_detection)
         if spec.load_balancer != self._balancer_name:
-            self._balancer = self._make_balancer(spec.load_balancer)
             self._balancer_name = spec.load_balancer
+            self._levels.close()
+            self._levels = self._make_levels()
+        if spec.slow_start != old.slow_start:
+            self._set_slow_start(spec.slow_start)
         if spec.tls != old.tls:
             self._identity = self._tls = None
             for endpoint in self.endpoints.values():
@@ -120,6 +134,7 @@ class Cluster:
             if endpoint is None:
                 endpoint = self._make_endpoint(spec)
             endpoint.spec = spec
+            endpoint.weight = float(spec.weight)
             members[key] = endpoint
         self.endpoints.clear()  # the detector looks at this very dict; it is put in order anew
         self.endpoints.update(members)
@@ -143,24 +158,45 @@ class Cluster:
         """The cluster is no more: idle connections close, others when they have finished."""
         self.detector.close()
         self._manager.health_checker.forget(self)
+        self._set_slow_start(0.0)
+        self._levels.close()
         for endpoint in self.endpoints.values():
             self._drain(endpoint)
 
-    def _make_balancer(self, name: str) -> LoadBalancer:
-        return self._manager.balancers[name](self._manager.rng)
+    def _make_levels(self) -> PriorityLevels:
+        return PriorityLevels(self.name, self._make_balancer, self._manager.rng)
+
+    def _make_balancer(self) -> LoadBalancer:
+        balancer = self._manager.balancers[self._balancer_name](self._manager.rng)
+        if isinstance(balancer, Timed):
+            balancer.use_clock(self._manager.clock)
+        return balancer
+
+    def _set_slow_start(self, window: float) -> None:
+        if self._slow_start is not None:
+            self._slow_start.close()
+        self._slow_start = SlowStart(self._manager.clock, window, self.refresh) if window else None
 
     def refresh(self) -> None:
-        """Work out anew which endpoints may be used; on a change of membership or health."""
-        self.candidates = [
+        """Work out anew who gets which share; on a change of membership, health or weight."""
+        members = self.endpoints.values()
+        usable = [
             endpoint
-            for endpoint in self.endpoints.values()
+            for endpoint in members
             if endpoint.healthy
             and (
                 endpoint.state is EndpointState.CLOSED
                 or (endpoint.state is EndpointState.HALF_OPEN and not endpoint.probing)
             )
         ]
-        self._balancer.update(self.candidates)
+        if self._slow_start is not None:
+            in_use = [endpoint for endpoint in usable if endpoint.state is EndpointState.CLOSED]
+            self._slow_start.observe(members, in_use)
+        levels = self._levels
+        levels.update(members, usable, self._manager.zone, self.spec.panic_threshold)
+        self.candidates = levels.candidates
+        self._pick = levels.picker
+        self.attempt_ended = levels.learner
 
     # -- one attempt ----------------------------------------------------------------------------
 
@@ -174,16 +210,8 @@ class Cluster:
             chosen = self._manager.pick_endpoint(exchange, fresh)
             if chosen is not None:
                 return self._check_choice(chosen, fresh)
-        endpoint = self._balancer.pick(exchange)
-        if endpoint in tried:
-            for _ in candidates:
-                endpoint = self._balancer.pick(exchange)
-                if endpoint not in tried:
-                    return endpoint
-            fresh = [endpoint for endpoint in candidates if endpoint not in tried]
-            if fresh:
-                return self._manager.rng.choice(fresh)
-        return endpoint
+        endpoint = self._pick(exchange)
+        return self._levels.pick_other(exchange, tried) if endpoint in tried else endpoint
 
     def _check_choice(self, chosen: Endpoint, among: Collection[Endpoint]) -> Endpoint:
         if chosen not in among:
@@ -320,6 +348,10 @@ class Cluster:
             "state": "closed" if self.candidates else "open" if self.endpoints else "empty",
             "retry_in_seconds": None if retry_after is None else round(retry_after, 3),
             "load_balancer": self._balancer_name,
+            "hash_on": None if self.spec.hash_on is None else str(self.spec.hash_on),
+            "slow_start_seconds": self.spec.slow_start,
+            "panic": self._levels.panic,
+            "levels": self._levels.describe(),
             "tls": self.spec.tls is not None,
             "circuit_breakers": self.breaker.describe(),
             "endpoints": [endpoint.describe(now) for endpoint in self.endpoints.values()],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hms_addons.config.places import located
 from hms_addons.config.problems import closest
 from hms_addons.tasks import TaskSet
-from hms_addons.upstream import load_balancer
+from hms_addons.upstream.balancers.built_in import BUILT_IN
 from hms_addons.upstream.cluster import Cluster
 from hms_addons.upstream.connector import SocketConnector
 from hms_addons.upstream.dns import Resolver
@@ -42,13 +42,15 @@ class ClusterManager:
         rng: chance, for balancers and backoff.
         identities: the current identity of a secret, None if it has none (yet).
         connector: makes connections.
-        balancers: by the name clusters use; `load_balancer.BUILT_IN` and what plugins add.
+        balancers: by the name clusters use; `BUILT_IN` and what plugins add.
         lookup: resolves host names; `getaddrinfo` unless a test says otherwise.
 
     Attributes:
         pick_endpoint: set when a plugin wants to choose endpoints: is given the exchange and the
             candidates, returns one of them or None.
         observer: told of connections, if set.
+        told_zone: where this sidecar is, over what the configuration says; set before `apply`.
+        zone: where it is by both; "" where nothing says so.
         connections: all whose transports are there, in whatever cluster.
         health_checker: checks the endpoints of clusters that ask for it.
     """
@@ -67,10 +69,11 @@ class ClusterManager:
         self.rng = rng
         self.identities = identities
         self.balancers: dict[str, type[LoadBalancer]] = {
-            **load_balancer.BUILT_IN,
+            **BUILT_IN,
             **(balancers or {}),
         }
         self.pick_endpoint: Callable[[Exchange, Sequence[Endpoint]], Endpoint | None] | None = None
+        self.told_zone = self.zone = ""
         self.observer: ConnectionObserver | None = None
         self.connections: set[Http1Connection] = set()
         self._connector: Connector = connector or SocketConnector()
@@ -97,12 +100,16 @@ class ClusterManager:
         """
         for name in [name for name in self._clusters if name not in snapshot.clusters]:
             self._clusters.pop(name).drain()
+        zone = self.told_zone or snapshot.zone
+        moved, self.zone = zone != self.zone, zone
         for name, spec in snapshot.clusters.items():
             cluster = self._clusters.get(name)
             if cluster is None:
                 self._clusters[name] = Cluster(spec, self)
             elif cluster.spec is not spec and cluster.spec != spec:
                 cluster.apply(spec)
+            elif moved:
+                cluster.refresh()
         self._resolver.follow(self._clusters.values())
         self._route_breakers.follow(snapshot)
 

@@ -27,6 +27,7 @@ class Endpoint:
 
     Attributes:
         spec: as configured or resolved; replaced when only weight, zone or priority change.
+        weight: what balancers go by: the spec's, less while it starts slowly.
         cluster: the cluster's name.
         address: `host:port`; its name in logs and metrics.
         pool: its connections.
@@ -64,12 +65,14 @@ class Endpoint:
         "spec",
         "state",
         "successes",
+        "weight",
     )
 
     pool: Pool
 
     def __init__(self, spec: EndpointSpec, cluster: str, now: float = 0.0) -> None:
         self.spec = spec
+        self.weight = float(spec.weight)
         self.cluster = cluster
         self.address = spec.address
         self.active = 0
@@ -114,6 +117,8 @@ class Endpoint:
         description: dict[str, Any] = {
             "address": self.address,
             "weight": self.spec.weight,
+            "effective_weight": round(self.weight, 3),
+            "slow_start": self.weight < self.spec.weight,
             "zone": self.spec.zone,
             "priority": self.spec.priority,
             "state": self.state.value,

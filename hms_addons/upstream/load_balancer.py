@@ -1,176 +1,83 @@
-"""Which endpoint takes the next request.
+"""What a cluster asks of a balancer; the built-in ones are in `balancers`, one a file.
 
 A balancer is told its candidates when membership or health changes (`update`), and asked once per
 attempt (`pick`). So whatever can be computed beforehand is, and a pick costs next to nothing. Further
-balancers come from plugins (`hms_load_balancers`): classes that follow `LoadBalancer`.
+balancers come from plugins (`hms_load_balancers`): classes that follow `LoadBalancer`, and as much of
+the optional protocols below as they have need of. What a balancer does not have is never called.
+
+A cluster with several priorities or zones has one balancer for each group of endpoints
+(`priority_levels`).
 """
 
 from __future__ import annotations
 
-import itertools
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
+    from hms_addons.clock import Clock
     from hms_addons.exchange import Exchange
     from hms_addons.upstream.endpoint import Endpoint
 
 
 class LoadBalancer(Protocol):
-    """Picks among the endpoints of one cluster."""
+    """Picks among endpoints of one cluster."""
 
     def __init__(self, rng: random.Random) -> None:
         """`rng` is the only source of chance, so that a test can repeat a run."""
 
     def update(self, candidates: Sequence[Endpoint]) -> None:
-        """From now on, pick among these. Called when they, their weights or their health change."""
+        """From now on, pick among these. Called when they, their weights or their health change.
+
+        An endpoint's share is its `weight`, which is its configured one but while it starts slowly.
+        """
 
     def pick(self, exchange: Exchange) -> Endpoint:
         """One of the candidates. Never called while there are none.
 
         Args:
-            exchange: the request, for balancers that look at it (hashing); others ignore it.
+            exchange: the request, for balancers that look at it (`request_hash`); others ignore it.
         """
 
 
-def _equal_weights(candidates: Sequence[Endpoint]) -> bool:
-    return len({endpoint.spec.weight for endpoint in candidates}) <= 1
+@runtime_checkable
+class Timed(Protocol):
+    """A balancer that needs to know the time."""
+
+    def use_clock(self, clock: Clock) -> None:
+        """Called once, before anything else."""
 
 
-def _weight(endpoint: Endpoint) -> float:
-    return endpoint.spec.weight
+@runtime_checkable
+class Membered(Protocol):
+    """A balancer that wants to know all members, also those that cannot be used now.
 
-
-class _SmoothWeighted:
-    """Smooth weighted round robin, as nginx does it: interleaved, never in bursts.
-
-    In each pick every endpoint's credit grows by its weight; the richest one is taken and pays the
-    sum. Weights may differ from pick to pick. O(n).
+    So that what is worked out from the members, as a hash table, outlives a change of health.
     """
 
-    __slots__ = ("_credit", "_weight")
-
-    def __init__(self, weight: Callable[[Endpoint], float]) -> None:
-        self._weight = weight
-        self._credit: dict[Endpoint, float] = {}
-
-    def update(self, candidates: Sequence[Endpoint]) -> None:
-        """Newcomers begin without credit; those who stay keep theirs."""
-        before = self._credit
-        self._credit = {endpoint: before.get(endpoint, 0.0) for endpoint in candidates}
-
-    def pick(self) -> Endpoint:
-        credit = self._credit
-        total = 0.0
-        best: Endpoint | None = None
-        most = 0.0
-        for endpoint, owned in credit.items():
-            weight = self._weight(endpoint)
-            total += weight
-            credit[endpoint] = owned = owned + weight  # noqa: PLW2901 - the same value, updated
-            if best is None or owned > most:
-                best, most = endpoint, owned
-        assert best is not None  # noqa: S101 - there are candidates
-        credit[best] -= total
-        return best
+    def set_members(self, members: Sequence[Endpoint]) -> None:
+        """Called before `update`, whether or not anything is new; with none at the end."""
 
 
-class RoundRobin:
-    """`round_robin`: each in turn, in proportion to weight. O(1) when all weights are equal."""
+@runtime_checkable
+class Learning(Protocol):
+    """A balancer that learns from how attempts went."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._smooth = _SmoothWeighted(_weight)
-        self._next: Callable[[], Endpoint] = self._smooth.pick
+    def attempt_ended(self, endpoint: Endpoint, seconds: float, status: int) -> None:
+        """An attempt has its answer's head, or was lost.
 
-    def update(self, candidates: Sequence[Endpoint]) -> None:
-        """See `LoadBalancer`."""
-        if not _equal_weights(candidates):
-            self._smooth.update(candidates)
-            self._next = self._smooth.pick
-            return
-        # A random start: otherwise every sidecar begins with the first endpoint, and each change of
-        # health sends the next request there.
-        start = self._rng.randrange(len(candidates)) if candidates else 0
-        self._next = itertools.cycle([*candidates[start:], *candidates[:start]]).__next__
-
-    def pick(self, exchange: Exchange) -> Endpoint:  # noqa: ARG002 - the protocol's signature
-        """See `LoadBalancer`."""
-        return self._next()
+        Args:
+            endpoint: where it went.
+            seconds: how long that took.
+            status: of the answer, or what a lost attempt counts as (`outcome.STATUS_EQUIVALENT`).
+        """
 
 
-class LeastRequest:
-    """`least_request`: of two chosen at random, the one with fewer requests in flight.
+@runtime_checkable
+class Hashing(Protocol):
+    """A balancer that chooses by `request_hash`: the same key, the same endpoint."""
 
-    With unequal weights, all in turn with the effective weight `weight / (active + 1)` (Envoy's rule,
-    active request bias 1).
-    """
-
-    def __init__(self, rng: random.Random) -> None:
-        self._random = rng.random
-        self._candidates: Sequence[Endpoint] = ()
-        self._weighted: _SmoothWeighted | None = None
-
-    def update(self, candidates: Sequence[Endpoint]) -> None:
-        """See `LoadBalancer`."""
-        self._candidates = candidates
-        if _equal_weights(candidates):
-            self._weighted = None
-        else:
-            if self._weighted is None:
-                self._weighted = _SmoothWeighted(self._effective_weight)
-            self._weighted.update(candidates)
-
-    @staticmethod
-    def _effective_weight(endpoint: Endpoint) -> float:
-        return endpoint.spec.weight / (endpoint.active + 1)
-
-    def pick(self, exchange: Exchange) -> Endpoint:  # noqa: ARG002 - the protocol's signature
-        """See `LoadBalancer`."""
-        if self._weighted is not None:
-            return self._weighted.pick()
-        candidates = self._candidates
-        count = len(candidates)
-        first = int(self._random() * count)
-        if count == 1:
-            return candidates[first]
-        # The second is another one: draw from the rest, and step over the first.
-        second = int(self._random() * (count - 1))
-        if second >= first:
-            second += 1
-        a, b = candidates[first], candidates[second]
-        return b if b.active < a.active else a
-
-
-class Random:
-    """`random`: each with a probability in proportion to its weight."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._candidates: Sequence[Endpoint] = ()
-        self._cumulative: list[int] | None = None
-
-    def update(self, candidates: Sequence[Endpoint]) -> None:
-        """See `LoadBalancer`."""
-        self._candidates = candidates
-        self._cumulative = (
-            None
-            if _equal_weights(candidates)
-            else list(itertools.accumulate(endpoint.spec.weight for endpoint in candidates))
-        )
-
-    def pick(self, exchange: Exchange) -> Endpoint:  # noqa: ARG002 - the protocol's signature
-        """See `LoadBalancer`."""
-        if self._cumulative is None:
-            return self._candidates[int(self._rng.random() * len(self._candidates))]
-        return self._rng.choices(self._candidates, cum_weights=self._cumulative)[0]
-
-
-BUILT_IN: Final[Mapping[str, type[LoadBalancer]]] = {
-    "round_robin": RoundRobin,
-    "least_request": LeastRequest,
-    "random": Random,
-}
-"""The balancers that need no plugin, by their name in a cluster's `load_balancer`."""
+    def pick_other(self, exchange: Exchange, tried: Collection[Endpoint]) -> Endpoint | None:
+        """The next in the key's own order that is not in `tried`; None if there is none."""

@@ -160,3 +160,45 @@ def test_a_route_that_answers_by_itself_has_no_cluster() -> None:
     assert name == "moved"
     assert exchange.cluster is None
     assert exchange.failure is None
+
+
+HASHED = snapshot_of(
+    """\
+    listeners:
+      - name: out
+        port: 1
+        routes:
+          - match: {prefix: /}
+            action:
+              clusters: [{name: a, weight: 3}, {name: b, weight: 1}]
+              hash_on: {header: X-User}
+    clusters:
+      - {name: a, load_balancer: maglev}
+      - {name: b, service: a, load_balancer: maglev}
+    """
+)
+
+
+def clusters_of(user: str, times: int = 1) -> Counter[str]:
+    routing, chosen = Routing(Random(1)), Counter[str]()
+    exchange = make_exchange(
+        headers=[("X-User", user)], snapshot=HASHED, listener=HASHED.listeners[0]
+    )
+    for _ in range(times):
+        assert routing.hms_route(exchange) is not None
+        assert exchange.cluster is not None
+        chosen[exchange.cluster.name] += 1
+    return chosen
+
+
+def test_with_hash_on_requests_with_the_same_key_keep_to_a_cluster() -> None:
+    assert all(len(clusters_of(f"user-{n}", 20)) == 1 for n in range(20))
+
+
+def test_and_the_keys_are_shared_by_weight() -> None:
+    chosen = sum((clusters_of(f"user-{n}") for n in range(1000)), Counter[str]())
+    assert abs(chosen["a"] - 750) < 60
+
+
+def test_without_the_key_the_weights_decide_each_time() -> None:
+    assert abs(clusters_of("", 1000)["a"] - 750) < 60

@@ -285,3 +285,25 @@ def test_what_an_audited_policy_would_deny_is_told() -> None:
     found = explain(WHEN, "GET http://pay.svc/")
     assert "policy 'fraud' requires the claim" in found["policies"]["without_token"]["would_deny"]
     assert "would deny (audit): no ALLOW policy matches" in to_text(found)
+
+
+def test_the_balancer_and_what_it_chooses_by_are_told() -> None:
+    snapshot = snapshot_of(
+        """\
+        listeners:
+          - name: out
+            port: 1
+            routes:
+              - {match: {prefix: /by-query}, action: {cluster: a, hash_on: {query: user}}}
+              - {match: {prefix: /}, action: {cluster: a}}
+        clusters:
+          - {name: a, endpoints: ['h:1'], hash_on: {cookie: s, ttl: 1h}}
+          - {name: b, endpoints: ['h:1']}
+        """
+    )
+    found = explain(snapshot, "GET /")
+    assert found["clusters"][0]["hash_on"] == "cookie s, made where it is missing"
+    assert "ring_hash by cookie s, made where it is missing, plain text" in to_text(found)
+    found = explain(snapshot, "GET /by-query")
+    assert found["route"]["hash_on"] == found["clusters"][0]["hash_on"] == "query user"
+    assert explain(snapshot, "GET http://b.svc/")["clusters"][0]["hash_on"] is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from hms_addons.config.installed import BALANCERS, Installed, Known
 from hms_addons.config.load import load
-from hms_addons.upstream.load_balancer import BUILT_IN
+from hms_addons.upstream.balancers.built_in import BUILT_IN
 
 
 def test_the_built_in_balancers_are_those_of_the_upstream() -> None:
@@ -28,7 +28,8 @@ def test_an_operator_is_warned_of_what_only_a_plugin_can_balance() -> None:
     (problem,) = load(text, control=True).problems
     assert str(problem) == (
         "a:1:37: warning: clusters[0].load_balancer: least_requests is no built-in balancer "
-        "(least_request, random, round_robin); a plugin must provide it (did you mean least_request?)"
+        "(ewma, least_request, maglev, random, ring_hash, round_robin); a plugin must provide it "
+        "(did you mean least_request?)"
     )
     told = [p.path for p in load(text).problems]
     assert "clusters[0].load_balancer" not in told, "a sidecar knows what its plugins provide"

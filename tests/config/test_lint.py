@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hms_addons.config.lint import _covers, _unreachable_routes
-from hms_addons.config.load import PUSHED, load
+from hms_addons.config.load import load
 from hms_addons.config.problems import Place, Report
 from hms_addons.config.route_table import RouteTable
 from tests.config.test_route_table import fields, paths, route, route_matches
@@ -225,18 +225,3 @@ def test_secrets_are_left_out_of_a_pushed_configuration() -> None:
         "their certificates"
     )
     assert not load([("a.yaml", text)], control=True, service="x").problems, "a sidecar's own file"
-
-
-def test_zones_and_priorities_that_nothing_acts_on_are_told_once_a_cluster() -> None:
-    text = "clusters: [{name: a, endpoints: ['h:1', {address: 'h:2', priority: 1}, {address: 'h:3', zone: b}]}, {name: b, dns: {address: 'h:1', zone: c, priority: 0}}]"
-    found = [line for line in warnings_of(text) if "alike" in line]
-    assert [line.partition("warning: ")[2].partition(":")[0] for line in found] == [
-        "clusters[0].endpoints[1].priority",
-        "clusters[1].dns[0].zone",
-    ]
-
-
-def test_a_registrys_zones_are_no_fault_of_any_file() -> None:
-    base = {"clusters": [{"name": "a", "endpoints": [{"address": "h:1", "zone": "b"}]}]}
-    found = load([("local.yaml", b"service: x")], base=base, control=True, service="x").problems
-    assert [problem.file for problem in found if "alike" in problem.message] == [PUSHED]

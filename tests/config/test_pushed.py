@@ -39,3 +39,12 @@ def test_the_service_of_a_whole_mesh_is_nobodys() -> None:
         "mesh.yaml:1:1: warning: service: left out of what sidecars get: each is told the service "
         "it stands beside"
     )
+
+
+def test_the_zone_of_a_whole_mesh_is_nobodys() -> None:
+    (problem,) = load([("mesh.yaml", b"zone: a")], control=True).problems
+    assert str(problem) == (
+        "mesh.yaml:1:1: warning: zone: left out of what sidecars get: each is told where it is, with "
+        "--zone"
+    )
+    assert not load([("own.yaml", b"zone: a")], control=True, service="x").problems

@@ -116,6 +116,7 @@ def test_a_document_is_scoped_and_holds_no_secret() -> None:
     text = """
     trust_domain: mpsa.mil
     service: nobody
+    zone: nowhere
     secrets: {s: {certificate: a, key: b, bundle: c}}
     listeners:
       - {name: all, port: 1}

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.config.snapshot import OutlierDetection, Thresholds, UpstreamTls
+from hms_addons.config.hash_on import HashKey, HashOn
+from hms_addons.config.installed import BALANCERS
+from hms_addons.config.snapshot import OutlierDetection, RetryPolicy, Thresholds, UpstreamTls
 from hms_addons.errors import ExchangeFailed, Flag
 from hms_addons.identity.spiffe_id import SpiffeId
+from hms_addons.upstream.balancers.round_robin import RoundRobin
 from hms_addons.upstream.endpoint import EndpointState
-from tests.fakes.upstream import OK, SILENCE, World, make_cluster, settle, specs
+from tests.fakes.upstream import OK, REFUSED, SILENCE, World, make_cluster, settle, specs
 
 if TYPE_CHECKING:
     from hms_addons.upstream.endpoint import Endpoint
@@ -250,9 +253,23 @@ async def test_description_of_a_cluster_in_trouble() -> None:
     description = world.cluster.describe()
     assert description["state"] == "open"
     assert description["retry_in_seconds"] == 15
+    assert description["hash_on"] is None
+    assert description["panic"] is False
+    assert description["levels"] == [
+        {
+            "priority": 0,
+            "load_percent": 0,
+            "panic": False,
+            "endpoints": 2,
+            "usable": 0,
+            "own_zone_load_percent": None,
+        }
+    ]
     assert description["endpoints"][0] == {
         "address": "10.0.0.1:80",
         "weight": 1,
+        "effective_weight": 1.0,
+        "slow_start": False,
         "zone": "",
         "priority": 0,
         "state": "open",
@@ -275,4 +292,132 @@ async def test_repr() -> None:
     assert repr(world.cluster).startswith("<Cluster auth-svc endpoints=2 usable=1 <CircuitBreaker")
     assert repr(World(0).cluster).startswith("<Cluster auth-svc endpoints=0 usable=0")
     assert World(0).cluster.describe()["state"] == "empty"
+    await world.close()
+
+
+# -- balancing -------------------------------------------------------------------------------------
+
+BY_USER = HashOn(kind=HashKey.HEADER, name="x-user")
+
+
+def by(world: World, user: str) -> Any:
+    return world.exchange(fields=((b"Host", b"auth-svc.svc"), (b"X-User", user.encode())))
+
+
+async def test_the_plain_case_is_the_balancers_own_pick() -> None:
+    world = World(3)
+    assert world.cluster._pick.__name__ == "pick"
+    assert isinstance(world.cluster._pick.__self__, RoundRobin)  # type: ignore[attr-defined]
+    assert world.cluster.attempt_ended is None
+    await world.close()
+
+
+@pytest.mark.parametrize("balancer", ["ring_hash", "maglev"])
+async def test_the_same_user_goes_to_the_same_endpoint_and_a_retry_to_the_keys_next(
+    balancer: str,
+) -> None:
+    world = World(5, load_balancer=balancer, hash_on=BY_USER)
+    cluster = world.cluster
+    assert cluster.describe()["hash_on"] == "header x-user"
+    for n in range(20):
+        exchange = by(world, f"user-{n}")
+        first = cluster.pick(exchange, [])
+        assert first is not None
+        assert cluster.pick(exchange, []) is first
+        second = cluster.pick(exchange, [first])
+        assert second is not first
+        assert cluster.pick(exchange, [first]) is second, "not any other, but the next"
+    await world.close()
+
+
+async def test_every_balancer_retries_elsewhere() -> None:
+    for balancer in BALANCERS:
+        world = World(4, load_balancer=balancer, hash_on=BY_USER)
+        tried: list[Endpoint] = []
+        for _ in range(4):
+            endpoint = world.cluster.pick(by(world, "anna"), tried)
+            assert endpoint is not None
+            assert endpoint not in tried, balancer
+            tried.append(endpoint)
+        assert not world.cluster.has_other(tried)
+        await world.close()
+
+
+async def test_a_newcomer_and_one_that_comes_back_start_slowly() -> None:
+    world = World(2, slow_start=30.0, outlier_detection=OutlierDetection(base_ejection_time=1.0))
+    assert [e.weight for e in world.cluster.endpoints.values()] == [1, 1]
+    world.apply(make_cluster(endpoints=specs(3), slow_start=30.0))
+    assert world.endpoint(3).weight == pytest.approx(0.1)
+    assert world.cluster.describe()["endpoints"][2]["slow_start"] is True
+    picked = [world.cluster.pick(world.exchange(), []) for _ in range(210)]
+    assert picked.count(world.endpoint(3)) == 10
+    eject(world, 1)
+    await world.clock.advance(31)
+    assert world.endpoint(3).weight == 1
+    assert world.endpoint(1).state is EndpointState.HALF_OPEN
+    world.cluster.detector.begin_probe(world.endpoint(1))
+    world.cluster.detector.record(world.endpoint(1), 200, "", probe=True)
+    assert world.endpoint(1).weight == pytest.approx(0.1)
+    await world.clock.advance(15)
+    assert world.endpoint(1).weight == pytest.approx(0.5)
+    world.apply(make_cluster(endpoints=specs(3)))
+    assert world.endpoint(1).weight == 1
+    await world.close()
+    assert world.clock.pending == 0
+
+
+async def test_a_tripped_level_spills_and_panic_uses_what_is_ejected() -> None:
+    members = (*specs(2), *specs(4, priority=1)[2:])
+    world = World(panic_threshold=50)
+    world.apply(make_cluster(endpoints=members, panic_threshold=50))
+    eject(world, 1)
+    eject(world, 2)
+    assert world.cluster.candidates == [world.endpoint(3), world.endpoint(4)]
+    assert world.cluster.describe()["panic"] is False
+    eject(world, 3)
+    assert world.cluster.candidates == [world.endpoint(4)], "half of it is not less than half"
+    eject(world, 4)
+    description = world.cluster.describe()
+    assert description["panic"] is True
+    assert [level["load_percent"] for level in description["levels"]] == [50, 50]
+    assert len(world.cluster.candidates) == 4
+    assert await world.get() == [200], "so requests are sent, to ejected ones too"
+    await world.close()
+
+
+async def test_with_the_threshold_at_zero_a_tripped_cluster_is_never_called() -> None:
+    world = World(1)
+    eject(world, 1)
+    with pytest.raises(ExchangeFailed) as caught:
+        await world.forward()
+    assert caught.value.failure.flag is Flag.UH
+    assert world.peer().requests == []
+    await world.close()
+
+
+async def test_ewma_is_told_how_long_every_attempt_took() -> None:
+    world = World(2, load_balancer="ewma", retry=RetryPolicy(attempts=1))
+    world.peer(1).say(SILENCE)
+    world.peer(2).on_connect(REFUSED)
+    told: list[tuple[str, float, int]] = []
+    world.cluster.attempt_ended = lambda endpoint, seconds, status: told.append(
+        (endpoint.address, seconds, status)
+    )
+    request = asyncio.create_task(world.forward())
+    await settle()
+    await world.clock.advance(0.5)
+    for transport in world.peer(1).transports:
+        world.peer(1).send(transport, OK)
+    assert (await request).status == 200
+    assert ("10.0.0.1:80", 0.5, 200) in told
+    assert all(status == 503 for address, _, status in told if address == "10.0.0.2:80")
+    await world.close()
+
+
+async def test_ewma_leaves_the_slow_one() -> None:
+    world = World(2, load_balancer="ewma")
+    learn = world.cluster.attempt_ended
+    assert learn is not None
+    learn(world.endpoint(1), 2.0, 200)
+    assert {world.cluster.pick(world.exchange(), []) for _ in range(20)} == {world.endpoint(2)}
     await world.close()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from hms_addons.config.snapshot import Snapshot, Thresholds
+from hms_addons.config.snapshot import EndpointSpec, Snapshot, Thresholds
 from hms_addons.errors import ExchangeFailed, Flag
+from hms_addons.upstream.balancers.round_robin import RoundRobin
 from hms_addons.upstream.cluster_manager import ClusterManager
-from hms_addons.upstream.load_balancer import RoundRobin
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import OK, REFUSED, SILENCE, World, make_cluster, make_route, settle
 
@@ -62,8 +62,8 @@ async def test_an_unknown_balancer_is_named_with_what_there_is() -> None:
     snapshot = Snapshot(version="1", source="", clusters={c.name: c for c in clusters})
     assert manager.unknown_balancers(snapshot) == [
         (
-            "clusters.b.load_balancer: 'magic' is not known; use least_request, random, "
-            "round_robin, sticky"
+            "clusters.b.load_balancer: 'magic' is not known; use ewma, least_request, maglev, "
+            "random, ring_hash, round_robin, sticky"
         )
     ]
     await manager.close()
@@ -267,3 +267,33 @@ async def test_a_kept_connection_is_not_disturbed_by_an_answer_elsewhere() -> No
     await asyncio.wait([slow])
     world.check_quiet()
     await world.close()
+
+
+async def test_the_own_zone_is_the_configurations_or_the_command_lines() -> None:
+    members = (
+        EndpointSpec(host="10.0.0.1", port=80, zone="a"),
+        EndpointSpec(host="10.0.0.2", port=80, zone="b"),
+    )
+    clusters = {"auth-svc": make_cluster(endpoints=members)}
+
+    def own(manager: ClusterManager) -> list[int]:
+        cluster = manager.get("auth-svc")
+        assert cluster is not None
+        groups = cluster._levels.levels[0].groups
+        return [group.load // 100 for group in groups]
+
+    manager = ClusterManager(FakeClock(), random.Random(1), lambda secret: None)
+    manager.apply(Snapshot(version="1", source="", clusters=clusters))
+    assert own(manager) == [100]
+    manager.apply(Snapshot(version="2", source="", clusters=clusters, zone="b"))
+    cluster = manager.get("auth-svc")
+    assert cluster is not None
+    assert own(manager) == [100, 0], "though nothing of the cluster has changed"
+    assert cluster._levels.levels[0].groups[0].members[0].spec.zone == "b"
+    await manager.close()
+
+    manager = ClusterManager(FakeClock(), random.Random(1), lambda secret: None)
+    manager.told_zone = "a"
+    manager.apply(Snapshot(version="1", source="", clusters=clusters, zone="b"))
+    assert manager.zone == "a"
+    await manager.close()
