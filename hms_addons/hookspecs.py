@@ -277,7 +277,9 @@ class MeshSpecs:
     def hms_load_balancers(self) -> Mapping[str, type]:
         """Name further balancers, usable as a cluster's `load_balancer`; called at start.
 
-        Each class follows `hms_addons.upstream.load_balancer.LoadBalancer`.
+        Each class follows `hms_addons.upstream.load_balancer.LoadBalancer`, and may have more of what
+        stands there: to be told the time, all members, or how attempts went, or to choose by the key of
+        `hash_on` (`hms_addons.request_hash.request_hash`).
         """
 
     @hookspec

@@ -5,7 +5,11 @@ Nouns:
 - **ClusterManager** (`cluster_manager`): all clusters, running; follows the snapshot.
 - **Cluster** (`cluster`): one of them: its endpoints, its balancer, its breakers.
 - **Endpoint** (`endpoint`): one address; its breaker is closed, open or half-open.
-- **LoadBalancer** (`load_balancer`): picks an endpoint for an attempt.
+- **LoadBalancer** (`load_balancer`): picks an endpoint for an attempt; the built-in ones are in
+  `balancers`.
+- **PriorityLevels** (`priority_levels`): which endpoints take which share of the traffic, by priority,
+  zone and health (`priority_loads`); a balancer for each group of them.
+- **SlowStart** (`slow_start`): the weights of endpoints that are new or have come back.
 - **OutlierDetector** (`outlier_detection`): opens and closes endpoints' breakers by their results;
   `success_rate` compares them with each other.
 - **HealthChecker** (`health_check`): asks endpoints whether they are well, off the request path;
