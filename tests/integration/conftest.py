@@ -151,6 +151,13 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
                   {{cluster: app, timeout: 5s, retries: {{attempts: 2, per_try_timeout: 250ms}}}}
               - {{match: {{prefix: /pair}}, action: {{cluster: pair, retries: 2}}}}
               - {{match: {{prefix: /detour}}, action: {{cluster: detour, retries: 2}}}}
+              - match: {{prefix: /sticky/user}}
+                action: {{cluster: sticky, hash_on: {{header: X-User}}}}
+              - {{match: {{prefix: /sticky}}, action: {{cluster: sticky}}}}
+              - match: {{prefix: /split}}
+                action:
+                  clusters: [{{name: app-one}}, {{name: app-two}}]
+                  hash_on: {{query: user}}
               - {{match: {{prefix: /dead}}, action: {{cluster: dead}}}}
               - {{match: {{prefix: /hole}}, action: {{cluster: hole}}}}
               - {{match: {{prefix: /empty}}, action: {{cluster: empty}}}}
@@ -196,6 +203,12 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
           - {{name: second, endpoints: ["{second}"], outlier_detection: false}}
           - {{name: guarded, endpoints: ["{app}"], outlier_detection: false}}
           - {{name: pair, endpoints: ["{app}", "{second}"], outlier_detection: false}}
+          - name: sticky
+            endpoints: ["{app}", "{second}"]
+            outlier_detection: false
+            hash_on: {{cookie: hms-session, ttl: 1h, path: /}}
+          - {{name: app-one, service: split, endpoints: ["{app}"], load_balancer: maglev}}
+          - {{name: app-two, service: split, endpoints: ["{second}"], load_balancer: maglev}}
           - {{name: detour, endpoints: ["{dead}", "{app}"], outlier_detection: false}}
           - {{name: dead, endpoints: ["{dead}"], outlier_detection: false}}
           - {{name: hole, endpoints: ["{hole}"], outlier_detection: false, connect_timeout: 300ms}}
