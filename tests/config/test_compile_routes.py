@@ -115,7 +115,8 @@ def test_routes_that_answer_by_themselves_are_in_every_service_s_table_in_their_
 
 def test_routes_that_answer_are_not_copied_into_a_million_tables() -> None:
     routes = "".join(
-        f"\n- {{name: r{n}, match: {{path: /{n}}}, action: {{redirect: {{}}}}}}" for n in range(1001)
+        f"\n- {{name: r{n}, match: {{path: /{n}}}, action: {{redirect: {{}}}}}}"
+        for n in range(1001)
     )
     clusters = "".join(f"\n- {{name: c{n}}}" for n in range(1000))
     (error,) = errors_of(
