@@ -102,7 +102,8 @@ class Exchange:
         head: the request's fields by lower-cased name, last value of each, as they were when the
             mesh took the request over (after people and scripts had edited it, before the mesh
             removed or added anything). For conditions; to change the request edit `flow.request`.
-        path: the normalised path, without query; what is matched, authorised and forwarded.
+        path: the normalised path, without query; what is matched, authorised and forwarded. A route that
+            rewrites it does so at the head of authorize.
         query: the query string as sent, without `?`, and without the mesh's own `host` parameter.
         service: the service that the caller named, or None.
         peer: the caller's SPIFFE ID over verified mutual TLS, else None.
