@@ -4,7 +4,8 @@ An app repeats on its own calls the identifiers of the request that it works for
 those, so an identifier stands for a token only while every request that has it brought that one.
 Where another caller's has it too (one without a token is another caller) it stands for none, until
 all of them are over; and for `LINGER` seconds after the last it stays bound to that caller, as an
-app may go on working for a request that it has answered.
+app may go on working for a request that it has answered. A chain of calls that comes back to the
+same service without the token counts as another caller too: nobody can tell that it is none.
 """
 
 from __future__ import annotations

@@ -165,6 +165,7 @@ class UriKeySource:
         try:
             async with within(self._clock, FETCH_TIMEOUT):
                 fetched = await fetch_jwks(self._uri, self._ca_file, self._transport)
+            self._take(fetched)
         except JwksFetchError as error:
             self._take_failure(str(error))
         except TimeoutError:
@@ -173,8 +174,6 @@ class UriKeySource:
             # Whatever an issuer sends, the old keys serve, and it is asked again.
             logger.exception("the keys at %s could not be fetched", self.place)
             self._take_failure(repr(error))
-        else:
-            self._take(fetched)
 
     def _take(self, fetched: FetchedKeys) -> None:
         shortest, longest = LIFETIME_RANGE

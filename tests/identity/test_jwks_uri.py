@@ -197,6 +197,21 @@ async def test_an_unforeseen_error_is_a_failure_like_any_other(
     assert issuer.ids == ["key-1"]
 
 
+async def test_whoever_is_told_of_new_keys_cannot_end_the_asking(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise KeyError("surprise")
+
+    issuer.source._changed = broken
+    await issuer.start()
+    assert issuer.ids == ["key-1"]
+    assert "could not be fetched" in caplog.text
+    await issuer.advance(1)
+    assert len(issuer.asked) == 2
+    assert issuer.source.problem is None
+
+
 async def test_an_unknown_key_is_asked_for_once_whoever_waits(issuer: Issuer) -> None:
     await issuer.start()
     await issuer.advance(MISS_INTERVAL)
