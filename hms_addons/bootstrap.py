@@ -27,6 +27,7 @@ BUILT_IN: Final = (
     "header_rules",
     "fault_injection",
     "own_answers",
+    "fallback",
     "resilience",
     "session_affinity",
     "audit_log",
@@ -73,6 +74,7 @@ def build_plugins(
     # Here, as commands that run no sidecar need this file's words only and are to start fast.
     from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
     from hms_addons.addons.audit_log import AuditLog  # noqa: PLC0415 - see above
+    from hms_addons.addons.fallback import Fallback  # noqa: PLC0415 - see above
     from hms_addons.addons.fault_injection import FaultInjection  # noqa: PLC0415 - see above
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
     from hms_addons.addons.header_rules import HeaderRules  # noqa: PLC0415 - see above
@@ -100,7 +102,11 @@ def build_plugins(
     plugins.register(HeaderRules(), "header_rules")
     plugins.register(FaultInjection(rng), "fault_injection")
     plugins.register(OwnAnswers(), "own_answers")
-    plugins.register(Resilience(), "resilience")
+    resilience = Resilience()
+    plugins.register(
+        Fallback(resilience.hms_forward, resilience.elsewhere, plugins.fallback_of), "fallback"
+    )
+    plugins.register(resilience, "resilience")
     plugins.register(SessionAffinity(), "session_affinity")
     plugins.register(AuditLog(), "audit_log")
     if admin is not None:  # else there is nobody to tell

@@ -4,7 +4,7 @@ Nothing else in the mesh chooses a status for a failure. Code that fails says *w
 (`Failure(Fault.CONNECT_FAILURE, detail)`), this table says what the caller is told.
 
 Flags are Envoy's where Envoy has one (access-log `%RESPONSE_FLAGS%`), so dashboards and habits
-carry over; RBAC, JWT, GOV, PE and DRAIN are ours.
+carry over; RBAC, JWT, GOV, PE, DRAIN and FB are ours.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Flag(StrEnum):
     GOV = "GOV"  # no policy version to be had
     PE = "PE"  # a plugin failed
     DRAIN = "DRAIN"  # this sidecar is leaving
+    FB = "FB"  # a fallback's answer, in place of a failure
 
 
 class Verdict(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Mapping  # noqa: TC003 - a NamedTuple's annotations 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.errors import ExchangeFailed, Failure, Flag
-from hms_addons.http_message import lower_name
+from hms_addons.http_message import lower_name, without_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Cluster, Listener, Route, Snapshot
     from hms_addons.errors import Fault
     from hms_addons.http_message import Answer, BodyStream, Fields
+
+
+_FALLBACK_FIELDS = frozenset({b"x-hms-fallback", b"x-hms-flag"})
 
 
 class Principal(NamedTuple):
@@ -48,7 +51,11 @@ class Attempt(NamedTuple):
     started: float
     ended: float
     outcome: str
-    """A status code, or the name of what went wrong (`connect-failure`, `reset`, `timeout`)."""
+    """A status code, or the name of what went wrong (`connect-failure`, `reset`, `timeout`).
+
+    `cancelled`: another try, made beside it, had answered."""
+    cluster: str = ""
+    """Whose endpoint it is: the exchange's, or one that requests went to in its place."""
 
 
 class Draft:
@@ -108,20 +115,23 @@ class Exchange:
         service: the service that the caller named, or None.
         peer: the caller's SPIFFE ID over verified mutual TLS, else None.
         principal: who is asking; `ANONYMOUS` until `identify` finds a token.
-        route, cluster: what the route phase decided.
+        route: what the route phase decided.
+        cluster: the same, until another takes its place (failover, fallback): who was asked last.
         endpoint: address of the endpoint that was last tried.
         attempts: one entry per try, in order.
         permit: leave to forward.
         decision: what the policies said, the audited ones included; None where there are none.
         failure: why the mesh answers itself; None while all is well.
         flag: what is worth knowing of an answer besides `failure`: `URX` when it is the last of
-            the attempts that the retry policy allowed.
+            the attempts that the retry policy allowed, `FB` when a fallback gave it.
         answer: the response, once there is one.
         body: the request's body when it streams; None when `flow.request.raw_content` holds it.
         started: monotonic seconds when the head was complete.
         bytes_in, bytes_out: body bytes received from and sent to the caller.
         request_id: the value of `X-Request-ID`.
         notes: plugins' own memory, by plugin name; what is text is shown with the flow.
+            `failover` is the cluster that was to have it, where another took its place; `fallback` what
+            stands in for a failure, and for which.
         interim: sends an interim (1xx) response to the caller; None where it cannot take one.
         downstream: the engine's connection to the caller, for the engine alone.
     """
@@ -387,6 +397,23 @@ class Exchange:
             self.failure = Failure.of(
                 fault, detail, retry_after=retry_after, headers=headers, close=close
             )
+
+    def mark_fallback(self, answer: Answer, what: str, because: str, detail: str) -> None:
+        """Let nobody mistake `answer` for the real one: head, flag and notes tell what it is.
+
+        Args:
+            answer: stands in for one that could not be had.
+            what: `cluster=…`, `response`, `stale; age=…` or `plugin=…`.
+            because: the flag or the status that it stands in for.
+            detail: of the failure.
+        """
+        self.flag = Flag.FB
+        self.notes["fallback"] = {"what": what, "because": because, "detail": detail}
+        answer.fields = (
+            *without_fields(answer.fields, _FALLBACK_FIELDS),
+            (b"X-HMS-Fallback", f"{what}; because={because}".encode("latin-1", "replace")),
+            (b"X-HMS-Flag", b"FB"),
+        )
 
     def raise_failure(self) -> None:
         """Raise `ExchangeFailed` if there is a failure."""

@@ -144,6 +144,11 @@ compiles its hooks and takes plain ones only"
             for impl in implementations
         ]
 
+    def fallback_of(self, name: str) -> Callable[..., Any] | None:
+        """The `hms_fallback` of the plugin registered as `name`, if it has one."""
+        hooks = self.hooks("hms_fallback")
+        return next((hook.call for hook in hooks if hook.plugin == name), None)
+
     def compile_chain(
         self,
         rng: random.Random,

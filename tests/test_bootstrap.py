@@ -41,6 +41,7 @@ def test_the_built_ins_come_first_and_in_order() -> None:
         "header_rules",
         "fault_injection",
         "own_answers",
+        "fallback",
         "resilience",
         "session_affinity",
         "audit_log",

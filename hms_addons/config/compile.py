@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.config.compile_balancing import check_clusters, compile_balancing
+from hms_addons.config.compile_forwarding import with_failover
 from hms_addons.config.compile_health import (
     compile_health_check,
     compile_outlier_detection,
@@ -149,6 +150,7 @@ class _Compiler:
     def _traffic(self) -> Traffic:
         models = self._config.clusters
         clusters = {model.name: self._cluster(model) for model in models}
+        clusters = with_failover(models, clusters, self._report)
         self._check_names(clusters)
         shares = {m.name: m.trafficPolicy.weight for m in models if m.trafficPolicy is not None}
         members: dict[str, list[str]] = {}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.compile_balancing import check_route, compile_hash_on, shared_hash_on
+from hms_addons.config.compile_forwarding import with_forwarding
 from hms_addons.config.compile_health import compile_thresholds
 from hms_addons.config.compile_shaping import compile_shaping
 from hms_addons.config.compile_values import compile_header_values, compile_values
@@ -196,6 +197,7 @@ def _compile_one(
     )
     if action.hash_on is not None:
         check_route(route, traffic.clusters, (*path, "action", "hash_on"), report)
+    route = with_forwarding(route, action, path, traffic.clusters, report)
     return _Written(compile_match(model.match), route, tuple(cluster for cluster, _ in written))
 
 

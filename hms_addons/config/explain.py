@@ -8,6 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.explain_forwarding import (
+    explain_forwarding,
+    failover_line,
+    failover_of,
+    forwarding_lines,
+)
 from hms_addons.config.explain_health import health_lines, health_of, thresholds_of
 from hms_addons.config.explain_request import (
     check_well_formed,
@@ -209,6 +215,7 @@ def _route(route: Route) -> dict[str, Any]:
         "retries": _retries(route.retry),
         "hash_on": None if route.hash_on is None else str(route.hash_on),
         "thresholds": thresholds_of(route.thresholds),
+        **explain_forwarding(route),
     }
 
 
@@ -251,6 +258,7 @@ def _cluster(cluster: Cluster, snapshot: Snapshot, routes_own: HashOn | None) ->
         "tls": tls,
         "thresholds": thresholds_of(cluster.thresholds),
         **health_of(cluster),
+        "failover": failover_of(cluster),
     }
 
 
@@ -384,7 +392,9 @@ def _route_lines(route: Mapping[str, Any]) -> list[str]:
     lines = [f"route     {route['name']}, to the service {route['service']}{kind}", line]
     if shaping is not None and shaping["answer"] is not None:
         lines = [f"route     {route['name']}"]
-    return lines + [f"          {line}" for line in shaping_lines(shaping)]
+    return lines + [
+        f"          {line}" for line in (*shaping_lines(shaping), *forwarding_lines(route))
+    ]
 
 
 def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
@@ -398,6 +408,7 @@ def _cluster_lines(cluster: Mapping[str, Any]) -> list[str]:
         f"cluster   {cluster['name']}, {_share(cluster['share'])}: {where}",
         f"          {cluster['load_balancer']}{by}, {tls}",
         *health_lines(cluster),
+        *([f"          {failover_line(cluster['failover'])}"] if cluster["failover"] else []),
     ]
 
 

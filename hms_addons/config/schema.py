@@ -238,6 +238,9 @@ class ClusterModel(Model):
     """When an endpoint is taken out; false switches it off."""
     health_check: HealthCheckModel | None = None
     """Asks endpoints whether they are well, off the request path."""
+    failover: str | None = None
+    """The cluster that takes its requests while it has no usable endpoint, if that has one; else that
+    cluster's own failover, and so on. It must belong to the same service."""
     trafficPolicy: (  # noqa: N815 - the seed's spelling
         Annotated[
             TrafficPolicyModel,

@@ -21,6 +21,7 @@ from hms_addons.config.schema_base import (
     fault,
     shown,
 )
+from hms_addons.config.schema_forwarding import ForwardedModel
 from hms_addons.config.schema_health import AdaptiveModel, switch
 from hms_addons.config.schema_shaping import HeaderRulesModel, ShapedModel
 from hms_addons.config.schema_values import ValueCondition
@@ -156,7 +157,7 @@ class WeightedClusterModel(Model):
     """Edits of its answers, before the route's."""
 
 
-class ActionModel(ShapedModel):
+class ActionModel(ShapedModel, ForwardedModel):
     """Where a matched request goes, and how."""
 
     cluster: str | None = None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
     from hms_addons.config.shaping import Shaping
+    from hms_addons.config.snapshot_forwarding import FallbackStep, Hedge, Mirror
     from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
 
 
@@ -138,6 +139,12 @@ class Route:
     """Made for a named service that no written route leads to."""
     hash_on: HashOn | None = None
     """What chooses the cluster, where there are several, and the endpoint; over the clusters' own."""
+    fallback: tuple[FallbackStep, ...] = ()
+    """Ways to an answer in place of a failure, in order."""
+    mirrors: tuple[Mirror, ...] = ()
+    hedge: Hedge | None = None
+    follows_failover: bool = True
+    """False: only the cluster itself may have the request."""
     shaping: Shaping | None = None
     """What it does besides: limits, faults, header rules, rewrites, an answer of its own."""
 
@@ -200,6 +207,8 @@ class Cluster:
     outlier_detection: OutlierDetection | None = OutlierDetection()
     """None switches it off."""
     health_check: HealthCheck | None = None
+    failover: tuple[str, ...] = ()
+    """Clusters that take its requests while it has no usable endpoint, in order: the whole chain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from hms_addons.config.part import ANY, Part
 from hms_addons.config.problems import closest, listing
 from hms_addons.config.schema import Config
 from hms_addons.config.schema_base import shown
+from hms_addons.config.schema_forwarding import cluster_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -314,6 +315,11 @@ def _cluster_references(data: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
             for number, item in _items(action.get("clusters")):
                 if isinstance(name := item.get("name"), str):
                     yield (*path, "clusters", number, "name"), name
+            for place, name in cluster_references(action):
+                yield (*path, *place), name
+    for index, cluster in _items(data.get("clusters")):
+        if isinstance(name := cluster.get("failover"), str):
+            yield ("clusters", index, "failover"), name
 
 
 def _secret_references(data: Mapping[str, Any]) -> Iterator[tuple[Path, str, bool]]:

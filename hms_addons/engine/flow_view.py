@@ -245,6 +245,8 @@ def annotate(exchange: Exchange) -> None:
         f"{exchange.listener.direction}",
         f"route={summary['route']}" if summary["route"] else "",
         f"cluster={summary['cluster']}" if summary["cluster"] else "",
+        f"fallback={summary['fallback']['what']}" if summary["fallback"] else "",
+        f"failover-from={summary['failover_from']}" if summary["failover_from"] else "",
         f"endpoint={summary['endpoint']}" if summary["endpoint"] else "",
         f"attempts={len(summary['attempts'])}" if summary["attempts"] else "",
         f"role={summary['role']}" if summary["role"] else "",
@@ -278,9 +280,12 @@ def summarise(exchange: Exchange) -> dict[str, Any]:
         "service": exchange.service,
         "route": exchange.route.name if exchange.route else None,
         "cluster": exchange.cluster.name if exchange.cluster else None,
+        "fallback": exchange.notes.get("fallback"),
+        "failover_from": exchange.notes.get("failover"),
         "endpoint": exchange.endpoint,
         "attempts": [
             {
+                "cluster": attempt.cluster,
                 "endpoint": attempt.endpoint,
                 "outcome": attempt.outcome,
                 "ms": round((attempt.ended - attempt.started) * 1000, 3),

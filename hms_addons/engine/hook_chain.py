@@ -185,6 +185,8 @@ class HookChain:
                 return
             for hook in self._forward:
                 answer = hook.call(exchange, upstream)
+                if answer is None:
+                    continue
                 # The usual case first: `isawaitable` looks a type up in abstract classes.
                 kind = type(answer)
                 if kind in self._awaitable or inspect.isawaitable(answer):
@@ -209,7 +211,9 @@ class HookChain:
                 if answer is not None and inspect.isawaitable(answer):
                     answer = await limit.wait(answer, _patience(exchange))
                 if answer is not None:
-                    exchange.answer = _checked(answer)
+                    exchange.answer = checked = _checked(answer)
+                    what = f"plugin={hook.plugin}"
+                    exchange.mark_fallback(checked, what, str(failure.flag), failure.detail)
                     return
             except BaseException as error:  # noqa: BLE001 - the failure itself is still an answer
                 pass_cancellation(error)

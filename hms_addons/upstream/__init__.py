@@ -23,7 +23,9 @@ Nouns:
 - **Connector** (`connector`): makes connections, TCP or mutual TLS; the seam that tests replace.
 - **Resolver** (`dns`): follows host names.
 - **Try** (`attempt`): one try at a time of a request, with the slots that it occupies;
-  **Forwarding** (`forwarding`): the order of tries.
+  **Forwarding** (`forwarding`): the order of tries, and the failover to another cluster.
+- **race** (`hedging`): tries beside each other, with **LatencyQuantile** (`latency_quantile`) to say
+  when; **Mirrors** (`mirroring`): copies whose answers are dropped; `elsewhere`: a fallback's cluster.
 - **retry**, **outcome**, **failures**: pure decisions, the words they are made in, and the words in
   which callers are told.
 

@@ -38,6 +38,8 @@ class Try:
     Args:
         exchange: routed; its request is encoded here, once for all tries.
         manager: the clusters.
+        route: how it is forwarded, if not as the exchange's own route says.
+        like: another try of the same exchange, that this one is made beside.
 
     Raises:
         ExchangeFailed: there is no such cluster, or the request cannot be written.
@@ -49,20 +51,24 @@ class Try:
         "_cluster",
         "_connection",
         "_deadline",
+        "_encoded",
         "_endpoint",
         "_exchange",
-        "_head",
-        "_length",
         "_manager",
         "_probe",
         "_route",
         "_route_breaker",
         "_tried",
-        "_upgrade",
     )
 
-    def __init__(self, exchange: Exchange, manager: ClusterManager) -> None:
-        route, spec = exchange.route, exchange.cluster
+    def __init__(
+        self,
+        exchange: Exchange,
+        manager: ClusterManager,
+        route: Route | None = None,
+        like: Try | None = None,
+    ) -> None:
+        route, spec = route or exchange.route, exchange.cluster
         if route is None or spec is None:
             raise failures.no_route()
         cluster = manager.get(spec.name)
@@ -82,10 +88,18 @@ class Try:
         self._connection: Http1Connection | None = None
         self._answer: Answer | None = None  # in hand, and not yet handed on
         self._probe = False
+        self._encoded: tuple[bytes, int | None, bytes | None]  # see `encode_request`
+        if like is not None:
+            self._encoded = like._encoded  # noqa: SLF001 - another of its kind
+            self._deadline = like._deadline  # noqa: SLF001 - as above
+            self._tried = like._tried  # noqa: SLF001 - as above
+            return
         try:
-            self._head, self._length, self._upgrade = encode_request(exchange)
+            self._encoded = encode_request(exchange)
         except UnsendableError as error:
             raise failures.unsendable(route, cluster, error) from error
+
+    # -- one attempt ----------------------------------------------------------------------------
 
     async def _attempt(self, again: Endpoint | None) -> Answer:
         """One try.
@@ -106,9 +120,10 @@ class Try:
             await self._wait_for_slot()
         started = clock.monotonic()
         endpoint: Endpoint | None = None
-        sent = False
+        sent = probe = False
         try:
             endpoint = self._choose(again)
+            probe = self._probe
             endpoint.active += 1
             endpoint.requests += 1
             cluster.check_identity()
@@ -121,17 +136,18 @@ class Try:
                 exchange.use_server(connection.handle)
             connection.route_breaker = route_breaker
             sent = True  # from here on the connection holds the slots
+            head, length, upgrade = self._encoded
             waiter = connection.send(
-                self._head,
+                head,
                 self._deadline,
                 head_deadline,
                 to_head=exchange.method_bytes == b"HEAD",
-                upgrade=self._upgrade,
+                upgrade=upgrade,
                 hold=exchange.listener.limits.buffer_limit,
                 interim=exchange.interim,
             )
             if exchange.body is not None:
-                self._pump(connection, exchange.body)
+                self._pump(connection, exchange.body, length)
             try:
                 answer = self._answer = await waiter
             except asyncio.CancelledError:
@@ -142,7 +158,7 @@ class Try:
             self._record_loss(endpoint, started, error)
             raise
         except BaseException:
-            if endpoint is not None and self._probe:
+            if endpoint is not None and probe:
                 cluster.detector.abandon_probe(endpoint)
             raise
         finally:
@@ -171,9 +187,9 @@ class Try:
         deadline = self._deadline
         return started + per_try if deadline is None else min(started + per_try, deadline)
 
-    def _pump(self, connection: Http1Connection, body: BodyStream) -> None:
+    def _pump(self, connection: Http1Connection, body: BodyStream, length: int | None) -> None:
         route = self._route
-        connection.pump(body, self._length, route.timeout, route.retry.per_try_timeout)
+        connection.pump(body, length, route.timeout, route.retry.per_try_timeout)
 
     async def _wait_for_slot(self) -> None:
         """Wait for a connection slot of the route, then of the cluster.
@@ -210,22 +226,25 @@ class Try:
 
     def _record_answer(self, endpoint: Endpoint, started: float, status: int) -> None:
         now = self._manager.clock.monotonic()
+        cluster = self._cluster
         self._exchange.attempts.append(
-            Attempt(endpoint.address, started, now, _STATUS_TEXT[status])
+            Attempt(endpoint.address, started, now, _STATUS_TEXT[status], cluster.name)
         )
         learn = self._cluster.attempt_ended
         if learn is not None:
             learn(endpoint, now - started, status)
         if status >= _SERVER_ERROR or endpoint.consecutive_5xx or self._probe:
-            detector = self._cluster.detector
-            detector.record(endpoint, status, f"status {status}", probe=self._probe)
+            cluster.detector.record(endpoint, status, f"status {status}", probe=self._probe)
         else:
             endpoint.successes += 1
 
     def _record_loss(self, endpoint: Endpoint, started: float, error: UpstreamError) -> None:
         now = self._manager.clock.monotonic()
-        self._exchange.attempts.append(Attempt(endpoint.address, started, now, error.outcome.value))
-        detector = self._cluster.detector
+        cluster = self._cluster
+        self._exchange.attempts.append(
+            Attempt(endpoint.address, started, now, error.outcome.value, cluster.name)
+        )
+        detector = cluster.detector
         status = STATUS_EQUIVALENT.get(error.outcome)
         if status is not None and not error.stale:
             learn = self._cluster.attempt_ended

@@ -102,6 +102,16 @@ class CircuitBreaker:
         return sum(self.refused.values())
 
     @property
+    def has_connection(self) -> bool:
+        """A connection slot is free, and nobody waits for it."""
+        return self.connections < self.thresholds.max_connections and not self._pending
+
+    @property
+    def has_room(self) -> bool:
+        """One more request would have its slots at once."""
+        return self.requests < self.request_limit and self.has_connection
+
+    @property
     def idle(self) -> bool:
         """Nothing is in use and nobody waits."""
         return not (self.requests or self.retries or self.connections or self._pending)

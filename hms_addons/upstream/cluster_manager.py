@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.places import located
@@ -15,6 +16,8 @@ from hms_addons.upstream.dns import Resolver
 from hms_addons.upstream.health_check import HealthChecker
 from hms_addons.upstream.health_probe import HealthProbe
 from hms_addons.upstream.http1_client import Http1Connection
+from hms_addons.upstream.latency_quantile import LatencyQuantile
+from hms_addons.upstream.mirroring import Mirrors
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 from hms_addons.upstream.route_breakers import RouteBreakers
 
@@ -53,6 +56,7 @@ class ClusterManager:
         zone: where it is by both; "" where nothing says so.
         connections: all whose transports are there, in whatever cluster.
         health_checker: checks the endpoints of clusters that ask for it.
+        mirrors: sends copies of requests.
     """
 
     def __init__(
@@ -81,8 +85,11 @@ class ClusterManager:
         self._route_breakers = RouteBreakers(rng)
         self._tasks = TaskSet("upstream")
         self.health_checker = HealthChecker(clock, rng, self._tasks, HealthProbe(self))
+        self.mirrors = Mirrors(self, self._tasks, rng)
         self._resolver = Resolver(clock, rng, self._tasks, lookup)
         self._gone: asyncio.Event | None = None
+        self._latencies: dict[tuple[str, str], LatencyQuantile] = {}
+        self._failovers: Counter[tuple[str, str]] = Counter()
 
     def __repr__(self) -> str:
         return (
@@ -100,6 +107,9 @@ class ClusterManager:
         """
         for name in [name for name in self._clusters if name not in snapshot.clusters]:
             self._clusters.pop(name).drain()
+            self.mirrors.forget(name)
+            for pair in [pair for pair in self._failovers if name in pair]:
+                del self._failovers[pair]
         zone = self.told_zone or snapshot.zone
         moved, self.zone = zone != self.zone, zone
         for name, spec in snapshot.clusters.items():
@@ -112,6 +122,15 @@ class ClusterManager:
                 cluster.refresh()
         self._resolver.follow(self._clusters.values())
         self._route_breakers.follow(snapshot)
+        if self._latencies:
+            hedged = {
+                (route.listener, route.name)
+                for listener in snapshot.listeners
+                for table in (listener.routes, *listener.services.values())
+                for route in table
+                if route.hedge is not None
+            }
+            self._latencies = {k: found for k, found in self._latencies.items() if k in hedged}
 
     def unknown_balancers(self, snapshot: Snapshot) -> list[str]:
         """What in `snapshot` nobody can balance: one message per cluster, for `ConfigError`."""
@@ -139,6 +158,19 @@ class ClusterManager:
     def route_breaker(self, route: Route) -> CircuitBreaker | None:
         """The breaker of a route that has thresholds of its own."""
         return self._route_breakers.get(route)
+
+    @property
+    def tasks(self) -> TaskSet:
+        """For what runs beside a request; ended by `close`."""
+        return self._tasks
+
+    def latency(self, route: Route) -> LatencyQuantile:
+        """How long a hedged route's answers take."""
+        return self._latencies.setdefault((route.listener, route.name), LatencyQuantile())
+
+    def count_failover(self, cluster: str, other: str) -> None:
+        """A request for `cluster` goes to `other`."""
+        self._failovers[cluster, other] += 1
 
     async def first_resolution(self) -> None:
         """Wait until every `dns` name has been looked up once, successfully or not."""
@@ -256,9 +288,25 @@ class ClusterManager:
     def describe(self) -> list[dict[str, Any]]:
         """Live state of every cluster as JSON-ready types, for `/clusters`."""
         return [
-            {**cluster.describe(), "routes": self._route_breakers.describe(cluster.name)}
+            cluster.describe()
+            | {
+                "routes": self._route_breakers.describe(cluster.name),
+                "failover": self._describe_failover(cluster),
+                "mirrored": self.mirrors.describe(cluster.name),
+            }
             for cluster in self._clusters.values()
         ]
+
+    def _describe_failover(self, cluster: Cluster) -> dict[str, Any] | None:
+        chain = cluster.spec.failover
+        if not chain:
+            return None
+        usable = [name for name in chain if (c := self._clusters.get(name)) and c.candidates]
+        return {
+            "to": list(chain),
+            "now": None if cluster.candidates or not usable else usable[0],
+            "requests_total": {name: self._failovers[cluster.name, name] for name in chain},
+        }
 
     async def close(self) -> None:
         """Close every connection and end every task, whatever is in flight. Idempotent."""

@@ -79,11 +79,14 @@ def waited_too_long(route: Route, cluster: Cluster, error: MeshError) -> Exchang
     return _failed(Fault.TIMEOUT, f"{_where(route.name, cluster.name)}: {error}")
 
 
-def lost(exchange: Exchange, error: UpstreamError, *, timed_out: bool) -> ExchangeFailed:
+def lost(
+    exchange: Exchange, route: Route, error: UpstreamError, *, timed_out: bool
+) -> ExchangeFailed:
     """The last attempt was lost.
 
     Args:
         exchange: with all attempts.
+        route: by which it was forwarded.
         error: how the last one ended.
         timed_out: the route's own timeout has passed.
     """
@@ -92,9 +95,8 @@ def lost(exchange: Exchange, error: UpstreamError, *, timed_out: bool) -> Exchan
     if len(attempts) > 1:
         each = ", ".join(f"{attempt.endpoint} {attempt.outcome}" for attempt in attempts)
         tries = f" ({len(attempts)} attempts: {each})"
-    route, cluster = exchange.route, exchange.cluster
-    assert route is not None  # noqa: S101 - there was an attempt
-    assert cluster is not None  # noqa: S101 - as above
+    cluster = exchange.cluster
+    assert cluster is not None  # noqa: S101 - there was an attempt
     remedy = _REMEDIES[error.outcome]
     if timed_out:
         remedy = f"the route's timeout is {route.timeout:g}s"
@@ -109,10 +111,13 @@ def lost(exchange: Exchange, error: UpstreamError, *, timed_out: bool) -> Exchan
 def no_endpoint(route: Route, cluster: Cluster) -> ExchangeFailed:
     """The cluster has no endpoint that may be used now."""
     where = _where(route.name, cluster.name)
+    others = ""
+    if route.follows_failover and cluster.spec.failover:
+        others = f", nor has its failover ({', '.join(cluster.spec.failover)}) a usable one"
     if not cluster.endpoints:
         return _failed(
             Fault.NO_HEALTHY_UPSTREAM,
-            f"{where}: the cluster has no endpoints; configure some, register an instance of the "
+            f"{where}: the cluster has no endpoints{others}; configure some, register an instance of the "
             "service, or see whether its dns name resolves",
         )
     causes = "; ".join(
@@ -127,6 +132,6 @@ def no_endpoint(route: Route, cluster: Cluster) -> ExchangeFailed:
         hope = f"the first is tried again in {after:.0f}s"
     return _failed(
         Fault.NO_HEALTHY_UPSTREAM,
-        f"{where}: no endpoint is in use: {causes}; {hope}",
+        f"{where}: no endpoint is in use: {causes}{others}; {hope}",
         retry_after=after,
     )

@@ -113,9 +113,9 @@ def error(text: str) -> str:
             "clusters: [{name: a, healthy: {path: /}}]",
             (
                 "clusters[0].healthy: unknown key 'healthy'; known here: circuit_breakers, "
-                "connect_timeout, dns, endpoints, hash_on, health_check, idle_timeout, load_balancer, "
-                "name, outlier_detection, panic_threshold, service, slow_start, tls_context, "
-                "trafficPolicy"
+                "connect_timeout, dns, endpoints, failover, hash_on, health_check, idle_timeout, "
+                "load_balancer, name, outlier_detection, panic_threshold, service, slow_start, "
+                "tls_context, trafficPolicy"
             ),
         ),
         ("secrets: {s: {key: k}}", None),

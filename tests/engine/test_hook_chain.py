@@ -224,6 +224,8 @@ async def test_a_failure_to_forward_may_be_answered_by_a_fallback() -> None:
     assert exchange.failure is failure
     assert exchange.answer is not None
     assert exchange.answer.body == b"stale"
+    assert (b"X-HMS-Flag", b"FB") in exchange.answer.fields
+    assert any(name == b"X-HMS-Fallback" for name, _ in exchange.answer.fields)
     unanswered = await run(chain(forward=forward, fallback=lambda *_: None))
     assert unanswered.answer is not None
     assert unanswered.answer.status == 503

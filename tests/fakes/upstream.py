@@ -203,6 +203,11 @@ def specs(count: int, **options: Any) -> tuple[EndpointSpec, ...]:
     return tuple(EndpointSpec(host=f"10.0.0.{n + 1}", port=80, **options) for n in range(count))
 
 
+def other_specs(count: int) -> tuple[EndpointSpec, ...]:
+    """Endpoints 10.0.1.1:80, 10.0.1.2:80, … of another cluster."""
+    return tuple(EndpointSpec(host=f"10.0.1.{n + 1}", port=80) for n in range(count))
+
+
 def make_cluster(name: str = "auth-svc", **options: Any) -> Cluster:
     options.setdefault("endpoints", specs(1))
     options.setdefault("service", name)
@@ -323,15 +328,17 @@ class World:
 
     def check_quiet(self) -> None:
         """Nothing is in use: no slot, no probe, no request, no timer but those of idle connections."""
-        breakers = [self.cluster.breaker, *self.manager._route_breakers.breakers]
-        for breaker in breakers:
+        clusters = self.manager._clusters.values()
+        breakers = [cluster.breaker for cluster in clusters]
+        for breaker in [*breakers, *self.manager._route_breakers.breakers]:
             assert breaker.idle, breaker
-        for endpoint in self.cluster.endpoints.values():
+        endpoints = [endpoint for cluster in clusters for endpoint in cluster.endpoints.values()]
+        for endpoint in endpoints:
             assert endpoint.active == 0, endpoint
             assert not endpoint.probing, endpoint
             assert endpoint.pool.active == 0, endpoint.pool
             assert endpoint.pool.connecting == 0, endpoint.pool
-        pooled = sum(len(e.pool.idle) for e in self.cluster.endpoints.values())
+        pooled = sum(len(endpoint.pool.idle) for endpoint in endpoints)
         assert self.connector.open == pooled
 
     async def close(self) -> None:

@@ -16,7 +16,9 @@ async def test_every_lost_attempt_names_place_cause_and_remedy(outcome: Outcome)
     world = World()
     exchange = world.exchange()
     exchange.endpoint = "10.0.0.1:80"
-    failed = failures.lost(exchange, UpstreamError(outcome, "went wrong"), timed_out=False).failure
+    failed = failures.lost(
+        exchange, world.route, UpstreamError(outcome, "went wrong"), timed_out=False
+    ).failure
     assert (failed.status, failed.flag, failed.title) == FAULTS[outcome].value
     place, _, remedy = failed.detail.partition("went wrong; ")
     assert place == "route verify-id, cluster auth-svc: endpoint 10.0.0.1:80: "
@@ -30,7 +32,7 @@ async def test_several_attempts_are_told_one_by_one() -> None:
     exchange.endpoint = "b"
     exchange.attempts = [Attempt("a", 0, 1, "503"), Attempt("b", 1, 2, "timeout")]
     error = UpstreamError(Outcome.TIMEOUT, "gave no response in time")
-    failed = failures.lost(exchange, error, timed_out=True).failure
+    failed = failures.lost(exchange, world.route, error, timed_out=True).failure
     assert failed.detail == (
         "route verify-id, cluster auth-svc: endpoint b: gave no response in time "
         "(2 attempts: a 503, b timeout); the route's timeout is 15s"

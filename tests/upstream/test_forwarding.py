@@ -99,7 +99,7 @@ async def test_a_request_and_its_answer(make: Any) -> None:
     assert world.peer().requests == [b"GET /verify-id?id=7 HTTP/1.1\r\nHost: auth-svc.svc\r\n\r\n"]
     assert exchange.endpoint == "10.0.0.1:80"
     (attempt,) = exchange.attempts
-    assert attempt == ("10.0.0.1:80", 1000.0, 1000.0, "200")
+    assert attempt == ("10.0.0.1:80", 1000.0, 1000.0, "200", "auth-svc")
     assert exchange.flag is None
 
 
