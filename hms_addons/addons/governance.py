@@ -21,7 +21,7 @@ from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Collection, Iterator
 
     import httpx
 
@@ -99,6 +99,11 @@ class Governance:
         if self._source is not None:
             source.inherit(self._source)
         return source
+
+    @hookimpl
+    def hms_idle_hooks(self, snapshot: Snapshot) -> Collection[str]:
+        """Nothing to do where nobody governs."""
+        return () if snapshot.governance is not None else ("hms_prepare",)
 
     @hookimpl
     def hms_startup(self, mesh: Mesh) -> None:

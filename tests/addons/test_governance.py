@@ -488,6 +488,11 @@ async def test_a_real_server_that_never_ends_its_answer() -> None:
             await plugin.hms_shutdown()
 
 
+def test_where_nobody_governs_no_request_asks(bench: Bench) -> None:
+    assert bench.plugin.hms_idle_hooks(make_snapshot()) == ("hms_prepare",)
+    assert bench.plugin.hms_idle_hooks(bench.snapshot()) == ()
+
+
 # -- what is told of it -------------------------------------------------------------------------
 
 
