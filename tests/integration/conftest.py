@@ -177,6 +177,15 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
                   request_headers: {{set: {{X-Set: new}}, add: {{X-Add: [b, c]}}, remove: [X-Gone]}}
                   response_headers: {{set: {{X-From: mesh}}, add: {{Set-Cookie: [b=2, c=3]}}, remove: [X-Gone]}}
               - {{match: {{prefix: /edited-dead}}, action: {{cluster: dead, response_headers: {{set: {{X-Rule: edited}}}}}}}}
+              - {{match: {{prefix: /failover}}, action: {{cluster: gone}}}}
+              - match: {{prefix: /fall/fixed}}
+                action:
+                  cluster: dead
+                  fallback: {{response: {{status: 203, body: "[]", headers: {{Content-Type: application/json}}}}}}
+              - {{match: {{prefix: /fall/other}}, action: {{cluster: dead, fallback: {{cluster: dead-other}}}}}}
+              - {{match: {{prefix: /fall/stale}}, action: {{cluster: app, fallback: {{stale: 60s}}}}}}
+              - {{match: {{prefix: /mirrored}}, action: {{cluster: app, mirror: {{cluster: app-shadow}}}}}}
+              - {{match: {{prefix: /hedged}}, action: {{cluster: hedged, timeout: 10s, hedge: {{after: 50ms}}}}}}
               - match: {{prefix: /limited}}
                 action:
                   cluster: app
@@ -213,6 +222,11 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
           - {{name: dead, endpoints: ["{dead}"], outlier_detection: false}}
           - {{name: hole, endpoints: ["{hole}"], outlier_detection: false, connect_timeout: 300ms}}
           - {{name: empty, endpoints: []}}
+          - {{name: gone, endpoints: [], failover: gone-dr}}
+          - {{name: gone-dr, service: gone, endpoints: ["{app}"], outlier_detection: false}}
+          - {{name: dead-other, service: dead, endpoints: ["{app}"], outlier_detection: false}}
+          - {{name: app-shadow, service: app, endpoints: ["{second}"], outlier_detection: false}}
+          - {{name: hedged, endpoints: ["{app}", "{second}"], outlier_detection: false}}
           - name: single
             endpoints: ["{app}"]
             outlier_detection: false
