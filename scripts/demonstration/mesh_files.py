@@ -154,6 +154,14 @@ class Overlay:
         self._add_cluster("payments-svc", port)
         return route
 
+    def limit_payments(self, limit: Section | None) -> Section:
+        """Give the route to Payments-SVC a rate limit, or none. Returns the route's action."""
+        action: Section = self._routes[-1]["action"]
+        action.pop("rate_limit", None)
+        if limit is not None:
+            action["rate_limit"] = limit
+        return action
+
     def move_listener(self, port: int) -> None:
         """Have the app-facing listener on another port."""
         self._content["listeners"] = [

@@ -63,6 +63,37 @@ def new_route(mesh: LostPackageMesh, report: Report) -> None:
     report.check(answer.status == HTTPStatus.OK, "the old route still leads", answer.describe())
 
 
+LIMIT = {"requests": 3, "per": "1m", "by": "subject"}
+"""Refunds that one person may ask for."""
+
+
+def rate_limit(mesh: LostPackageMesh, report: Report) -> None:
+    """The route gets a limit, which holds to the very request, and loses it again."""
+    report.step(
+        "A rate limit",
+        "Nobody files more than three refunds a minute; what is more is refused, with the time to wait.",
+    )
+    before = mesh.config_status()
+    report.show(indented(to_yaml(mesh.overlay.limit_payments(LIMIT))))
+    now = _apply(mesh, report, mesh.overlay.text())
+    _check_in_force(report, before, now)
+    answers = [_reimburse(mesh) for _ in range(5)]
+    statuses = [int(answer.status) for answer in answers]
+    expected = [HTTPStatus.ACCEPTED] * 3 + [HTTPStatus.TOO_MANY_REQUESTS] * 2
+    report.check(statuses == expected, "three are let through, the others are 429", str(statuses))
+    refused = answers[-1]
+    report.show(refused.describe())
+    wait = refused.headers["Retry-After"]
+    told = refused.flag == "RL" and wait is not None and refused.headers["RateLimit"] is not None
+    report.check(told, f"flag RL, and when to come again: in {wait} s", refused.describe())
+    mesh.overlay.limit_payments(None)
+    _apply(mesh, report, mesh.overlay.text())
+    answer = _reimburse(mesh)
+    report.check(
+        answer.status == HTTPStatus.ACCEPTED, "without it, all as before", answer.describe()
+    )
+
+
 def broken_change(mesh: LostPackageMesh, report: Report) -> None:
     """A change that cannot be used is refused, and the old configuration goes on."""
     report.step("A broken change", "A key is misspelt. Nothing of the change may take effect.")

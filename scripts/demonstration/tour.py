@@ -38,6 +38,7 @@ FROM_FILES: tuple[Step[LostPackageMesh], ...] = (
     failure_steps.all_replicas_dead,
     failure_steps.recovery,
     reload_steps.new_route,
+    reload_steps.rate_limit,
     reload_steps.broken_change,
 )
 

@@ -71,6 +71,17 @@ def test_a_route_is_added_after_the_seeds_own(overlay: Overlay, tmp_path: Path) 
     assert added["action"]["cluster"] == "payments-svc"
 
 
+def test_the_added_route_is_limited_and_let_go_again(overlay: Overlay, tmp_path: Path) -> None:
+    overlay.add_payments(9200)
+    before = overlay.text()
+    overlay.limit_payments({"requests": 3, "per": "1m", "by": "subject"})
+    *_, limited = load(tmp_path, overlay.text()).listeners[0].routes
+    assert limited.shaping is not None
+    assert [limit.requests for limit in limited.shaping.rate_limits] == [3]
+    overlay.limit_payments(None)
+    assert overlay.text() == before
+
+
 def test_the_listener_moves_and_keeps_its_routes(overlay: Overlay, tmp_path: Path) -> None:
     overlay.add_payments(9200)
     overlay.move_listener(9300)
