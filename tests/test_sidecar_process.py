@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -98,6 +99,24 @@ async def test_an_occupied_port_is_named_with_a_remedy(config: Path) -> None:
         async with sidecar("--config", config) as process:
             assert await process.ends() == NOT_STARTED
             assert f"127.0.0.1:{port}: the port is in use" in process.log
+
+
+async def test_the_zone_of_the_command_line_goes_over_the_files(config: Path) -> None:
+    members = ", ".join(f"{{address: 'h:{n}', zone: {zone}}}" for n, zone in ((1, "a"), (2, "b")))
+    write(config, f"{config.read_text()}zone: a\nclusters: [{{name: c, endpoints: [{members}]}}]\n")
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    admin = ("--admin", f"127.0.0.1:{port}")
+    async with sidecar("--config", config, *admin, env={"HMS_ZONE": "b"}) as process:
+        await process.says("ready: out")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /clusters HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert b" 200 " in answer[:20], answer
+        (cluster,) = json.loads(answer.partition(b"\r\n\r\n")[2])["clusters"]
+        assert cluster["levels"][0]["own_zone"] == "b"
+        assert cluster["levels"][0]["own_zone_load_percent"] == 100
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

@@ -262,6 +262,7 @@ async def test_description_of_a_cluster_in_trouble() -> None:
             "panic": False,
             "endpoints": 2,
             "usable": 0,
+            "own_zone": None,
             "own_zone_load_percent": None,
         }
     ]
