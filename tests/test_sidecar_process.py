@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -113,10 +112,7 @@ async def test_the_zone_of_the_command_line_goes_over_the_files(config: Path) ->
         writer.write(b"GET /clusters HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
         answer = await reader.read()
         writer.close()
-        assert b" 200 " in answer[:20], answer
-        (cluster,) = json.loads(answer.partition(b"\r\n\r\n")[2])["clusters"]
-        assert cluster["levels"][0]["own_zone"] == "b"
-        assert cluster["levels"][0]["own_zone_load_percent"] == 100
+        assert b"own zone b, own zone load percent 100" in answer
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

@@ -299,7 +299,9 @@ class PriorityLevels:
                 "panic": level.panic,
                 "endpoints": sum(len(group.members) for group in level.groups),
                 "usable": sum(len(group.candidates) for group in level.groups),
-                "own_zone": None if len(level.groups) == 1 else level.groups[0].members[0].spec.zone,
+                "own_zone": None
+                if len(level.groups) == 1
+                else level.groups[0].members[0].spec.zone,
                 "own_zone_load_percent": None
                 if len(level.groups) == 1
                 else level.groups[0].load / _PERCENT,
