@@ -102,7 +102,8 @@ async def test_an_occupied_port_is_named_with_a_remedy(config: Path) -> None:
 
 async def test_the_zone_of_the_command_line_goes_over_the_files(config: Path) -> None:
     members = ", ".join(f"{{address: 'h:{n}', zone: {zone}}}" for n, zone in ((1, "a"), (2, "b")))
-    write(config, f"{config.read_text()}zone: a\nclusters: [{{name: c, endpoints: [{members}]}}]\n")
+    listeners = "listeners: [{name: out, port: 0, routes: []}]"
+    write(config, f"{listeners}\nzone: a\nclusters: [{{name: c, endpoints: [{members}]}}]\n")
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
     admin = ("--admin", f"127.0.0.1:{port}")
