@@ -153,6 +153,14 @@ def test_panic_uses_all_and_is_told_once(caplog: pytest.LogCaptureFixture) -> No
     ]
 
 
+def test_in_panic_no_zone_is_preferred() -> None:
+    """What is left of the own zone would be given the traffic that it has just broken down under."""
+    members = [member(0, zone="a"), member(1, zone="a"), member(2, zone="b"), member(3, zone="b")]
+    found = levels()
+    found.update(members, members[:1], zone="a", panic_threshold=50)
+    assert share(found, members[2:]) == 0.5
+
+
 def test_without_a_threshold_nobody_is_left_when_nobody_is() -> None:
     members = [member(0), member(0, 1)]
     found = levels()
