@@ -244,7 +244,9 @@ class MeshSpecs:
     def hms_fallback(self, exchange: Exchange, failure: Failure) -> Answer | None:
         """Answer in place of a failure to forward, or None.
 
-        Called when the forward phase failed, never for a request that was refused.
+        Called when the forward phase failed, never for a request that was refused; and where a route
+        names the plugin (`fallback: {plugin: …}`), in the order written there and also for a service's
+        502, 503 and 504. The answer gets `X-HMS-Fallback` and the flag FB.
         """
 
     @hookspec

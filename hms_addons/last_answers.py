@@ -13,14 +13,18 @@ import hashlib
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hms_addons.http_message import Answer, Fields, lower_name
+from hms_addons.http_message import Answer, BodyStream, Fields, FilteredStream, lower_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hms_addons.exchange import Exchange
 
 MAX_BYTES: Final = 32 * 1024 * 1024
 MAX_ENTRIES: Final = 4096
 MAX_BODY: Final = 1024 * 1024
+MAX_STREAMED: Final = 64 * 1024
+"""Bytes of a body that streams: so much is held beside each that is on its way."""
 _OVERHEAD: Final = 512
 """Bytes that an entry costs besides its content."""
 
@@ -100,8 +104,7 @@ class LastAnswers:
         """
         body = answer.body
         if not isinstance(body, bytes) or len(body) > MAX_BODY or not _storable(exchange, answer):
-            self.counts["unstorable"] += 1
-            self._drop(key)  # it stands for the same, and is not the last one any more
+            self.forget(key)  # what is there stands for the same, and is not the last one any more
             return
         fields, age = _without_age(answer.fields)
         entry = _Entry(answer.status, answer.reason, fields, body, age, now)
@@ -112,6 +115,22 @@ class LastAnswers:
         while self.size > self._max_bytes or len(self._entries) > self._max_entries:
             self._drop(next(iter(self._entries)))
             self.counts["evicted"] += 1
+
+    def keep(
+        self, key: bytes, exchange: Exchange, answer: Answer, now: Callable[[], float]
+    ) -> None:
+        """As `store`, also for a body that streams: it is kept once it has passed, if it is short.
+
+        Args:
+            key, exchange, answer: as for `store`; the answer's body may be another afterwards.
+            now: monotonic seconds.
+        """
+        body = answer.body
+        if isinstance(body, BodyStream) and answer.tunnel is None and _storable(exchange, answer):
+            whole = Answer(answer.status, answer.reason, answer.fields)
+            answer.body = FilteredStream(body, _Keeper(self, key, exchange, whole, body, now).pull)
+        else:
+            self.store(key, exchange, answer, now())
 
     def find(self, key: bytes, max_age: float, now: float) -> tuple[Answer, int] | None:
         """The answer stored for `key`, if it is not older than `max_age`, and its age in seconds.
@@ -130,10 +149,56 @@ class LastAnswers:
         fields = (*entry.fields, (b"Age", b"%d" % (entry.age + since)))
         return Answer(entry.status, entry.reason, fields, entry.body), since
 
+    def forget(self, key: bytes) -> None:
+        """The last answer for `key` cannot be kept."""
+        self.counts["unstorable"] += 1
+        self._drop(key)
+
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.size -= entry.size
+
+
+class _Keeper:
+    """Collects the body of an answer that streams past."""
+
+    def __init__(
+        self,
+        answers: LastAnswers,
+        key: bytes,
+        exchange: Exchange,
+        whole: Answer,
+        source: BodyStream,
+        now: Callable[[], float],
+    ) -> None:
+        self._answers = answers
+        self._key = key
+        self._exchange = exchange
+        self._whole = whole
+        self._source = source
+        self._now = now
+        self._held: bytearray | None = bytearray()
+
+    async def pull(self, stream: FilteredStream) -> bytes:
+        """See `FilteredStream`."""
+        data = await self._source.read()
+        held = self._held
+        if held is None:
+            pass
+        elif not data:
+            self._held = None
+            self._whole.body = bytes(held)
+            self._whole.trailers = self._source.trailers
+            self._answers.store(self._key, self._exchange, self._whole, self._now())
+        elif len(held) + len(data) > MAX_STREAMED:
+            self._held = None
+            self._answers.forget(self._key)
+        else:
+            held += data
+        if not data:
+            stream.trailers = self._source.trailers
+        return data
 
 
 def key_of(exchange: Exchange) -> bytes:

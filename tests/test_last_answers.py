@@ -141,6 +141,66 @@ def test_streams_trailers_and_long_bodies_are_not_stored() -> None:
     assert not stored(good(b"x" * (1024 * 1024 + 1)))
 
 
+def streaming(*pieces: bytes, fields: Any = ()) -> Answer:
+    body = BodyStream(lambda: None, lambda: None)
+    for piece in pieces:
+        body.feed(piece)
+    return Answer(200, b"OK", fields, body)
+
+
+async def read(answer: Answer) -> bytes:
+    assert isinstance(answer.body, BodyStream)
+    return b"".join([piece async for piece in answer.body])
+
+
+async def test_a_body_that_streams_is_kept_once_it_has_passed() -> None:
+    answers, exchange, answer = LastAnswers(), make_exchange(), streaming(b"o", b"k")
+    source = answer.body
+    assert isinstance(source, BodyStream)
+    answers.keep(b"k", exchange, answer, lambda: 7.0)
+    assert len(answers) == 0
+    source.feed_eof()
+    assert await read(answer) == b"ok"
+    found = answers.find(b"k", 60.0, 9.0)
+    assert found is not None
+    assert (found[0].body, found[1]) == (b"ok", 2)
+
+
+async def test_a_body_that_breaks_off_or_is_too_long_is_not_kept() -> None:
+    answers, exchange = LastAnswers(), make_exchange()
+    answers.keep(b"k", exchange, good(), lambda: 0.0)
+    cut = streaming(b"o")
+    source = cut.body
+    assert isinstance(source, BodyStream)
+    answers.keep(b"k", exchange, cut, lambda: 0.0)
+    source.fail(ConnectionResetError("gone"))
+    with pytest.raises(ConnectionResetError):
+        await read(cut)
+    assert len(answers) == 1, "the one before is the last good one"
+    long = streaming(b"x" * 65537, b"y")
+    source = long.body
+    assert isinstance(source, BodyStream)
+    answers.keep(b"k", exchange, long, lambda: 0.0)
+    source.feed_eof()
+    assert len(await read(long)) == 65538
+    assert len(answers) == 0
+
+
+async def test_a_stream_that_nobody_may_keep_is_left_alone() -> None:
+    answers, exchange = LastAnswers(), make_exchange()
+    answer = streaming(fields=((b"Cache-Control", b"no-store"),))
+    before = answer.body
+    answers.keep(b"k", exchange, answer, lambda: 0.0)
+    assert answer.body is before
+    released: list[int] = []
+    abandoned = Answer(
+        200, b"OK", (), BodyStream(lambda: None, lambda: None, lambda: released.append(1))
+    )
+    answers.keep(b"k", exchange, abandoned, lambda: 0.0)
+    abandoned.release()
+    assert released == [1]
+
+
 def test_the_least_recently_used_makes_room() -> None:
     answers = LastAnswers(max_entries=2)
     exchange = make_exchange()

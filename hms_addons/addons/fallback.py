@@ -141,7 +141,7 @@ class Fallback:
             answer.release()
             return found
         if answer.status in _GOOD and exchange.method_bytes == b"GET" and _keeps(route):
-            self.answers.store(key_of(exchange), exchange, answer, self._clock.monotonic())
+            self.answers.keep(key_of(exchange), exchange, answer, self._clock.monotonic)
         return answer
 
     async def _fall_back(

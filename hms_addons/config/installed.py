@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from hms_addons.config.problems import closest, listing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from hms_addons.config.problems import Report
+    from hms_addons.config.problems import Path, Report
     from hms_addons.config.schema import Config
 
 HASHING: Final = frozenset({"maglev", "ring_hash"})
@@ -42,6 +42,16 @@ class Known(NamedTuple):
     """Certificates and keys: True: must be here and good; False: are elsewhere; None: may come yet."""
 
 
+def _fallback_plugins(config: Config) -> Iterator[tuple[Path, str]]:
+    """The plugins that routes fall back to, and where each is named."""
+    for at, listener in enumerate(config.listeners):
+        for index, route in enumerate(listener.routes):
+            for number, step in enumerate(route.action.fallback or ()):
+                if step.plugin is not None:
+                    place = ("action", "fallback", number, "plugin")
+                    yield ("listeners", at, "routes", index, *place), step.plugin
+
+
 SIDECAR: Final = Known()
 """It will find out."""
 
@@ -66,6 +76,10 @@ def check_installed(
                 here = "here" if elsewhere else f"here ({listing(installed.plugins)}); install it"
                 guess = closest(name, installed.plugins)
                 told(("plugins", name), f"no plugin of this name is {here}", guess, at_key=True)
+        for path, name in _fallback_plugins(config):
+            if name not in installed.plugins:
+                message = f"no plugin {name!r} is here ({listing(installed.plugins)}); install it"
+                told(path, message, closest(name, installed.plugins))
     unknown = {
         index: cluster.load_balancer
         for index, cluster in enumerate(config.clusters)

@@ -221,8 +221,10 @@ def _clusters(config: Config, report: Report, *, control: bool) -> None:
         if unused and named and canary is None and not control:
             but = f" but requests that name {name}.svc" if outbound else ""
             report.warning((*path, "name"), f"unused: no route leads to {name}, nothing{but}")
-        there = report.whole and report.known(*path, "endpoints") and report.known(*path, "dns")
-        if not cluster.endpoints and not cluster.dns and not control and there:
+        keys = ("endpoints", "dns", "failover")
+        there = report.whole and all(report.known(*path, key) for key in keys)
+        alone = not cluster.endpoints and not cluster.dns and cluster.failover is None
+        if alone and not control and there:
             message = f"{name} has no endpoints: requests to it are answered with 503"
             report.warning((*path, "name"), f"{message}; add `endpoints:` or `dns:`")
         if (

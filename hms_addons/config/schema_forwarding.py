@@ -111,7 +111,7 @@ class FallbackModel(Model):
     stale: PositiveDuration | None = None
     """The last good (2xx) answer to the same GET of the same caller, if it is not older than this.
 
-    Kept in memory, of bodies up to 1 MiB; never what the service forbids to store (no-store, private,
+    Kept in memory, of bodies up to 1 MiB, or 64 KiB where they come without a length; never what the service forbids to store (no-store, private,
     no-cache, must-revalidate, Vary: *, Set-Cookie)."""
     plugin: Name | None = None
     """The `hms_fallback` of this plugin."""

@@ -195,3 +195,11 @@ def test_hedges() -> None:
     assert hedge("hedge: {}") == Hedge(after=None, quantile=0.95, most=1)
     assert hedge("hedge: {after: p99, max: 2}") == Hedge(after=None, quantile=0.99, most=2)
     assert hedge("hedge: {after: 50ms}") == Hedge(after=0.05)
+
+
+def test_a_cluster_with_a_failover_need_not_have_endpoints() -> None:
+    assert not [
+        line
+        for line in warnings_of(text(failover="failover: pay, service: pay"))
+        if "auth-svc has no endpoints" in line
+    ]

@@ -33,3 +33,19 @@ def test_an_operator_is_warned_of_what_only_a_plugin_can_balance() -> None:
     )
     told = [p.path for p in load(text).problems]
     assert "clusters[0].load_balancer" not in told, "a sidecar knows what its plugins provide"
+
+
+def test_a_route_falls_back_to_plugins_that_are_there() -> None:
+    text = b"""\
+listeners:
+  - {name: out, port: 1, routes: [{match: {}, action: {cluster: a, fallback: {plugin: mene}}}]}
+clusters: [{name: a, endpoints: ["127.0.0.1:1"]}]
+"""
+    installed = Installed(frozenset({"mine"}), frozenset)
+    (problem,) = load([("a", text)], known=Known(installed=installed)).problems
+    assert str(problem).partition(": ")[2] == (
+        "listeners[0].routes[0].action.fallback[0].plugin: no plugin 'mene' is here (mine); "
+        "install it (did you mean mine?)"
+    )
+    there = Installed(frozenset({"mene"}), frozenset)
+    assert load([("a", text)], known=Known(installed=there)).problems == ()

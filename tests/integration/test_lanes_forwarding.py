@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.servers import hang_up, silent, status
+from tests.integration.servers import chunks, hang_up, silent, status
 from tests.integration.test_lanes import check_problem
 
 if TYPE_CHECKING:
@@ -54,6 +54,14 @@ def test_the_last_good_answer_stands_in_for_the_same_caller_alone(
         assert answer.header("age") is not None
     check_problem(lane.fetch("GET", path, "X-Api-Key: bob"), 503, "UC")
     check_problem(lane.fetch("POST", path, alice, body=b""), 503, "UC")
+
+
+def test_a_last_good_answer_that_streamed(lane: Lane, app: Upstream) -> None:
+    path = f"/fall/stale/streams/{lane.port}"
+    app.on(path, chunks(b"go", b"od"), status(503))
+    assert lane.fetch("GET", path).body == b"good"
+    answer = lane.fetch("GET", path)
+    assert (answer.status, answer.body, answer.flag) == (200, b"good", "FB")
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 100_000])
