@@ -177,3 +177,14 @@ def test_whatever_was_accepted_makes_a_document_that_a_sidecar_takes(
     for instance in instances:
         known = {n.lower() for c in made["clusters"] for n in (c["name"], service_of(c))}
         assert instance.service.lower() in known
+
+
+def test_endpoints_from_the_registry_are_checked_as_their_cluster_says() -> None:
+    text = "clusters: [{name: auth-svc, health_check: {path: /health, interval: 2s}}]"
+    made = document(text, "claims-svc", at(1), at(2))
+    loaded = load([], base=made, service="claims-svc", control=True)
+    assert loaded.snapshot is not None, loaded.problems
+    cluster = loaded.snapshot.clusters["auth-svc"]
+    assert [endpoint.port for endpoint in cluster.endpoints] == [1, 2]
+    assert cluster.health_check is not None
+    assert (cluster.health_check.path, cluster.health_check.interval) == ("/health", 2.0)
