@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hms_addons.config.compile_balancing import warn_of_keyless
 from hms_addons.config.compile_routes import UNKNOWN_SERVICE
+from hms_addons.config.lint_health import lint_health
 from hms_addons.config.lint_policies import lint_policies
 from hms_addons.config.lint_shaping import lint_limits
 from hms_addons.config.lint_tokens import lint_tokens
@@ -51,6 +52,7 @@ def lint(
     _routes(config, report)
     _clusters(config, report, control=control)
     warn_of_keyless(config, snapshot.clusters, report)
+    lint_health(config, report, control=control)
     lint_policies(config, snapshot, report)
     lint_limits(config, report)
     if files is not False and (not control or snapshot.service is not None):
