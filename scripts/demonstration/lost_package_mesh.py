@@ -43,6 +43,9 @@ class LostPackageMesh(Mesh):
             self._replica("auth-svc", f"auth-{n}", VERIFY_ONLY) for n in range(1, REPLICAS + 1)
         ]
         self.payments = self._replica("payments-svc", "payments-1")
+        self.standby = self._replica("payments-svc", "payments-2")
+        self.next_port = 0
+        """Where the next version of Payments-SVC will listen."""
         self.overlay = Overlay(
             self._shared, [one.port for one in self.replicas], listener_routes(self.routes)
         )
@@ -79,7 +82,7 @@ class LostPackageMesh(Mesh):
 
     def everyone(self) -> list[Replica]:
         """The replicas of all services."""
-        return [*self.replicas, self.payments]
+        return [*self.replicas, self.payments, self.standby]
 
     def hints(self, authorization: str) -> list[str]:
         """Commands to try while it runs; `authorization` is curl's option for a token."""

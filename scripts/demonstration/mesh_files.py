@@ -162,6 +162,33 @@ class Overlay:
             action["rate_limit"] = limit
         return action
 
+    def shape_payments(self, standby: int, following: int) -> Section:
+        """Give the route to Payments-SVC a mirror, a standby and a fallback.
+
+        Args:
+            standby: port of the sidecar that takes over.
+            following: port of the next version, which is called in plain text.
+
+        Returns:
+            What has changed, for people.
+        """
+        action = {
+            "retries": 1,
+            "mirror": {"cluster": "payments-next", "percent": 100},
+            "fallback": {"response": {"status": 202, "body": '{"queued": true}'}},
+        }
+        self._routes[-1]["action"] |= action
+        self._content["clusters"][-1] |= {
+            "outlier_detection": {"consecutive_gateway_failure": 1},
+            "failover": "payments-standby",
+        }
+        service = {"service": "payments-svc"}
+        self._add_cluster("payments-standby", standby, **service)
+        self._content["clusters"].append(
+            {"name": "payments-next", **service, "endpoints": [_endpoint(following)]}
+        )
+        return {"action": action, "clusters": self._content["clusters"][-3:]}
+
     def move_listener(self, port: int) -> None:
         """Have the app-facing listener on another port."""
         self._content["listeners"] = [
@@ -174,9 +201,9 @@ class Overlay:
         content["clusters"][-1]["conect_timeout"] = "1s"
         return to_yaml(content)
 
-    def _add_cluster(self, name: str, port: int) -> None:
+    def _add_cluster(self, name: str, port: int, **more: str) -> None:
         cluster = {"name": name, "tls_context": {"sds": SECRET}, "endpoints": [_endpoint(port)]}
-        self._content["clusters"].append(cluster)
+        self._content["clusters"].append(cluster | more)
 
 
 def to_yaml(content: object) -> str:

@@ -27,7 +27,7 @@ def from_files(work: Path, ports: FreePorts, report: Report, meshes: list[Mesh])
     report.heading("HMS-SVC: the Lost-Package mesh")
     mesh = LostPackageMesh(work, ports)
     meshes.append(mesh)
-    report.show("starting HMS-GOV, six apps with their sidecars, and Claims-SVC's sidecar …")
+    report.show("starting HMS-GOV, seven apps with their sidecars, and Claims-SVC's sidecar …")
     report.show("$ " + shlex.join(mesh.command))
     began = report.seconds
     mesh.start()

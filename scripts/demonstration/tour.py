@@ -14,6 +14,7 @@ from scripts.demonstration import (
     policy_steps,
     push_steps,
     reload_steps,
+    traffic_steps,
 )
 from scripts.demonstration.children import DemoError
 
@@ -40,6 +41,9 @@ FROM_FILES: tuple[Step[LostPackageMesh], ...] = (
     reload_steps.new_route,
     reload_steps.rate_limit,
     reload_steps.broken_change,
+    traffic_steps.mirror,
+    traffic_steps.failover,
+    traffic_steps.fallback,
 )
 
 

@@ -26,6 +26,7 @@ class PaymentsService(JsonHandler):
             self.not_found()
             return
         found = {"accepted": True, "claim": claim.get("claim"), "amount": claim.get("amount")}
+        found["by"] = self.service
         self.reply(HTTPStatus.ACCEPTED, found)
 
 

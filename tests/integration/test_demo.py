@@ -127,7 +127,7 @@ def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
     demo.process.send_signal(signal.SIGINT)
     assert demo.finish() == 0, demo.output
     assert re.search(r"^    ✅ verified$", demo.output, re.MULTILINE)
-    assert "All as it should be: 26 steps" in demo.output
+    assert "All as it should be: 29 steps" in demo.output
     assert "✗" not in demo.output
     assert "\x1b" not in demo.output, "no colours where there is no terminal"
     assert demo.left_over() == []
