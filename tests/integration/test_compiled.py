@@ -34,7 +34,11 @@ LANES = (
 def package() -> Path:
     """The folder with the compiled package."""
     done = subprocess.run(
-        [ROOT / "scripts" / "compile"], capture_output=True, text=True, check=False
+        [ROOT / "scripts" / "compile"],
+        env={**os.environ, "HMS_COMPILE_LEVEL": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 3:
         pytest.skip(done.stderr.splitlines()[-1])
