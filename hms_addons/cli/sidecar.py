@@ -135,6 +135,17 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
             rich_help_panel=_CONTROL,
         ),
     ] = 1,
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority",
+            envvar="HMS_PRIORITY",
+            min=0,
+            max=100,
+            help="0: this instance is used first; 1: when too few of those are left; and so on.",
+            rich_help_panel=_CONTROL,
+        ),
+    ] = 0,
     zone: Annotated[
         str,
         typer.Option(
@@ -212,7 +223,7 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
                 state=state,
                 listeners=StandardListeners(app, inbound, outbound),
                 advertise=advertise,
-                traits=Traits(version, weight, zone, parse_metadata(metadata or ())),
+                traits=Traits(version, weight, zone, parse_metadata(metadata or ()), priority),
             )
             options.check()
         elif not config:

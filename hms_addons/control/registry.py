@@ -56,6 +56,8 @@ class Instance:
     weight: int = 1
     """Its share, relative to the others'; 0: it gets nothing."""
     zone: str = ""
+    priority: int = 0
+    """0 is used first, 1 when that fails, and so on."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     ttl: float = DEFAULT_TTL
     """Seconds after which it is gone, unless it is registered again."""
@@ -71,6 +73,8 @@ class Instance:
             endpoint["weight"] = self.weight
         if self.zone:
             endpoint["zone"] = self.zone
+        if self.priority:
+            endpoint["priority"] = self.priority
         return endpoint
 
 

@@ -55,6 +55,7 @@ class Traits(NamedTuple):
     zone: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
     """Whatever people want to know of it, by name."""
+    priority: int = 0
 
 
 def parse_metadata(words: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -165,8 +166,10 @@ class Presence:
         return renewal
 
     def _body(self, address: str) -> dict[str, Any]:
-        metadata = dict(self._traits.metadata)
-        return {"address": address, **self._traits._asdict(), "metadata": metadata, "ttl": TTL}
+        traits = self._traits._asdict() | {"metadata": dict(self._traits.metadata)}
+        if not traits["priority"]:
+            del traits["priority"]  # a control plane of before knows none
+        return {"address": address, **traits, "ttl": TTL}
 
     async def leave(self) -> bool:
         """Take the instance back, once `run` has ended. Returns whether it was listed, and is not now."""

@@ -96,8 +96,10 @@ def test_every_registered_service_just_works() -> None:
 
 
 def test_weights_zones_and_those_that_get_nothing() -> None:
-    found = clusters("", at(1, weight=3, zone="b"), at(2, weight=0))
-    assert found["auth-svc"]["endpoints"] == [{"address": "10.0.0.1:1", "weight": 3, "zone": "b"}]
+    found = clusters("", at(1, weight=3, zone="b", priority=1), at(2, weight=0))
+    assert found["auth-svc"]["endpoints"] == [
+        {"address": "10.0.0.1:1", "weight": 3, "zone": "b", "priority": 1}
+    ]
 
 
 def test_an_address_that_is_registered_twice_is_one_endpoint() -> None:

@@ -191,6 +191,18 @@ def test_metadata_that_the_control_plane_would_not_take_is_refused(word: str, wh
         parse_metadata([word])
 
 
+async def test_a_priority_is_registered_where_there_is_one(bench: Bench) -> None:
+    """A control plane of before would refuse the key."""
+    for priority in (0, 2):
+        traits = Traits(priority=priority)
+        presence = Presence(bench.registry, "i", traits, lambda: "h:1", bench.clock, Random(0))
+        task = bench.tasks.start(presence.run(), "run")
+        await bench.clock.advance(0)
+        task.cancel()
+        assert bench.registry.bodies[-1].get("priority", 0) == priority
+        assert ("priority" in bench.registry.bodies[-1]) == bool(priority)
+
+
 async def test_metadata_is_registered(bench: Bench) -> None:
     traits = Traits("v2", 3, "b", (("team", "blue"),))
     presence = Presence(bench.registry, "i", traits, lambda: "h:1", bench.clock, Random(0))

@@ -304,6 +304,7 @@ class InstanceInput(Input):
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=64)] = ""
     weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
     zone: Annotated[str, Field(max_length=128)] = ""
+    priority: Annotated[int, Field(ge=0, le=100)] = 0
     metadata: Annotated[
         dict[ShortText, ShortText],
         Field(max_length=64, description="4 KiB of UTF-8 together, names and values."),
@@ -320,6 +321,7 @@ class Instance(BaseModel):
     version: str
     weight: int
     zone: str
+    priority: int
     metadata: dict[str, str]
     ttl: float
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.fakes.plane import RunningPlane
 
 PATH = "/v1/services/auth-svc/instances/i1"
-INSTANCE = {"address": "10.0.0.7:15006", "version": "v1", "weight": 3, "zone": "b"}
+INSTANCE = {"address": "10.0.0.7:15006", "version": "v1", "weight": 3, "zone": "b", "priority": 1}
 
 
 async def register(control: RunningPlane, **changes: Any) -> httpx.Response:
@@ -112,6 +112,7 @@ async def test_deregistering(control: RunningPlane) -> None:
         {"address": "h:0"},
         {"address": "h:99999"},
         {"weight": -1},
+        {"priority": 101},
         {"id": "x"},
     ],
 )
