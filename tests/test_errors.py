@@ -49,9 +49,9 @@ def test_no_two_faults_are_one() -> None:
 
 def test_every_flag_has_a_use_and_is_its_own_name() -> None:
     used = {fault.value.flag for fault in Fault}
-    # These are said of an upstream's answer, which is no failure of the mesh: it was the last of the
-    # attempts, or it was delayed on purpose.
-    assert set(Flag) - used == {Flag.URX, Flag.DI}
+    # These are said of an answer that is no failure of the mesh: it was the last of the attempts, it
+    # was delayed on purpose, or it is a fallback's.
+    assert set(Flag) - used == {Flag.URX, Flag.DI, Flag.FB}
     assert all(flag.name == flag.value for flag in Flag)
 
 

@@ -92,7 +92,7 @@ async def test_an_allowed_request_says_who_what_and_by_which_policy(bench: Bench
         "roles": ["CLERK"],
         "issuer": "https://id",
         "caller": "spiffe://mpsa.mil/svc/claims-svc",
-        "peer": None,
+        "peer": "127.0.0.1:40000",
         "direction": "inbound",
         "listener": "peers",
         "method": "GET",
