@@ -83,6 +83,7 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             *(route(path, direct_response=given) for path, given in DIRECT.items()),
             *(there(path, fault=fault) for path, fault in FAULTS.items()),
             *(there(path, rate_limit=limit) for path, limit in LIMITS.items()),
+            there("/mirrored", mirror={"cluster": "b", "percent": 100}),
             shared("/w/quarter", 75, 25),
             shared("/w/all", 1, 0),
             shared("/w/none", 0, 1),
@@ -190,7 +191,7 @@ def test_both_admit_as_many(proxies: Pair, path: str) -> None:
     assert "RL" in seen[-1].flags, "Envoy sets no flag here"
 
 
-# -- shares -----------------------------------------------------------------------------
+# -- shares and copies -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -209,3 +210,15 @@ def test_both_share_out_alike(proxies: Pair, path: str, share: float, spread: fl
         went = [sum(len(proxies.at(index, name)) for name in names) for index in (0, 1)]
         assert sum(went) == 300
         assert abs(went[1] / 300 - share) <= spread
+
+
+def test_both_copy_requests_to_a_mirror(proxies: Pair) -> None:
+    for port in proxies.ports:
+        seen = proxies.ask(port, "POST", "/mirrored/x", body=b"claim")
+        assert seen.status == 200
+        assert len(proxies.at(0, seen.name)) == 1
+        mirror = proxies.upstreams[1]
+        mirror.wait(lambda: proxies.at(1, seen.name), "the copy")  # noqa: B023 - asked at once
+        (copy,) = proxies.at(1, seen.name)
+        assert (copy.method, copy.target) == ("POST", "/mirrored/x")
+        assert copy.header("host") == "mesh.test-shadow"
