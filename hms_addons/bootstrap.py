@@ -31,6 +31,7 @@ BUILT_IN: Final = (
     "resilience",
     "session_affinity",
     "audit_log",
+    "access_log",
     "metrics",
     "admin",
     "config_sync",
@@ -72,6 +73,7 @@ def build_plugins(
         PluginError: an installed plugin cannot be loaded.
     """
     # Here, as commands that run no sidecar need this file's words only and are to start fast.
+    from hms_addons.addons.access_log import AccessLog  # noqa: PLC0415 - see above
     from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
     from hms_addons.addons.audit_log import AuditLog  # noqa: PLC0415 - see above
     from hms_addons.addons.fallback import Fallback  # noqa: PLC0415 - see above
@@ -109,6 +111,7 @@ def build_plugins(
     plugins.register(resilience, "resilience")
     plugins.register(SessionAffinity(), "session_affinity")
     plugins.register(AuditLog(), "audit_log")
+    plugins.register(AccessLog(rng=rng), "access_log")
     if admin is not None:  # else there is nobody to tell
         plugins.register(Metrics(), "metrics")
         plugins.register(Admin(*admin), "admin")

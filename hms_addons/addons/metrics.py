@@ -54,6 +54,9 @@ _MAX_KNOWN: Final = 20_000
 _MAX_OUTCOMES: Final = 32
 _INBOUND: Final = Direction.INBOUND
 _STATUS_DIGITS: Final = 3
+_MAX_VERSION: Final = 128
+_LOGS: Final = ("access_log", "audit_log")
+"""Parts of the sidecar's status that tell of a log."""
 _CLIENT_GONE: Final = 499
 _STATUSES: Final = {
     status: str(status) for status in (*(known.value for known in HTTPStatus), _CLIENT_GONE)
@@ -232,6 +235,8 @@ class Metrics:
         yield from _of_clusters(mesh.clusters())
         yield from _of_configuration(status)
         yield from _of_certificates(mesh.certificates())
+        yield from _of_governance(status.get("governance"))
+        yield from _of_logs(status)
         yield _counter(
             "hms_plugin_errors",
             "Exceptions in plugins' hooks.",
@@ -304,7 +309,7 @@ def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
                 pools[name, state] += number
     yield _gauge(
         "hms_endpoint_state",
-        "1 for the state that an endpoint is in: closed, open, half-open or unhealthy.",
+        "1 for the state of an endpoint: closed, open, half-open; or unhealthy or unchecked by its checks.",
         ("cluster", "endpoint", "state"),
         states,
     )
@@ -324,9 +329,10 @@ def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
 
 
 def _state(endpoint: Mapping[str, Any]) -> str:
-    """Its breaker's; or `unhealthy`, if it is for its health checks that it is not used."""
+    """Its breaker's; or what its health checks say, if it is for them that it is not used."""
     state: str = endpoint["state"]
-    return "unhealthy" if state == "closed" and endpoint.get("health") == "unhealthy" else state
+    health: str = endpoint.get("health", "healthy")
+    return health if state == "closed" and health != "healthy" else state
 
 
 def _of_configuration(status: Mapping[str, Any]) -> Iterator[Any]:
@@ -351,6 +357,35 @@ def _of_certificates(certificates: Sequence[Mapping[str, Any]]) -> Iterator[Any]
             for one in certificates
         },
     )
+
+
+def _of_governance(status: Mapping[str, Any] | None) -> Iterator[Any]:
+    headers = {} if status is None else status["headers"]
+    yield _gauge(
+        "hms_policy_version_info",
+        "1 for the value of a header that HMS-GOV asks for and requests carry now.",
+        ("header", "version"),
+        {(name, _cut(value)): 1 for name, value in headers.items()},
+    )
+    if status is not None:
+        about = "Times that what HMS-GOV asks for has changed."
+        yield _counter("hms_policy_changes", about, (), {(): status["changes"]})
+        about = "Requests that went without, as HMS-GOV was away and on_failure is open."
+        yield _counter("hms_policy_unversioned_requests", about, (), {(): status["unversioned"]})
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _MAX_VERSION else f"{value[:_MAX_VERSION]}…"
+
+
+def _of_logs(status: Mapping[str, Any]) -> Iterator[Any]:
+    logs = {name: log for name in _LOGS if (log := status.get(name)) is not None}
+    for key, about in (
+        ("written", "Lines that are in the file."),
+        ("dropped", "Lines that a slow or full disk has cost."),
+    ):
+        found = {(name,): log[key] for name, log in logs.items()}
+        yield _counter(f"hms_log_lines_{key}", about, ("log",), found)
 
 
 def _code(status: int) -> str:

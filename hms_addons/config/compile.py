@@ -11,6 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
+from hms_addons.config.compile_access_log import compile_access_log
 from hms_addons.config.compile_balancing import check_clusters, compile_balancing
 from hms_addons.config.compile_forwarding import with_failover
 from hms_addons.config.compile_health import (
@@ -140,6 +141,7 @@ class _Compiler:
             governance=compile_governance(config.governance),
             rbac=compile_rbac(config.rbac, self._file),
             headers=headers,
+            access_log=compile_access_log(config.access_log, self._file),
             plugins=config.plugins,
             places=places_of(self._document),
             document=redacted(document),

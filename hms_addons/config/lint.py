@@ -251,10 +251,12 @@ def _files(snapshot: Snapshot, report: Report, *, secrets: bool) -> None:
             if (named := getattr(provider, key)) is not None:
                 _file(named, ("rbac", "providers", index, key), report)
 
-    log = snapshot.rbac.audit_log
-    path: KeyPath = ("rbac", "audit_log", "path")
-    if log is not None and log.path != STDOUT and not Path(log.path).parent.is_dir():
-        report.warning(path, f"there is no folder {Path(log.path).parent}")
+    for log, path in (
+        (snapshot.rbac.audit_log, ("rbac", "audit_log", "path")),
+        (snapshot.access_log, ("access_log", "path")),
+    ):
+        if log is not None and log.path != STDOUT and not Path(log.path).parent.is_dir():
+            report.warning(path, f"there is no folder {Path(log.path).parent}")
 
 
 def _file(named: str, path: KeyPath, report: Report) -> None:

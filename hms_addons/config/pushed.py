@@ -26,13 +26,17 @@ def check_pushed(config: Config, report: Report) -> None:
                     "path, and put the file there on each"
                 )
                 report.error(("rbac", "providers", index, key), message)
-    log = config.rbac.audit_log
-    if log is not None and log.path != STDOUT and not PurePosixPath(log.path).is_absolute():
-        message = f"{log.path!r} is relative, but written on the sidecars' machines: give an absolute path"
-        report.error(("rbac", "audit_log", "path"), message)
     if config.zone is not None:
         message = "left out of what sidecars get: each is told where it is, with --zone"
         report.warning(("zone",), message, at_key=True)
+    for log, section in (
+        (config.rbac.audit_log, ("rbac", "audit_log")),
+        (config.access_log, ("access_log",)),
+    ):
+        path = STDOUT if log is None else log.path or STDOUT
+        if path != STDOUT and not PurePosixPath(path).is_absolute():
+            message = f"{path!r} is relative, but written on the sidecars' machines: give an absolute path"
+            report.error((*section, "path"), message)
     if config.service is not None:
         message = "left out of what sidecars get: each is told the service it stands beside"
         report.warning(("service",), message, at_key=True)

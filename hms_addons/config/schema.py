@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from hms_addons.config.schema_access_log import AccessLogModel, access_log_or_not
 from hms_addons.config.schema_balancing import HashOnSetting
 from hms_addons.config.schema_base import (
     MAX_PORT,
@@ -284,5 +285,11 @@ class Config(Model):
     """Tokens, roles and policies."""
     headers: HeadersModel | None = None
     """Names of the headers that the mesh owns."""
+    access_log: Annotated[
+        AccessLogModel | None,
+        BeforeValidator(access_log_or_not),
+        AlsoAccepts({"type": "boolean"}),
+    ] = None
+    """A line for each request; true for the default one."""
     plugins: dict[str, dict[str, Any]] = {}
     """Options of third-party plugins, by plugin name."""

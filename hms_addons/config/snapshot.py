@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hms_addons.config.route_table import RouteTable
     from hms_addons.config.shaping import Shaping
     from hms_addons.config.snapshot_forwarding import FallbackStep, Hedge, Mirror
+    from hms_addons.config.snapshot_access_log import AccessLog
     from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
 
 
@@ -362,6 +363,8 @@ class Snapshot:
     governance: Governance | None = None
     rbac: Rbac = Rbac()
     headers: HeaderNames = HeaderNames()
+    access_log: AccessLog | None = None
+    """None: none is written."""
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The config's `plugins:` section: options of third-party plugins, by plugin name."""
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
