@@ -90,6 +90,7 @@ class AccessLog:
         self._tasks = TaskSet(NAME)
         self._state: _State | None = None
         self._previous: _State | None = None
+        self._retired: list[LineLog] = []
 
     def __repr__(self) -> str:
         return f"<AccessLog {self._state.log if self._state else None}>"
@@ -108,7 +109,13 @@ class AccessLog:
         self._previous, self._state = newest, state
         gone = None if before is None else before.log
         if gone is not None and gone not in self._logs():
-            self._tasks.start(gone.close(CLOSING), "close")
+            self._retired.append(gone)
+            self._tasks.start(self._retire(gone), "close")
+
+    async def _retire(self, log: LineLog) -> None:
+        """No request can come to it any more but one that outlived two changes."""
+        await log.close(CLOSING)
+        self._retired.remove(log)
 
     def _log_for(self, spec: AccessLogSpec | None) -> LineLog | None:
         if spec is None:
@@ -148,7 +155,8 @@ class AccessLog:
     @hookimpl
     async def hms_shutdown(self) -> None:
         """Write what is left; a file that hangs is left behind."""
-        await asyncio.gather(*(log.close(CLOSING) for log in self._logs()))
+        logs = (*self._logs(), *self._retired)
+        await asyncio.gather(*(log.close(CLOSING) for log in logs))
         await self._tasks.close()
 
     # -- a request ------------------------------------------------------------------------------

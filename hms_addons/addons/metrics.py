@@ -54,7 +54,6 @@ _MAX_KNOWN: Final = 20_000
 _MAX_OUTCOMES: Final = 32
 _INBOUND: Final = Direction.INBOUND
 _STATUS_DIGITS: Final = 3
-_MAX_VERSION: Final = 128
 _LOGS: Final = ("access_log", "audit_log")
 """Parts of the sidecar's status that tell of a log."""
 _CLIENT_GONE: Final = 499
@@ -235,7 +234,6 @@ class Metrics:
         yield from _of_clusters(mesh.clusters())
         yield from _of_configuration(status)
         yield from _of_certificates(mesh.certificates())
-        yield from _of_governance(status.get("governance"))
         yield from _of_logs(status)
         yield _counter(
             "hms_plugin_errors",
@@ -357,25 +355,6 @@ def _of_certificates(certificates: Sequence[Mapping[str, Any]]) -> Iterator[Any]
             for one in certificates
         },
     )
-
-
-def _of_governance(status: Mapping[str, Any] | None) -> Iterator[Any]:
-    headers = {} if status is None else status["headers"]
-    yield _gauge(
-        "hms_policy_version_info",
-        "1 for the value of a header that HMS-GOV asks for and requests carry now.",
-        ("header", "version"),
-        {(name, _cut(value)): 1 for name, value in headers.items()},
-    )
-    if status is not None:
-        about = "Times that what HMS-GOV asks for has changed."
-        yield _counter("hms_policy_changes", about, (), {(): status["changes"]})
-        about = "Requests that went without, as HMS-GOV was away and on_failure is open."
-        yield _counter("hms_policy_unversioned_requests", about, (), {(): status["unversioned"]})
-
-
-def _cut(value: str) -> str:
-    return value if len(value) <= _MAX_VERSION else f"{value[:_MAX_VERSION]}…"
 
 
 def _of_logs(status: Mapping[str, Any]) -> Iterator[Any]:

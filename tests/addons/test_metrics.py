@@ -259,28 +259,12 @@ async def test_the_state_of_the_sidecar_is_told_as_it_is_now(bench: Bench) -> No
     expiry = found["hms_certificate_expiry_timestamp_seconds"]
     assert list(expiry.values()) == [1_800_000_000]
 
-    assert "hms_policy_version_info" not in found
     assert "hms_log_lines_dropped_total" not in found
     assert await bench.values("hms_breaker_open", "cluster") == {"auth-svc": 0}
     bench.mesh.cluster_list = [{**CLUSTER, "state": "open"}]
     bench.mesh.found["version"] = "43"
     assert await bench.values("hms_breaker_open", "cluster") == {"auth-svc": 1}
     assert await bench.values("hms_config_version", "version") == {"43": 1}
-
-
-async def test_a_change_of_policy_version_is_seen(bench: Bench) -> None:
-    governance = {"headers": {"X-Policy-Version": "1.3.4"}, "changes": 0, "unversioned": 2}
-    bench.mesh.found["governance"] = governance
-    labels = ("header", "version")
-    found = await bench.values("hms_policy_version_info", *labels)
-    assert found == {("X-Policy-Version", "1.3.4"): 1}
-    governance |= {"headers": {"X-Policy-Version": "1.3.5", "X-Long": "v" * 5000}, "changes": 1}
-    found = await bench.values("hms_policy_version_info", *labels)
-    assert found == {("X-Policy-Version", "1.3.5"): 1, ("X-Long", "v" * 128 + "…"): 1}
-    assert (await bench.scrape())["hms_policy_changes_total"] == {(): 1}
-    assert (await bench.scrape())["hms_policy_unversioned_requests_total"] == {(): 2}
-    bench.mesh.found["governance"] = None
-    assert "hms_policy_version_info" not in await bench.scrape()
 
 
 async def test_lines_that_a_disk_has_cost_are_told(bench: Bench) -> None:

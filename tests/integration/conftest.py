@@ -108,6 +108,7 @@ class Lane:
     admin: int
     program: Program
     audit_log: Path
+    access_log: Path
 
     @property
     def native(self) -> bool:
@@ -257,6 +258,7 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
             - {{name: strong, action: DENY, services: [app], paths: [/app/strong], when: [{{claim: acr.level, not_values: ["3"]}}]}}
             - {{name: trial, action: DENY, services: [app], paths: [/app/trial], mode: audit}}
           audit_log: {{path: audit.log}}
+        access_log: {{path: access.log, sample: 0.5, headers: [Authorization, X-Tier]}}
         """)
 
 
@@ -282,7 +284,8 @@ def lane(
         if request.param == "native":
             program.wait_for("is in force")
         program.wait_listening(port, inbound, admin)
-        yield Lane(request.param, port, inbound, admin, program, config.parent / "audit.log")
+        audit_log, access_log = config.parent / "audit.log", config.parent / "access.log"
+        yield Lane(request.param, port, inbound, admin, program, audit_log, access_log)
         assert program.stop() == 0
         assert "Traceback" not in program.output
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 
 from tests.integration.basics import until
 from tests.integration.clients import fetch
-from tests.integration.servers import echo, status
+from tests.integration.servers import POLICY_VERSION, echo, status
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Backends, Lane
@@ -121,6 +121,7 @@ def test_the_sidecars_state_is_there_and_open_metrics_where_asked_for(
         "hms_connections_active",
         "hms_pool_connections",
         "hms_rbac_decisions",
+        "hms_policy_version_info",
         "hms_config_version",
         "hms_config_rejected",
         "hms_certificate_expiry_timestamp_seconds",
@@ -132,6 +133,9 @@ def test_the_sidecars_state_is_there_and_open_metrics_where_asked_for(
     }
     assert states["app", f"127.0.0.1:{backends.app.port}"] == "closed"
     assert [s.value for s in families["hms_config_version"].samples] == [1.0]
+    policies = [s for s in families["hms_policy_version_info"].samples if s.value]
+    assert POLICY_VERSION in {label for s in policies for label in s.labels.values()}
+    assert not [s for s in families["hms_plugin_errors"].samples if s.labels["hook"] == "collect"]
 
 
 def test_metrics_are_only_read(lane: Lane) -> None:
