@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from hms_addons.config.problems import Place
     from hms_addons.config.route_table import RouteTable
     from hms_addons.config.shaping import Shaping
-    from hms_addons.config.snapshot_forwarding import FallbackStep, Hedge, Mirror
     from hms_addons.config.snapshot_access_log import AccessLog
+    from hms_addons.config.snapshot_forwarding import FallbackStep, Hedge, Mirror
     from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
 
 
