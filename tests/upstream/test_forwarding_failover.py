@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hms_addons.config.snapshot import OutlierDetection, RetryPolicy, Thresholds, UpstreamTls
+from hms_addons.config.snapshot_forwarding import Hedge
 from hms_addons.errors import ExchangeFailed, Flag
 from hms_addons.http_message import BodyStream
 from hms_addons.upstream.endpoint import EndpointState
@@ -279,3 +283,54 @@ async def test_cancelled_at_any_await_nothing_is_left(lines: list[Any]) -> None:
         if finished:
             return
     pytest.fail("it never came to an end")
+
+
+LINES = st.sampled_from([OK, OK, UNAVAILABLE, CLOSE, SILENCE, CHUNKED, b"\0\0"])
+CONNECTS = st.sampled_from([None, None, REFUSED, SILENCE])
+SCRIPT = st.lists(LINES, min_size=1, max_size=5)
+DOOR = st.lists(CONNECTS, min_size=1, max_size=4)
+
+
+@settings(max_examples=40)
+@given(st.tuples(SCRIPT, SCRIPT, SCRIPT), st.tuples(DOOR, DOOR, DOOR), st.integers(0, 2**32))
+def test_any_weather_on_both_sides_gives_every_slot_back(
+    scripts: Any, doors: Any, seed: int
+) -> None:
+    asyncio.run(ordeal(scripts, doors, random.Random(seed)))
+
+
+async def ordeal(scripts: Any, doors: Any, rng: random.Random) -> None:
+    """Retries, hedges and failover at once, over clusters that eject at the first failure."""
+    world = Pair(
+        2,
+        retry=RetryPolicy(attempts=2, per_try_timeout=0.4),
+        route={"timeout": 1.0, "hedge": Hedge(after=0.1)},
+        dr={"thresholds": Thresholds(max_requests=3, max_connections=2)},
+    )
+    for peer, lines, on_connect in zip(
+        (world.peer(1), world.peer(2), world.dr), scripts, doors, strict=True
+    ):
+        peer.say(*lines)
+        peer.on_connect(*on_connect)
+    tasks = []
+    for _ in range(10):
+        exchange = world.exchange(method=rng.choice(["GET", "GET", "POST"]))
+        tasks.append(asyncio.create_task(world.forward(exchange)))
+        await settle(rng.randrange(6))
+        if rng.random() < 0.2:
+            rng.choice(tasks).cancel()
+        if rng.random() < 0.4:
+            world.clock.tick(rng.random() * 0.3)
+    for _ in range(6):
+        await world.clock.advance(0.4)
+        await settle()
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, BaseException):
+            assert isinstance(result, ExchangeFailed | asyncio.CancelledError), result
+        else:
+            result.release()
+    await settle()
+    world.check_quiet()
+    await world.close()
