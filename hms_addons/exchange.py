@@ -130,7 +130,7 @@ class Exchange:
         bytes_in, bytes_out: body bytes received from and sent to the caller.
         request_id: the value of `X-Request-ID`.
         notes: plugins' own memory, by plugin name; what is text is shown with the flow.
-            `failover` is the cluster that was to have it, where another took its place; `fallback` what
+            `failover_from` is the cluster that was to have it, where another took its place; `fallback` what
             stands in for a failure, and for which.
         interim: sends an interim (1xx) response to the caller; None where it cannot take one.
         downstream: the engine's connection to the caller, for the engine alone.

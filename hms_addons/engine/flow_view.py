@@ -246,7 +246,6 @@ def annotate(exchange: Exchange) -> None:
         f"route={summary['route']}" if summary["route"] else "",
         f"cluster={summary['cluster']}" if summary["cluster"] else "",
         f"fallback={summary['fallback']['what']}" if summary["fallback"] else "",
-        f"failover-from={summary['failover_from']}" if summary["failover_from"] else "",
         f"endpoint={summary['endpoint']}" if summary["endpoint"] else "",
         f"attempts={len(summary['attempts'])}" if summary["attempts"] else "",
         f"role={summary['role']}" if summary["role"] else "",
@@ -281,7 +280,6 @@ def summarise(exchange: Exchange) -> dict[str, Any]:
         "route": exchange.route.name if exchange.route else None,
         "cluster": exchange.cluster.name if exchange.cluster else None,
         "fallback": exchange.notes.get("fallback"),
-        "failover_from": exchange.notes.get("failover"),
         "endpoint": exchange.endpoint,
         "attempts": [
             {

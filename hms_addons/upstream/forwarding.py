@@ -347,7 +347,7 @@ class Forwarding(Try):
     def _turn_to(self, cluster: Cluster) -> None:
         """From now on try this cluster."""
         self._manager.count_failover(self._cluster.name, cluster.name)
-        self._exchange.notes.setdefault("failover", self._cluster.name)
+        self._exchange.notes.setdefault("failover_from", self._cluster.name)
         self._cluster = cluster
         self._breaker = cluster.breaker
         self._exchange.cluster = cluster.spec

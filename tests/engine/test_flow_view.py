@@ -372,14 +372,15 @@ def test_the_comment_tells_in_one_line_what_the_mesh_did() -> None:
 
 def test_failover_and_fallback_are_told() -> None:
     exchange = decided()
-    exchange.notes["failover"] = "auth-svc"
+    exchange.notes["failover_from"] = "auth-svc"
     exchange.mark_fallback(Answer(200, b"OK", ()), "stale; age=3", "UH", "all gone")
     flow_view.annotate(exchange)
     summary = exchange.flow.metadata["hms"]
-    assert summary["failover_from"] == "auth-svc"
+    assert summary["notes"] == {"failover_from": "auth-svc"}
     assert summary["fallback"] == {"what": "stale; age=3", "because": "UH", "detail": "all gone"}
     assert summary["comment"].startswith("flag=FB ")
-    assert "fallback=stale; age=3 failover-from=auth-svc" in summary["comment"]
+    assert "fallback=stale; age=3" in summary["comment"]
+    assert "failover_from=auth-svc" in summary["comment"]
 
 
 def test_the_summary_is_plain_types_that_a_flow_file_can_hold() -> None:

@@ -108,7 +108,7 @@ async def test_a_cluster_without_endpoints_hands_its_requests_on(make: Any) -> N
     exchange = world.exchange(method="POST", content=b"x")
     assert (await world.forward(exchange)).status == 200
     assert exchange.cluster.name == "auth-svc-dr"
-    assert exchange.notes["failover"] == "auth-svc"
+    assert exchange.notes["failover_from"] == "auth-svc"
     assert [(a.cluster, a.endpoint) for a in exchange.attempts] == [("auth-svc-dr", "10.0.1.1:80")]
     assert exchange.flag is None, "a real answer"
     assert world.slots("auth-svc-dr") == (0, 0, 0)
