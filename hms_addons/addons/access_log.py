@@ -19,6 +19,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.clock import SYSTEM_CLOCK
+from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS
 from hms_addons.hookspecs import hookimpl
 from hms_addons.line_log import LineLog
 from hms_addons.tasks import TaskSet
@@ -74,6 +75,8 @@ class _State(NamedTuple):
     spec: AccessLogSpec | None
     log: LineLog | None
     fields: tuple[_Field, ...]
+    usual: tuple[_Getter, ...] | None
+    """The runs among `fields` where they are the default ones; see `_usual_line`."""
 
 
 class AccessLog:
@@ -105,7 +108,8 @@ class AccessLog:
         if state is None:
             spec = snapshot.access_log
             fields = () if spec is None else fields_of(spec)
-            state = _State(snapshot, spec, self._log_for(spec), fields)
+            usual = None if spec is None else _usual_of(spec, fields)
+            state = _State(snapshot, spec, self._log_for(spec), fields, usual)
         self._previous, self._state = newest, state
         gone = None if before is None else before.log
         if gone is not None and gone not in self._logs():
@@ -239,8 +243,32 @@ def line_of(exchange: Exchange, state: _State, now: float, wall: float) -> str:
     """The line of an exchange that ended at `now` on the monotonic and `wall` on the wall clock."""
     assert state.spec is not None  # noqa: S101 - or there is no line
     if state.spec.as_json:
+        if state.usual is not None and exchange.failure is None and len(exchange.attempts) == 1:
+            return _usual_line(exchange, state.usual, now, wall)
         return "{" + "".join(_json_parts(exchange, state.fields, now, wall))[1:] + "}"
     return "".join(_text_parts(exchange, state.fields, now, wall))[1:]
+
+
+def _usual_of(spec: AccessLogSpec, fields: Sequence[_Field]) -> tuple[_Getter, ...] | None:
+    """The runs of a line for which `_usual_line` is right; None if there are other fields in it."""
+    if not spec.as_json or spec.headers or spec.fields != DEFAULT_FIELDS:
+        return None
+    return tuple(get for prefix, get in fields if prefix is None)
+
+
+def _usual_line(exchange: Exchange, runs: tuple[_Getter, ...], now: float, wall: float) -> str:
+    """The default line of a request that needed one attempt: as `_json_parts` has it, in half the time."""
+    before, after = runs
+    attempt, trace = exchange.attempts[0], _trace_id(exchange, now, wall)
+    path = f',"path":{quoted(_cut(exchange.path, _PATH))}' if exchange.path else ""
+    traced = "" if trace is None else f',"trace_id":{quoted(trace)}'
+    return (
+        f'{{"time":"{_time(exchange, now, wall)}"{before(exchange, now, wall)}{path}'
+        f'{after(exchange, now, wall)},"request_id":{quoted(_cut(exchange.request_id))}{traced}'
+        f',"duration_ms":{(now - exchange.started) * 1000:.3f}'
+        f',"upstream_ms":{(attempt.ended - attempt.started) * 1000:.3f}'
+        f',"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out}}}'
+    )
 
 
 def _json_parts(exchange: Any, fields: Sequence[_Field], now: float, wall: float) -> list[str]:

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hms_addons.addons.access_log import _MOST_KNOWN, AccessLog, _State, fields_of, line_of
+from hms_addons.addons.access_log import (
+    _MOST_KNOWN,
+    AccessLog,
+    _State,
+    _usual_of,
+    fields_of,
+    line_of,
+)
 from hms_addons.config.snapshot import Cluster
 from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS, FIELDS
 from hms_addons.config.snapshot_access_log import AccessLog as Spec
@@ -44,7 +51,8 @@ def answered(status: int = 200, target: str = "/verify-id", **changes: Any) -> E
 
 def state_of(**changes: Any) -> _State:
     spec = Spec(**changes)
-    return _State(make_snapshot(access_log=spec), spec, None, fields_of(spec))
+    fields = fields_of(spec)
+    return _State(make_snapshot(access_log=spec), spec, None, fields, _usual_of(spec, fields))
 
 
 def json_line(exchange: Exchange, **changes: Any) -> str:
@@ -145,6 +153,36 @@ def test_every_field_there_is_can_be_written() -> None:
     assert "subject=u-7" in text_line(exchange, fields=FIELDS)
     assert 'tries="127.0.0.1:9001 200 100.0ms, 127' in text_line(exchange, fields=FIELDS)
     assert set(DEFAULT_FIELDS) == set(FIELDS) - {"query", "subject"}
+
+
+@given(
+    st.text(),
+    st.text(),
+    st.none() | st.binary(max_size=60),
+    st.sampled_from([200, 204, 404, 777]),
+    st.lists(st.sampled_from(["AUDITOR", "a b"]), max_size=2),
+    st.sampled_from([None, Flag.URX]),
+    st.floats(0, 1e6),
+)
+def test_the_quick_way_to_a_line_leads_to_the_same_line(
+    path: str,
+    request_id: str,
+    trace: bytes | None,
+    status: int,
+    roles: list[str],
+    flag: Flag | None,
+    seconds: float,
+) -> None:
+    exchange = answered(status)
+    exchange.path, exchange.request_id, exchange.flag = path, request_id, flag
+    exchange.principal = Principal(roles=tuple(roles))
+    exchange.started -= seconds
+    if trace is not None:
+        exchange.head[b"traceparent"] = trace
+    state = state_of()
+    assert state.usual is not None
+    quick = line_of(exchange, state, ENDED, WALL)
+    assert quick == line_of(exchange, state._replace(usual=None), ENDED, WALL)
 
 
 def test_what_is_remembered_of_requests_is_bounded_and_right() -> None:
