@@ -155,15 +155,15 @@ class Try:
                 raise
         except UpstreamError as error:
             assert endpoint is not None  # noqa: S101 - only what is tried can be lost
+            self._settle(endpoint, sent=sent)
             self._record_loss(endpoint, started, error)
             raise
         except BaseException:
+            # Not `finally`: there mypyc takes the endpoint for one that is there, and raises if not.
+            self._settle(endpoint, sent=sent)
             if endpoint is not None and probe:
                 cluster.detector.abandon_probe(endpoint)
             raise
-        finally:
-            if not sent:
-                self._release_slot(endpoint)
         self._record_answer(endpoint, started, answer.status)
         return answer
 
@@ -216,8 +216,10 @@ class Try:
                 raise failures.waited_too_long(self._route, self._cluster, error) from error
             raise
 
-    def _release_slot(self, endpoint: Endpoint | None) -> None:
-        """Nothing was sent: give back what the attempt occupied."""
+    def _settle(self, endpoint: Endpoint | None, *, sent: bool) -> None:
+        """The attempt failed: if nothing was sent, give back what it occupied."""
+        if sent:
+            return
         if endpoint is not None:
             endpoint.active -= 1
         self._breaker.end_connection()
