@@ -27,7 +27,11 @@ class Collector(Protocol):
     """What tells of metrics: prometheus_client's own `Counter`, `Gauge`, …, or anything like them."""
 
     def collect(self) -> Iterable[Any]:
-        """The families (`prometheus_client.core.Metric`) as they are now. Must be quick."""
+        """The families (`prometheus_client.core.Metric`) as they are now. Must be quick.
+
+        Where it is a generator the event loop goes on between two families, so that a long exposition
+        makes no request wait: keep no iterator over what may change.
+        """
 
 
 class Exposition(NamedTuple):
@@ -83,7 +87,7 @@ class MetricsRegistry:
         told: set[str] = set()
         for name, collector in self._collectors:
             try:
-                for metric in list(collector.collect()):
+                for metric in collector.collect():
                     parts.append(_written(metric, told, write))
                     await asyncio.sleep(0)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are still told

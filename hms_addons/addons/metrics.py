@@ -297,20 +297,7 @@ def _of_listeners(listeners: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
 
 
 def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    states: dict[tuple[str, ...], float] = {}
-    pools: Counter[tuple[str, ...]] = Counter()
-    for cluster in clusters:
-        name = cluster["name"]
-        for endpoint in cluster["endpoints"]:
-            states[name, endpoint["address"], _state(endpoint)] = 1
-            for state, number in endpoint["connections"].items():
-                pools[name, state] += number
-    yield _gauge(
-        "hms_endpoint_state",
-        "1 for the state of an endpoint: closed, open, half-open; or unhealthy or unchecked by its checks.",
-        ("cluster", "endpoint", "state"),
-        states,
-    )
+    """The short ones first: what each takes, the event loop waits for."""
     yield _gauge(
         "hms_breaker_open",
         "1 while a cluster has endpoints, but none that may be used.",
@@ -323,6 +310,22 @@ def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
         ("cluster",),
         {(c["name"],): c["circuit_breakers"]["overflows_total"] for c in clusters},
     )
+    yield _gauge(
+        "hms_endpoint_state",
+        "1 for the state of an endpoint: closed, open, half-open; or unhealthy or unchecked by its checks.",
+        ("cluster", "endpoint", "state"),
+        {
+            (cluster["name"], endpoint["address"], _state(endpoint)): 1
+            for cluster in clusters
+            for endpoint in cluster["endpoints"]
+        },
+    )
+    pools: Counter[tuple[str, str]] = Counter()
+    for cluster in clusters:
+        name = cluster["name"]
+        for endpoint in cluster["endpoints"]:
+            for state, number in endpoint["connections"].items():
+                pools[name, state] += number
     yield _gauge("hms_pool_connections", "Connections to endpoints.", ("cluster", "state"), pools)
 
 
