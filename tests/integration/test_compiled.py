@@ -23,6 +23,12 @@ SUITES = (
 """Those that call through `hms sidecar` processes."""
 LANES = (
     "tests/integration/test_lanes.py",
+    "tests/integration/test_lanes_balancing.py",
+    "tests/integration/test_lanes_forwarding.py",
+    "tests/integration/test_lanes_metrics.py",
+    "tests/integration/test_lanes_policies.py",
+    "tests/integration/test_lanes_shaping.py",
+    "tests/integration/test_lanes_tokens.py",
     "tests/integration/test_lanes_transfer.py",
     "tests/integration/test_clients.py",
     "tests/integration/test_bulk.py",
