@@ -89,11 +89,11 @@ class AuditLog:
         self._previous, self._state = newest, state
         in_use = {id(kept.log) for kept in (self._previous, self._state) if kept is not None}
         if before is not None and before.log is not None and id(before.log) not in in_use:
+            self._retired.append(before.log)  # at once: a stop may come before the task has begun
             self._tasks.start(self._retire(before.log), "close")
 
     async def _retire(self, log: LineLog) -> None:
         """No request can come to it any more but one that outlived two changes."""
-        self._retired.append(log)
         await log.close(CLOSING)
         self._retired.remove(log)
 
