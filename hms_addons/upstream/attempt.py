@@ -115,8 +115,8 @@ class Try:
         clock = self._manager.clock
         if not cluster.candidates and again is None:
             raise failures.no_endpoint(self._route, self._cluster)
-        route_breaker = self._route_breaker
-        if route_breaker is not None or not self._breaker.try_connection():
+        breaker, route_breaker = self._breaker, self._route_breaker
+        if route_breaker is not None or not breaker.try_connection():
             await self._wait_for_slot()
         started = clock.monotonic()
         endpoint: Endpoint | None = None
@@ -155,12 +155,12 @@ class Try:
                 raise
         except UpstreamError as error:
             assert endpoint is not None  # noqa: S101 - only what is tried can be lost
-            self._settle(endpoint, sent=sent)
+            self._settle(endpoint, breaker, sent=sent)
             self._record_loss(endpoint, started, error)
             raise
         except BaseException:
             # Not `finally`: there mypyc takes the endpoint for one that is there, and raises if not.
-            self._settle(endpoint, sent=sent)
+            self._settle(endpoint, breaker, sent=sent)
             if endpoint is not None and probe:
                 cluster.detector.abandon_probe(endpoint)
             raise
@@ -216,13 +216,16 @@ class Try:
                 raise failures.waited_too_long(self._route, self._cluster, error) from error
             raise
 
-    def _settle(self, endpoint: Endpoint | None, *, sent: bool) -> None:
-        """The attempt failed: if nothing was sent, give back what it occupied."""
+    def _settle(self, endpoint: Endpoint | None, breaker: CircuitBreaker, *, sent: bool) -> None:
+        """The attempt failed: if nothing was sent, give back what it occupied.
+
+        The breaker is given, as `self` may have turned to another cluster when a cancelled try ends.
+        """
         if sent:
             return
         if endpoint is not None:
             endpoint.active -= 1
-        self._breaker.end_connection()
+        breaker.end_connection()
         if self._route_breaker is not None:
             self._route_breaker.end_connection()
 

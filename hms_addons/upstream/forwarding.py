@@ -301,17 +301,15 @@ class Forwarding(Try):
         """Another endpoint, slots at once, and retry slots, which go to `held`."""
         if not self._cluster.has_other(self._tried):
             return False
-        breakers = (
-            (self._breaker,)
-            if self._route_breaker is None
-            else (self._breaker, self._route_breaker)
-        )
-        for breaker in breakers:
-            if not breaker.has_connection or not breaker.try_retry():
-                while held:
-                    held.pop().end_retry()
+        breaker, route_breaker = self._breaker, self._route_breaker
+        if not breaker.has_connection or not breaker.try_retry():
+            return False
+        if route_breaker is not None:
+            if not route_breaker.has_connection or not route_breaker.try_retry():
+                breaker.end_retry()
                 return False
-            held.append(breaker)
+            held.append(route_breaker)
+        held.append(breaker)
         return True
 
     def _take_over(self, rivals: list[Rival], finish: Finish) -> None:

@@ -188,6 +188,25 @@ async def test_the_retry_budget_bounds_hedges(make: Any) -> None:
     assert world.cluster.breaker.retries == 0
 
 
+@pytest.mark.parametrize("where", ["cluster", "route"])
+async def test_a_hedge_keeps_its_slot_when_the_next_finds_none(make: Any, where: str) -> None:
+    limits = {"thresholds": Thresholds(max_retries=1)}
+    hedge = Hedge(after=0.05, most=2)
+    world = (
+        make(3, hedge=hedge, route=limits) if where == "route" else make(3, hedge=hedge, **limits)
+    )
+    for n in (1, 2, 3):
+        world.peer(n).say(SILENCE)
+    task = await start(world)
+    for _ in range(4):
+        await world.clock.advance(0.05)
+    assert [len(world.peer(n).requests) for n in (1, 2, 3)] == [1, 1, 0]
+    assert world.cluster.breaker.retries == 1
+    task.cancel()
+    await settle()
+    assert world.cluster.breaker.retries == 0
+
+
 async def test_a_routes_budget_counts_too(make: Any) -> None:
     world = make(2, route={"thresholds": Thresholds(max_retries=0)})
     world.peer(1).say(SILENCE)
