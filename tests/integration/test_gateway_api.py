@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.fakes.configs import errors_of
+from tests.integration.basics import until
 from tests.integration.clients import Connection
 from tests.integration.in_process import InProcess
 from tests.integration.servers import Upstream, after, echo, reset_at_once, silent, status
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tests.integration.clients import Response
-    from tests.integration.servers import Behaviour
+    from tests.integration.servers import Behaviour, Received
 
 FILE = Path(__file__).resolve().parents[3] / "shared" / "vectors" / "gateway-api-httproute.yaml"
 SUPPORTED = {
@@ -34,10 +35,10 @@ SUPPORTED = {
     "backend_filters",
     "redirect",
     "rewrite",
+    "mirror",
+    "mirror_share",
 }
 LEFT_OUT = {
-    "mirror": 2,
-    "mirror_share": 1,
     "cors": 1,
     "h2c": 1,
 }
@@ -99,11 +100,20 @@ def filtered(filters: list[dict[str, Any]]) -> dict[str, Any]:
     for item in filters:
         for kind, settings in item.items():
             written = dict(settings)
+            if kind == "mirror":
+                written = {"cluster": settings["backend"], "percent": percent_of(settings)}
             if "path" in written:
                 path = written.pop("path")
                 written["prefix" if path["replace"] == "prefix" else "path"] = path["value"]
             ours[kind] = written
     return ours
+
+
+def percent_of(mirror: dict[str, Any]) -> float:
+    """A mirror's share, however it is written."""
+    fraction = mirror.get("fraction")
+    share = fraction["numerator"] * 100 / fraction["denominator"] if fraction else mirror["percent"]
+    return float(share)
 
 
 def backends_of(rule: dict[str, Any]) -> dict[str, Any]:
@@ -187,17 +197,35 @@ def send(connection: Connection, request: dict[str, Any]) -> Response:
     return connection.exchange(request["method"], request["path"], *lines, host=request["host"])
 
 
+def forget(backends: dict[str, Upstream], copies: Counter[tuple[str, str, str]]) -> None:
+    """Forget what has arrived, but for mirrors' copies: those are counted, for they come late."""
+    for name, backend in backends.items():
+        arrived, backend.requests = backend.requests, []
+        copies.update((name, one.method, one.target) for one in arrived if is_copy(one))
+
+
+def is_copy(request: Received) -> bool:
+    return request.header("x-hms-mirror") is not None
+
+
 def check(
-    connection: Connection, case: dict[str, Any], backends: dict[str, Upstream], port: int
+    connection: Connection,
+    case: dict[str, Any],
+    backends: dict[str, Upstream],
+    port: int,
+    copies: Counter[tuple[str, str, str]],
 ) -> str | None:
     """One request; the backend that got it."""
-    for backend in backends.values():
-        backend.requests.clear()
+    forget(backends, copies)
     answer = send(connection, case["request"])
     expect = case["expect"]
     allowed = expect["status"] if isinstance(expect["status"], list) else [expect["status"]]
     assert answer.status in allowed, (case, answer)
-    took = [name for name, backend in backends.items() if backend.requests]
+    arrived = {
+        name: [one for one in backend.requests if not is_copy(one)]
+        for name, backend in backends.items()
+    }
+    took = [name for name, requests in arrived.items() if requests]
     if "redirect" in expect:
         check_redirect(answer, case["request"], expect["redirect"], port)
     if answer.status == 404 or "redirect" in expect:
@@ -213,7 +241,7 @@ def check(
     ]
     assert any_of, case
     wanted = any_of[0].get("upstream_request", {})
-    seen = backends[took[0]].requests[-1]
+    seen = arrived[took[0]][-1]
     assert seen.method == wanted.get("method", seen.method)
     assert seen.target == wanted.get("path", seen.target), case
     assert seen.header("host") == wanted.get("host", seen.header("host"))
@@ -276,15 +304,38 @@ def test_case(test: dict[str, Any], backends: dict[str, Upstream]) -> None:
         with InProcess(text) as sidecar, Connection(sidecar.port) as connection:
             repeat = case.get("repeat", {"requests": 1, "rounds": 1})
             assert any(
-                shares_hold(
-                    case["expect"],
-                    Counter(
-                        check(connection, case, backends, sidecar.port)
-                        for _ in range(repeat["requests"])
-                    ),
-                )
+                round_holds(case, backends, sidecar, connection, repeat["requests"])
                 for _ in range(repeat["rounds"])
             )
+
+
+def carries_nothing(sidecar: InProcess) -> bool:
+    """Nothing is in use but the connection of the test itself."""
+    return all(what.startswith("connection ") for what in sidecar.left_over())
+
+
+def round_holds(
+    case: dict[str, Any],
+    backends: dict[str, Upstream],
+    sidecar: InProcess,
+    connection: Connection,
+    requests: int,
+) -> bool:
+    """So many requests, each as it should be; whether all together are."""
+    copies: Counter[tuple[str, str, str]] = Counter()
+    took = Counter(check(connection, case, backends, sidecar.port, copies) for _ in range(requests))
+    mirrors = case["expect"].get("mirrored_to", ())
+    if mirrors:
+        until(lambda: carries_nothing(sidecar), "end of all copies")
+        forget(backends, copies)
+    method, path = case["request"]["method"], case["request"]["path"]
+    for mirror in mirrors:
+        count = copies.pop((mirror["backend"], method, path), 0)
+        least = mirror.get("at_least", mirror["share"] * requests)
+        if not least <= count <= mirror.get("at_most", requests):
+            return False
+    assert not copies, "copies of something else, or elsewhere"
+    return shares_hold(case["expect"], took)
 
 
 def shares_hold(expect: dict[str, Any], took: Counter[str | None]) -> bool:
@@ -301,7 +352,7 @@ def test_what_is_left_out_is_what_routes_cannot_do_yet() -> None:
         pytest.skip(f"{FILE} is not there")
     needed = Counter(need for test in tests for need in test["needs"])
     assert {need: n for need, n in needed.items() if need not in SUPPORTED} == LEFT_OUT
-    assert len(supported()) == 29
+    assert len(supported()) == 31
 
 
 def test_a_backend_that_is_not_configured_is_refused_before_any_request() -> None:
