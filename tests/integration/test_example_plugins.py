@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tomllib
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +21,7 @@ from tests.integration.basics import ROOT, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 GUIDE = ROOT / "plugins" / "README.md"
 PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
@@ -32,12 +32,12 @@ def environ(*paths: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*paths, ROOT)))}
 
 
-def run(command: Sequence[str | Path], *, cwd: Path, path: Path | None = None) -> str:
+def run(command: Sequence[str | Path], *, cwd: Path, path: Sequence[Path] = ()) -> str:
     """What a Python command prints; it must succeed."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=cwd,
-        env=environ(*filter(None, [path])),
+        env=environ(*path),
         capture_output=True,
         text=True,
         timeout=100,
@@ -47,36 +47,37 @@ def run(command: Sequence[str | Path], *, cwd: Path, path: Path | None = None) -
     return done.stdout
 
 
-def install(source: Path, target: Path) -> None:
+def install(*sources: Path, target: Path) -> None:
     """pip's part; what a package needs is here already, and no test waits for a package index."""
     command = ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--quiet"]
     command += ["--no-deps", "--no-build-isolation", "--no-index"]
-    run([*command, "--target", target, source], cwd=source)
-
-
-@pytest.fixture(params=PACKAGES, ids=lambda package: package.name)
-def package(request: pytest.FixtureRequest) -> Path:
-    path = request.param
-    assert isinstance(path, Path)
-    return path
+    run([*command, "--target", target, *sources], cwd=target.parent)
 
 
 def test_there_is_an_example() -> None:
     assert PACKAGES
 
 
-def test_its_own_test_passes(package: Path) -> None:
-    run(["-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=package, path=package)
+def test_their_own_tests_pass() -> None:
+    """All in one go: most of the time is that of the imports."""
+    command: list[str | Path] = ["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    command += PACKAGES
+    said = run(command, cwd=ROOT / "plugins", path=PACKAGES)
+    assert "skipped" not in said, said  # what they need is among the tools of `scripts/test`
 
 
-def test_pip_installs_it_and_the_sidecar_finds_it(package: Path, tmp_path: Path) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.mkdir()
-    # A copy: a build leaves its own folders behind.
-    for file in package.iterdir():
-        if file.is_file():
-            (source / file.name).write_bytes(file.read_bytes())
-    install(source, target)
+def test_pip_installs_them_and_the_sidecar_finds_them(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    sources = []
+    for package in PACKAGES:
+        source = tmp_path / package.name
+        source.mkdir()
+        sources.append(source)
+        # A copy: a build leaves its own folders behind.
+        for file in package.iterdir():
+            if file.is_file():
+                (source / file.name).write_bytes(file.read_bytes())
+    install(*sources, target=target)
     script = (
         "import json\n"
         "from hms_addons.plugins import PluginManager\n"
@@ -84,10 +85,11 @@ def test_pip_installs_it_and_the_sidecar_finds_it(package: Path, tmp_path: Path)
         "plugins.load_entry_points()\n"
         "print(json.dumps(plugins.sources))\n"
     )
-    found = json.loads(run(["-c", script], cwd=tmp_path, path=target))
-    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
-    for name in project["entry-points"]["hms_addons"]:
-        assert found[name] == f"{project['name']} {project['version']}"
+    found = json.loads(run(["-c", script], cwd=tmp_path, path=[target]))
+    for package in PACKAGES:
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        for name in project["entry-points"]["hms_addons"]:
+            assert found[name] == f"{project['name']} {project['version']}"
 
 
 # -- the guide ----------------------------------------------------------------------------------
@@ -106,7 +108,7 @@ def written(tmp_path: Path) -> Path:
     source.mkdir()
     for name, content in files_of_the_guide().items():
         (source / name).write_text(content)
-    install(source, tmp_path / "target")
+    install(source, target=tmp_path / "target")
     return source
 
 
@@ -150,7 +152,7 @@ def test_the_guides_test_passes(written: Path) -> None:
     said = run(
         ["-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=written,
-        path=written.parent / "target",
+        path=[written.parent / "target"],
     )
     assert "2 passed" in said
 

@@ -1,0 +1,190 @@
+"""The packages in `plugins/`, all together in one real sidecar, each before a service of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tomllib
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.basics import ROOT, free_port
+from tests.integration.clients import fetch
+from tests.integration.processes import Program, hms_sidecar
+from tests.integration.servers import Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.clients import Response
+
+PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+
+
+# -- the sidecar -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Sidecar:
+    """A sidecar with all plugins, and the service that is behind each of its paths."""
+
+    port: int
+    admin: int
+    app: Upstream
+    program: Program
+
+    def fetch(self, method: str, target: str, *fields: str, **options: Any) -> Response:
+        return fetch(self.port, method, target, *fields, **options)
+
+
+def installed(folder: Path) -> str:
+    """A PYTHONPATH on which the packages count as installed; pip's part is tested elsewhere."""
+    for package in PACKAGES:
+        project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+        info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+        (info / "METADATA").write_text(head)
+        entries = "".join(f"{k} = {v}\n" for k, v in project["entry-points"]["hms_addons"].items())
+        (info / "entry_points.txt").write_text(f"[hms_addons]\n{entries}")
+    return os.pathsep.join(map(str, (folder, *PACKAGES)))
+
+
+def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]:
+    services = ("guarded",)
+    return {
+        "listeners": [
+            {
+                "name": "outbound",
+                "port": port,
+                "routes": [
+                    {"match": {"prefix": f"/{name}"}, "action": {"cluster": name}}
+                    for name in services
+                ],
+            }
+        ],
+        "clusters": [{"name": name, "endpoints": [f"127.0.0.1:{app}"]} for name in services],
+        "plugins": {
+            "opa": {
+                "url": f"http://127.0.0.1:{opa}",
+                "path": "mesh/allow",
+                "services": ["guarded"],
+                "headers": ["X-Team"],
+                "timeout": "30s",
+                "cache": {"ttl": 0},
+            },
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def sidecar(tmp_path_factory: pytest.TempPathFactory, opa: int) -> Iterator[Sidecar]:
+    folder = tmp_path_factory.mktemp("plugins")
+    port, admin = free_port(), free_port()
+    path = installed(folder)
+    with Upstream() as app:
+        file = folder / "mesh.yaml"
+        file.write_text(json.dumps(configuration(port, app.port, opa, folder)))
+        arguments = ("--config", file, "--admin", f"127.0.0.1:{admin}")
+        with hms_sidecar(*arguments, env={"PYTHONPATH": path}) as program:
+            program.wait_listening(port, admin)
+            yield Sidecar(port, admin, app, program)
+
+
+# -- opa -------------------------------------------------------------------------------------------
+
+POLICY = """\
+package mesh
+
+import rego.v1
+
+allow := {"allow": false, "reason": "only claims may look"} if input.headers["x-team"] != "claims"
+
+allow := true if {
+    input.headers["x-team"] == "claims"
+    input.method == "GET"
+    input.service == "guarded"
+}
+"""
+
+
+class OpaHandler(BaseHTTPRequestHandler):
+    """OPA's Data API with `POLICY` loaded, where there is no OPA."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.path == "/v1/data/mesh/allow"
+        told = body["input"]
+        reply: dict[str, Any] = {}  # undefined
+        team = told["headers"].get("x-team")
+        if team is not None and team != "claims":
+            reply = {"result": {"allow": False, "reason": "only claims may look"}}
+        elif team == "claims" and (told["method"], told["service"]) == ("GET", "guarded"):
+            reply = {"result": True}
+        text = json.dumps(reply).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def opa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an Open Policy Agent: the real one if it is on PATH."""
+    if (program := shutil.which("opa")) is not None:
+        policy = tmp_path_factory.mktemp("opa") / "mesh.rego"
+        policy.write_text(POLICY)
+        port = free_port()
+        with Program(program, "run", "--server", "--addr", f"127.0.0.1:{port}", policy) as real:
+            real.wait_listening(port)
+            yield port
+        return
+    server = ThreadingHTTPServer(("127.0.0.1", 0), OpaHandler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_opa_lets_through_what_its_policy_allows(sidecar: Sidecar) -> None:
+    answer = sidecar.fetch("GET", "/guarded/1", "X-Team: claims")
+    assert (answer.status, answer.json["target"]) == (200, "/guarded/1")
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "why"),
+    [
+        ("GET", ["X-Team: sales"], "only claims may look"),
+        ("DELETE", ["X-Team: claims"], "the policy does not say that it may (undefined)"),
+        ("GET", [], "the policy does not say that it may (undefined)"),
+    ],
+)
+def test_opa_keeps_out_the_rest(sidecar: Sidecar, method: str, fields: list[str], why: str) -> None:
+    answer = sidecar.fetch(method, "/guarded/out", *fields)
+    assert (answer.status, answer.flag, answer.json["detail"]) == (403, "RBAC", why)
+    assert not sidecar.app.got("/guarded/out")
+
+
+# -- all together ----------------------------------------------------------------------------------
+
+
+def test_each_is_listed_with_its_package(sidecar: Sidecar) -> None:
+    listed = fetch(sidecar.admin, "GET", "/plugins", host="127.0.0.1").body.decode().splitlines()
+    for package in PACKAGES:
+        name = package.name.removeprefix("hms-plugin-")
+        assert [name, package.name, "1.0.0"] in [line.split()[:3] for line in listed]
