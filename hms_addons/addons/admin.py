@@ -299,7 +299,7 @@ async def _metrics(mesh: Mesh, request: AdminRequest) -> _Scrape:
 
 
 def _explain(mesh: Mesh, request: AdminRequest) -> _Page:
-    from hms_addons.config.explain import to_text  # noqa: PLC0415 - seldom asked for
+    from hms_addons.config.explain_text import to_text  # noqa: PLC0415 - seldom asked for
 
     line = request.query.get("request")
     if not line:

@@ -102,7 +102,7 @@ def explain(
     Exit code 0: a route matches; 1: none does, or the configuration is bad.
     """
     from hms_addons.config.explain import explain as explain_request  # noqa: PLC0415
-    from hms_addons.config.explain import to_text  # noqa: PLC0415
+    from hms_addons.config.explain_text import to_text  # noqa: PLC0415
     from hms_addons.config.source import FileSource  # noqa: PLC0415
 
     headers = []

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hms_addons.config.explain import explain, to_text
+from hms_addons.config.explain import explain
+from hms_addons.config.explain_text import to_text
 from hms_addons.errors import ConfigError
 from tests.fakes.configs import snapshot_of
 
@@ -152,38 +153,6 @@ def test_headers() -> None:
     headers = ask("GET http://auth-svc.svc/")["headers"]
     assert "X-Caller-Role" in headers["removed"]
     assert "X-Policy-Version: from http://gov:9100" in headers["set"]
-
-
-def test_text_for_a_person() -> None:
-    lines = to_text(ask("GET http://auth-svc.svc/verify-id")).splitlines()
-    assert lines[:8] == [
-        "request   GET /verify-id",
-        "listener  out (outbound, 127.0.0.1:15001)",
-        "service   auth-svc (named by the request)",
-        "route     verify, to the service auth-svc",
-        (
-            "          timeout 1s, retries 2 (on connect-failure, gateway-error, reset, "
-            "reset-before-request), at most 100 connections"
-        ),
-        "cluster   auth-svc, 90% of the requests: 127.0.0.1:9001",
-        "          round_robin, mutual TLS with the secret mesh_certs, which nothing here provides",
-        "cluster   auth-svc-v2, 10% of the requests: v2.internal:9",
-    ]
-    assert lines[-1] == "  pay: the request names auth-svc, and this leads to pay"
-
-
-def test_text_counts_in_words() -> None:
-    only = """
-        listeners:
-          - {name: out, port: 15001, routes: [{match: {prefix: /a}, action: {cluster: one}}]}
-        clusters: [{name: one, endpoints: ["127.0.0.1:9001"]}]
-        """
-    assert "cluster   one, all requests: 127.0.0.1:9001" in to_text(
-        explain(snapshot_of(only), "GET /a")
-    )
-    assert "no route of the listener out matches (1 route)" in to_text(
-        explain(snapshot_of(only), "GET /b")
-    )
 
 
 def test_without_listeners_there_is_nothing_to_explain() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hms_addons.config.explain import explain, to_text
+from hms_addons.config.explain import explain
+from hms_addons.config.explain_text import to_text
 from tests.fakes.configs import snapshot_of
 
 TEXT = """

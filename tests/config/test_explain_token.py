@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.config.explain import explain, to_text
+from hms_addons.config.explain import explain
+from hms_addons.config.explain_text import to_text
 from tests.fakes import pki
 from tests.fakes.configs import snapshot_of
 
