@@ -10,7 +10,7 @@ from hms_addons.config.compile_routes import UNKNOWN_SERVICE
 from hms_addons.config.lint_health import lint_health
 from hms_addons.config.lint_policies import lint_policies
 from hms_addons.config.lint_shaping import lint_limits
-from hms_addons.config.lint_tokens import lint_tokens
+from hms_addons.config.lint_tokens import lint_key_files, lint_tokens
 from hms_addons.config.part import ANY
 from hms_addons.config.problems import closest
 from hms_addons.config.snapshot import Direction, TlsMode
@@ -57,6 +57,7 @@ def lint(
     lint_limits(config, report)
     if files is not False and (not control or snapshot.service is not None):
         _files(snapshot, report, secrets=not files)
+        lint_key_files(snapshot, report)
 
 
 # Routes that an earlier one hides

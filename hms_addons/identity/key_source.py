@@ -101,6 +101,20 @@ class SecretKeySource:
         """See `KeySource`."""
 
 
+def read_key_file(path: Path) -> bytes:
+    """The content of a file of keys; no more than 1 MiB of it is read.
+
+    Raises:
+        OSError: it cannot be read.
+        KeySetError: it is longer than that.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_KEY_FILE_BYTES + 1)
+    if len(content) > MAX_KEY_FILE_BYTES:
+        raise KeySetError(f"it is longer than {MAX_KEY_FILE_BYTES} bytes, as no set of keys is")
+    return content
+
+
 class FileKeySource:
     """Keys in a file, read again when it changes (inode, size or time).
 
@@ -150,7 +164,7 @@ class FileKeySource:
             if stamp == self._stamp:
                 return False
             self._stamp = stamp
-            keys = self._parse(self._read())
+            keys = self._parse(read_key_file(self._path))
         except OSError as error:
             self._stamp = None
             self._note(f"{self._path}: {error.strerror or error}")
@@ -168,13 +182,6 @@ class FileKeySource:
 
     def renewal(self) -> None:
         """See `KeySource`: the file is looked at every second anyway."""
-
-    def _read(self) -> bytes:
-        with self._path.open("rb") as file:
-            content = file.read(MAX_KEY_FILE_BYTES + 1)
-        if len(content) > MAX_KEY_FILE_BYTES:
-            raise KeySetError(f"larger than {MAX_KEY_FILE_BYTES} bytes")
-        return content
 
     def _note(self, problem: str | None) -> None:
         if problem is not None and problem != self._problem:

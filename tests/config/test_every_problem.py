@@ -92,7 +92,7 @@ BASE: dict[str, Any] = {
     ],
     "clusters": [{"name": f"c{n}", "endpoints": ["h:1"]} for n in range(9)],
     "secrets": {"s": {"certificate": "/etc/hosts", "key": "/etc/hosts", "bundle": "/etc/hosts"}},
-    "rbac": {"providers": [{"name": "p", "jwks_file": "/etc/hosts"}], "policies": []},
+    "rbac": {"providers": [{"name": "p", "jwks_file": "/dev/null"}], "policies": []},
 }
 for _cluster in BASE["clusters"]:
     _cluster["tls_context"] = {"sds": "s"}
