@@ -3,7 +3,7 @@
 An answer is found again only by a request that says the very same: to the same route, with the same
 target and the same header fields, by the same caller. Only fields that are new with every request and say
 nothing of the caller are left out of the comparison, so a credential in whatever field keeps answers
-apart (fail closed). What HTTP forbids to store, or to serve stale, is not stored (RFC 9111 sections 3
+apart (fail closed). A body is not compared: a request that has one is the caller's business (`Fallback`). What HTTP forbids to store, or to serve stale, is not stored (RFC 9111 sections 3
 and 4.2.4).
 """
 
@@ -150,7 +150,7 @@ class LastAnswers:
         return Answer(entry.status, entry.reason, fields, entry.body), since
 
     def forget(self, key: bytes) -> None:
-        """The last answer for `key` cannot be kept."""
+        """The last answer for `key` is not one that can be kept."""
         self.counts["unstorable"] += 1
         self._drop(key)
 

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _GOOD: Final = range(200, 300)
 _SERVER_ERROR: Final = 500
 _READS: Final = (b"GET", b"HEAD")
+_SAYS_NOTHING: Final = (304, 408, 425, 429)
+"""Answers that leave open what a good one would say now."""
 
 
 class Fallback:
@@ -140,8 +142,12 @@ class Fallback:
                 return answer
             answer.release()
             return found
-        if answer.status in _GOOD and exchange.method_bytes == b"GET" and _keeps(route):
-            self.answers.keep(key_of(exchange), exchange, answer, self._clock.monotonic)
+        if exchange.method_bytes == b"GET" and _keeps(route) and not _has_body(exchange):
+            if answer.status in _GOOD:
+                self.answers.keep(key_of(exchange), exchange, answer, self._clock.monotonic)
+            elif answer.status not in _SAYS_NOTHING:
+                # Gone, moved, or no longer for this caller: what it was before must not come back.
+                self.answers.forget(key_of(exchange))
         return answer
 
     async def _fall_back(
@@ -191,7 +197,7 @@ class Fallback:
         return None
 
     def _stale(self, exchange: Exchange, step: FallbackStep) -> tuple[Answer | None, str]:
-        if exchange.method_bytes not in _READS:
+        if exchange.method_bytes not in _READS or _has_body(exchange):
             return None, ""
         now = self._clock.monotonic()
         found = self.answers.find(key_of(exchange), step.max_age, now)
@@ -223,6 +229,11 @@ class Fallback:
             logger.error("plugin %s: hms_fallback gave what cannot be sent", step.plugin)
             return None
         return answer
+
+
+def _has_body(exchange: Exchange) -> bool:
+    """What it asks for is in its body, too, which is no part of the key."""
+    return exchange.body is not None or bool(exchange.content)
 
 
 def _keeps(route: Route) -> bool:

@@ -109,7 +109,8 @@ class FallbackModel(Model):
     response: FallbackResponseModel | None = None
     """A fixed answer."""
     stale: PositiveDuration | None = None
-    """The last good (2xx) answer to the same GET of the same caller, if it is not older than this.
+    """The last good (2xx) answer to the same GET (without a body) of the same caller, if it is not older
+    than this, and no other answer (404, 403) has come since.
 
     Kept in memory, of bodies up to 1 MiB, or 64 KiB where they come without a length; never what the service forbids to store (no-store, private,
     no-cache, must-revalidate, Vary: *, Set-Cookie)."""

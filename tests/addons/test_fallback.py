@@ -68,8 +68,9 @@ class Scene:
     def _find(self, name: str) -> Any:
         return self.plugin if name == "mine" else None
 
-    async def run(self, **request: Any) -> Answer:
+    async def run(self, content: bytes = b"", **request: Any) -> Answer:
         self.exchange = make_exchange(route=self.route, **request)
+        self.exchange.flow.request.raw_content = content
         self.exchange.cluster = self.snapshot.clusters["auth-svc"]
         self.exchange.endpoint = "10.0.0.1:80"
         running = self.fallback.hms_forward(self.exchange, None)
@@ -259,6 +260,34 @@ async def test_one_callers_last_answer_is_not_anothers() -> None:
     await scene.run(headers=[("Authorization", "Bearer alice")])
     with pytest.raises(ExchangeFailed):
         await scene.run(headers=[("Authorization", "Bearer bob")])
+
+
+async def test_a_get_whose_body_asks_for_something_is_neither_kept_nor_answered() -> None:
+    """Else who asks for one thing got the answer to another of the same length."""
+    scene = Scene("fallback: {stale: 60s}", ok(), UNAVAILABLE, ok(), UNAVAILABLE)
+    await scene.run(content=b"q=alice")
+    with pytest.raises(ExchangeFailed):
+        await scene.run()
+    await scene.run()
+    with pytest.raises(ExchangeFailed):
+        await scene.run(content=b"q=bob00")
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 410])
+async def test_what_is_gone_or_forbidden_meanwhile_does_not_come_back(status: int) -> None:
+    scene = Scene("fallback: {stale: 60s}", ok(), Answer(status, b"", ()), UNAVAILABLE)
+    await scene.run()
+    await scene.run()
+    with pytest.raises(ExchangeFailed):
+        await scene.run()
+
+
+@pytest.mark.parametrize("status", [304, 429])
+async def test_an_answer_that_leaves_it_open_keeps_the_last_one(status: int) -> None:
+    scene = Scene("fallback: {stale: 60s}", ok(), Answer(status, b"", ()), UNAVAILABLE)
+    await scene.run()
+    await scene.run()
+    assert (await scene.run()).body == b"real"
 
 
 async def test_without_stale_nothing_is_kept() -> None:
