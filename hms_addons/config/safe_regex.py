@@ -85,6 +85,28 @@ def compile_regex(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
+def compile_search(pattern: str, longest: int) -> re.Pattern[str]:
+    """Compile `pattern`, for `search` and `sub` in long texts.
+
+    A search begins anew at each character, so what one attempt may look at must be bounded too, and
+    small: the time is at most that of the text's length times `longest`.
+
+    Raises:
+        UnsafeRegexError: it is not safe, can match nothing at all, or more than `longest` characters.
+    """
+    compiled = compile_regex(pattern)
+    shortest, most = _parser.parse(pattern).getwidth()
+    if shortest == 0:
+        raise UnsafeRegexError("the regex matches the empty text, so it would match everywhere")
+    if most > longest:
+        message = (
+            f"the regex can match more than {longest} characters; bound what it repeats, "
+            "as {1,64} in place of +"
+        )
+        raise UnsafeRegexError(message)
+    return compiled
+
+
 class _Expander:
     """Multiplies a parse tree out into plain sequences of atoms."""
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hms_addons.config.safe_regex import UnsafeRegexError, compile_regex
+from hms_addons.config.safe_regex import UnsafeRegexError, compile_regex, compile_search
 
 LONG = 8000
 
@@ -97,3 +97,22 @@ def test_it_is_python_s_own_regex(pattern: str, text: str) -> None:
     except UnsafeRegexError:
         return
     assert bool(compiled.fullmatch(text)) == bool(re.fullmatch(pattern, text))
+
+
+def test_what_is_searched_for_is_short() -> None:
+    assert compile_search(r"[0-9]{13,19}", 19).sub("x", "a 4111111111111111 b") == "a x b"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        (r"[0-9]+", "bound what it repeats"),
+        (r"[0-9]{1,20}", "more than 19 characters"),
+        (r"[0-9]*?", "empty text"),
+        (r"\b", "empty text"),
+        (r"(a+)+", "repeat inside a repeat"),
+    ],
+)
+def test_what_cannot_be_searched_for(pattern: str, why: str) -> None:
+    with pytest.raises(UnsafeRegexError, match=why):
+        compile_search(pattern, 19)

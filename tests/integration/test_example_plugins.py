@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,13 +71,9 @@ def test_pip_installs_them_and_the_sidecar_finds_them(tmp_path: Path) -> None:
     target = tmp_path / "target"
     sources = []
     for package in PACKAGES:
-        source = tmp_path / package.name
-        source.mkdir()
-        sources.append(source)
         # A copy: a build leaves its own folders behind.
-        for file in package.iterdir():
-            if file.is_file():
-                (source / file.name).write_bytes(file.read_bytes())
+        left_out = shutil.ignore_patterns("__pycache__", "build", "*.egg-info", ".*")
+        sources.append(shutil.copytree(package, tmp_path / package.name, ignore=left_out))
     install(*sources, target=target)
     script = (
         "import json\n"

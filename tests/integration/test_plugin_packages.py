@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -16,13 +17,14 @@ import pytest
 from tests.integration.basics import ROOT, free_port
 from tests.integration.clients import fetch
 from tests.integration.processes import Program, hms_sidecar
-from tests.integration.servers import Upstream
+from tests.integration.servers import Upstream, chunks, status, trickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.integration.clients import Response
+    from tests.integration.servers import Behaviour, Visit
 
 PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
 
@@ -57,7 +59,7 @@ def installed(folder: Path) -> str:
 
 
 def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]:
-    services = ("guarded",)
+    services = ("guarded", "records")
     return {
         "listeners": [
             {
@@ -78,6 +80,15 @@ def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]
                 "headers": ["X-Team"],
                 "timeout": "30s",
                 "cache": {"ttl": 0},
+            },
+            "redact": {
+                "rules": [
+                    {"name": "card", "regex": "[0-9]{13,19}", "replace": "****", "keep_last": 4},
+                    {"name": "person", "json_paths": ["$..ssn"]},
+                ],
+                "services": ["records"],
+                "requests": True,
+                "max_size": "4KiB",
             },
         },
     }
@@ -180,6 +191,80 @@ def test_opa_keeps_out_the_rest(sidecar: Sidecar, method: str, fields: list[str]
     assert not sidecar.app.got("/guarded/out")
 
 
+# -- redact ----------------------------------------------------------------------------------------
+
+CARD = "4111111111111111"
+
+
+def answer(body: bytes, *fields: str, kind: str = "application/json") -> Behaviour:
+    return status(200, f"Content-Type: {kind}", *fields, body=body)
+
+
+async def event_stream(visit: Visit) -> bool:
+    """One event, and no end."""
+    head = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    await visit.send(head + b"9\r\ndata: 1\n\n\r\n")
+    await visit.until_gone()
+    return False
+
+
+def test_redact_takes_personal_data_out_of_answers(sidecar: Sidecar) -> None:
+    body = b'{"ssn": "1-2", "paid": "%b"}' % CARD.encode()
+    path = sidecar.app.on("/records/1", answer(body))
+    got = sidecar.fetch("GET", path)
+    assert got.json == {"ssn": "[redacted]", "paid": "****1111"}
+    assert got.header("content-length") == str(len(got.body))
+    assert sidecar.fetch("HEAD", path).header("content-length") is None
+
+
+def test_redact_looks_into_gzip_and_asks_for_nothing_else(sidecar: Sidecar) -> None:
+    path = sidecar.app.on(
+        "/records/gzip", answer(gzip.compress(b'{"ssn": 1}'), "Content-Encoding: gzip")
+    )
+    got = sidecar.fetch("GET", path, "Accept-Encoding: br, gzip", "Range: bytes=0-3")
+    assert gzip.decompress(got.body) == b'{"ssn":"[redacted]"}'
+    assert got.header("content-length") == str(len(got.body))
+    asked = sidecar.app.one(path)
+    assert (asked.all("accept-encoding"), asked.header("range")) == (["gzip"], None)
+
+
+def test_redact_holds_an_answer_that_comes_in_pieces(sidecar: Sidecar) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    text = head + b"d\r\ncard 41111111\r\n8\r\n11111111\r\n0\r\n\r\n"
+    path = sidecar.app.on("/records/pieces", trickle(text, 0.01, size=len(head) + 12))
+    assert sidecar.fetch("GET", path).body == b"card ****1111"
+
+
+@pytest.mark.parametrize(
+    ("name", "behave"),
+    [
+        ("no-json", answer(b'{"ssn": 1')),
+        ("brotli", answer(b"x", "Content-Encoding: br")),
+        ("long", answer(b"x" * 5000, kind="text/plain")),
+        ("long-pieces", chunks(b"x" * 5000, fields=b"Content-Type: text/plain\r\n")),
+        ("events", event_stream),
+    ],
+)
+def test_redact_withholds_what_it_cannot_look_at(
+    sidecar: Sidecar, name: str, behave: Behaviour
+) -> None:
+    got = sidecar.fetch("GET", sidecar.app.on(f"/records/{name}", behave))
+    assert (got.status, got.flag, got.json["title"]) == (502, "RBAC", "Answer withheld")
+
+
+def test_redact_takes_personal_data_out_of_requests(sidecar: Sidecar) -> None:
+    body = b'{"card": %b, "ssn": 1}' % CARD.encode()
+    sidecar.fetch("POST", "/records/in", "Content-Type: application/json", body=body)
+    arrived = sidecar.app.one("/records/in")
+    assert arrived.body == b'{"card":"****1111","ssn":"[redacted]"}'
+    assert arrived.header("content-length") == str(len(arrived.body))
+    refused = sidecar.fetch("POST", "/records/in", "Content-Type: application/json", body=b"{")
+    assert refused.status == 400
+    assert len(sidecar.app.got("/records/in")) == 1
+
+
 # -- all together ----------------------------------------------------------------------------------
 
 
@@ -188,3 +273,7 @@ def test_each_is_listed_with_its_package(sidecar: Sidecar) -> None:
     for package in PACKAGES:
         name = package.name.removeprefix("hms-plugin-")
         assert [name, package.name, "1.0.0"] in [line.split()[:3] for line in listed]
+
+
+def test_nothing_of_a_body_was_logged(sidecar: Sidecar) -> None:
+    assert CARD not in sidecar.program.output
