@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FAULTS: Final = ("crash", "hang", "reset mid-body", "slow", "500")
 BODY: Final = b"0123456789" * 40
-SLOW: Final = 0.45
+SLOW: Final = 0.8
 """Seconds that a slow replica takes: longer than one try may, shorter than a claim's timeout."""
 
 

@@ -7,7 +7,7 @@ import json
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECONDS = 60.0
-TIMEOUT = 1.2
+TIMEOUT = 2.5
 """Of a claim that is read: all tries together."""
-PAY_TIMEOUT = 0.6
+PAY_TIMEOUT = 1.0
 """Of a payment, which is tried once."""
+EJECTED = 3
+"""Of the five replicas, that may be ejected at once."""
 GRACE = 0.05
-"""Seconds by which 99% of those that time out may be late."""
+"""Seconds by which 99% of all requests, and 90% of those that time out, may outlive their timeout."""
 
 
 def config(port: int, ports: Sequence[int]) -> str:
     tries = {
         "attempts": 3,
         "on": ["connect-failure", "reset", "5xx"],
-        "per_try_timeout": "250ms",
+        "per_try_timeout": "500ms",
     }
     return json.dumps(
         {
@@ -70,6 +72,8 @@ def config(port: int, ports: Sequence[int]) -> str:
                         "consecutive_gateway_failure": 3,
                         "base_ejection_time": "500ms",
                         "max_ejection_time": "1s",
+                        # Where the machine itself halts for a moment, all seem to fail at once.
+                        "max_ejection_percent": 60,
                     },
                 }
             ],
@@ -77,8 +81,8 @@ def config(port: int, ports: Sequence[int]) -> str:
     )
 
 
-async def endpoints(admin: int) -> dict[str, Any]:
-    """The breakers, by the endpoint's port."""
+async def states(admin: int) -> dict[str, str]:
+    """The breakers' states, by the endpoint's port."""
     reader, writer = await asyncio.open_connection("127.0.0.1", admin)
     writer.write(
         b"GET /clusters?format=json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -86,14 +90,7 @@ async def endpoints(admin: int) -> dict[str, Any]:
     answer = await reader.read()
     writer.close()
     (cluster,) = json.loads(answer.partition(b"\r\n\r\n")[2])
-    return {one["address"].rpartition(":")[2]: one for one in cluster["endpoints"]}
-
-
-async def until_all(admin: int, *states: str) -> None:
-    """Wait until every breaker is in one of these states."""
-    async with asyncio.timeout(15):
-        while not {one["state"] for one in (await endpoints(admin)).values()} <= set(states):  # noqa: ASYNC110 - of another process nobody tells
-            await asyncio.sleep(0.02)
+    return {one["address"].rpartition(":")[2]: one["state"] for one in cluster["endpoints"]}
 
 
 @pytest.mark.slow
@@ -140,34 +137,40 @@ async def through_a_minute(port: int, replicas: list[Replica]) -> None:
     assert max(paid.values()) == 1, [name for name, times in paid.items() if times > 1]
     assert {one.name for one in pays.outcomes if one.status == 200} <= set(paid)
 
-    # Nothing outlives its timeout.
-    limits = ((reads, TIMEOUT), (pays, PAY_TIMEOUT))
+    # Nothing outlives its timeout by much, but for what this machine itself is late.
     late = [
-        one.took - limit for load, limit in limits for one in load.outcomes if one.took >= limit
+        one.took - limit
+        for load, limit in ((reads, TIMEOUT), (pays, PAY_TIMEOUT))
+        for one in load.outcomes
     ]
-    assert late, "nothing has timed out, so nothing is shown"
+    over = [seconds for seconds in late if seconds >= 0]
+    assert over, "nothing has timed out, so nothing is shown"
+    assert quantile(late, 0.99) <= GRACE
     allowed = GRACE + quantile(lateness.found, 0.99)
-    assert quantile(late, 0.99) <= allowed, f"{quantile(late, 0.99):.3f} s, {allowed:.3f} s allowed"
+    assert quantile(over, 0.9) <= allowed, f"{quantile(over, 0.9):.3f} s, {allowed:.3f} s allowed"
 
 
 async def and_back_to_health(port: int, admin: int, replicas: list[Replica]) -> None:
-    """All fail until all are ejected; well again, each is back after one request."""
+    """All fail until as many are ejected as may be; well again, each is back after one request."""
     for replica in replicas:
         await replica.turn("500")
-    for number in range(200):
-        if (await ask(port, "GET", "/claims", f"down-{number}")).status == 503:
+    for number in range(500):
+        await ask(port, "GET", "/claims", f"down-{number}")
+        if sum(state != "closed" for state in (await states(admin)).values()) == EJECTED:
             break
-    await until_all(admin, "open", "half-open")
     for replica in replicas:
         await replica.turn(None)
-    await until_all(admin, "half-open")
-    for number in range(200):
-        outcome = await ask(port, "GET", "/claims", f"up-{number}")
-        assert outcome.status == 200
-        states = {key: one["state"] for key, one in (await endpoints(admin)).items()}
+    async with asyncio.timeout(60):
+        while "open" in (ejected := await states(admin)).values():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+    assert list(ejected.values()).count("half-open") == EJECTED
+    for number in range(500):
+        assert (await ask(port, "GET", "/claims", f"up-{number}")).status == 200
+        now = await states(admin)
         for replica in replicas:
-            probed = "closed" if replica.served else "half-open"
-            assert states[str(replica.port)] == probed, "one request is the probe, and enough"
-        if set(states.values()) == {"closed"}:
+            name = str(replica.port)
+            probed = "closed" if replica.served else ejected[name]
+            assert now[name] == probed, "one request is the probe, and enough"
+        if set(now.values()) == {"closed"}:
             return
     pytest.fail("not all are back")
