@@ -185,11 +185,14 @@ async def test_only_what_it_is_on_for() -> None:
 # -- to what ---------------------------------------------------------------------------------------
 
 
-async def test_another_cluster() -> None:
-    scene = Scene("fallback: {cluster: cache}", UNAVAILABLE)
+@pytest.mark.parametrize(
+    ("outcome", "because"), [(UNAVAILABLE, "UH"), (Answer(503, b"", (), b"busy"), "503")]
+)
+async def test_another_cluster(outcome: Answer | Failure, because: str) -> None:
+    scene = Scene("fallback: {cluster: cache}", outcome)
     scene.cluster_says = ok(b"cached")
     answer = await scene.run()
-    assert (answer.body, mark(answer)) == (b"cached", "cluster=cache; because=UH")
+    assert (answer.body, mark(answer)) == (b"cached", f"cluster=cache; because={because}")
 
 
 async def test_in_order_until_one_has_an_answer() -> None:
