@@ -59,7 +59,7 @@ def installed(folder: Path) -> str:
 
 
 def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]:
-    services = ("guarded", "records")
+    services = ("guarded", "records", "described")
     return {
         "listeners": [
             {
@@ -90,6 +90,7 @@ def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]
                 "requests": True,
                 "max_size": "4KiB",
             },
+            "openapi": {"services": {"described": {"file": "described.yaml"}}},
         },
     }
 
@@ -101,6 +102,7 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory, opa: int) -> Iterator[Side
     path = installed(folder)
     with Upstream() as app:
         file = folder / "mesh.yaml"
+        (folder / "described.yaml").write_text(DESCRIPTION)
         file.write_text(json.dumps(configuration(port, app.port, opa, folder)))
         arguments = ("--config", file, "--admin", f"127.0.0.1:{admin}")
         with hms_sidecar(*arguments, env={"PYTHONPATH": path}) as program:
@@ -263,6 +265,49 @@ def test_redact_takes_personal_data_out_of_requests(sidecar: Sidecar) -> None:
     refused = sidecar.fetch("POST", "/records/in", "Content-Type: application/json", body=b"{")
     assert refused.status == 400
     assert len(sidecar.app.got("/records/in")) == 1
+
+
+# -- openapi ---------------------------------------------------------------------------------------
+
+DESCRIPTION = """\
+openapi: 3.1.0
+info: { title: described, version: "1" }
+servers: [{ url: /described }]
+paths:
+  /claims/{id}:
+    put:
+      parameters: [{ name: id, in: path, required: true, schema: { type: integer } }]
+      requestBody:
+        content:
+          application/json:
+            schema: { type: object, properties: { amount: { type: number, minimum: 1 } } }
+"""
+
+
+def test_openapi_lets_through_what_the_document_describes(sidecar: Sidecar) -> None:
+    answer = sidecar.fetch(
+        "PUT", "/described/claims/7", "Content-Type: application/json", body=b'{"amount": 5}'
+    )
+    assert (answer.status, answer.json["body"]) == (200, '{"amount": 5}')
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "status", "why"),
+    [
+        ("PUT", "/described/claims/x", b"{}", 400, "path parameter 'id'"),
+        ("PUT", "/described/claims/8", b'{"amount": 0}', 400, "body: at /amount: "),
+        ("PUT", "/described/claims/8", b"x" * 2_000_000, 413, "too long"),
+        ("GET", "/described/claims/8", None, 405, "no such method"),
+        ("GET", "/described/other", None, 404, "no such path"),
+    ],
+)
+def test_openapi_refuses_the_rest(
+    sidecar: Sidecar, method: str, target: str, body: bytes | None, status: int, why: str
+) -> None:
+    answer = sidecar.fetch(method, target, "Content-Type: application/json", body=body)
+    assert answer.status == status
+    assert why in answer.json["detail"]
+    assert not sidecar.app.got(target)
 
 
 # -- all together ----------------------------------------------------------------------------------
