@@ -20,7 +20,7 @@ from hms_addons.config.snapshot import Direction
 from hms_addons.errors import Fault
 from hms_addons.exchange import ANONYMOUS
 from hms_addons.hookspecs import hookimpl
-from hms_addons.http_message import lower_name
+from hms_addons.http_message import lower_name, spellings
 from hms_addons.identity.in_flight import Held, InFlight
 from hms_addons.identity.jwt_verifier import token_from_header
 
@@ -41,6 +41,14 @@ _NAME: Final = "identity_propagation"
 _HOOKS: Final = ("hms_identify", "hms_prepare", "hms_complete")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 """A `traceparent` (W3C Trace Context 3.2.2); an app goes on with its trace ID, in a span of its own."""
+_ANY_TRACE: Final = spellings(
+    b"traceparent b3 x-b3-traceid uber-trace-id x-cloud-trace-context x-amzn-trace-id "
+    b"ot-tracer-traceid".split()
+)
+"""Fields from which an app's tracing may take the trace that it goes on with, B3's before the
+`traceparent` where it reads both (OpenTelemetry's composite propagator: the last one counts)."""
+_TRACE_ID: Final = re.compile(rb"1-([0-9a-f]{8})-([0-9a-f]{24})(?![0-9a-f])|([0-9a-f]{16,32})")
+"""In lower case: AWS's of two parts, or the first number that is long enough."""
 _IDS: Final = frozenset({b"x-request-id", b"x_request_id", b"x-request_id", b"x_request-id"})
 
 
@@ -106,9 +114,9 @@ class IdentityPropagation:
         """
         if exchange.listener.direction is not Direction.INBOUND:
             return
-        identifiers = _identifiers(exchange.fields)
+        identifiers = _identifiers(exchange.fields) | _other_traces(exchange.fields)
         if len(identifiers) > MAX_IDENTIFIERS:
-            detail = f"the request has more than {MAX_IDENTIFIERS} X-Request-IDs and traceparents"
+            detail = f"the request has more than {MAX_IDENTIFIERS} X-Request-IDs and trace IDs"
             exchange.fail(Fault.BAD_REQUEST, detail)
             return
         value: Any = exchange.head.get(b"authorization")
@@ -148,4 +156,21 @@ def _identifiers(fields: Fields) -> set[bytes]:
             found.update(
                 b"request:" + part for one in (folded, *folded.split(b",")) if (part := one.strip())
             )
+    return found
+
+
+def _other_traces(fields: Fields) -> set[bytes]:
+    """The trace IDs that an app might read out of a request, however leniently it does.
+
+    A caller who writes another's trace ID in capitals, or as B3, must not be taken for that one when the
+    app writes it anew. They are held to be the request's; a call is recognised by `_identifiers` alone.
+    """
+    found: set[bytes] = set()
+    for name, value in fields:
+        if lower_name(name) not in _ANY_TRACE:
+            continue
+        for part in value.lower().split(b","):
+            match = _TRACE_ID.search(part)
+            if match is not None:
+                found.add(b"trace:" + (match[3] or match[1] + match[2]).rjust(32, b"0"))
     return found

@@ -185,6 +185,47 @@ def test_no_spelling_of_anothers_identifier_gives_its_identity(
     assert sidecar.call(("X-Request-ID", "a1")).principal is ANONYMOUS
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("traceparent", f"00-{TRACE.upper()}-00f067aa0ba902b7-01"),
+        ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-1"),
+        ("traceparent", f"00-{'1' * 32}-00f067aa0ba902b7-01,00-{TRACE}-00f067aa0ba902b7-01"),
+        ("b3", f"{TRACE}-00f067aa0ba902b7-1"),
+        ("B3", f"{TRACE.upper()}-00f067aa0ba902b7-1"),
+        ("X-B3-TraceId", TRACE),
+        ("X_B3_TraceId", TRACE),
+        ("uber-trace-id", f"{TRACE}:00f067aa0ba902b7:0:1"),
+        ("X-Cloud-Trace-Context", f"{TRACE}/1;o=1"),
+        ("X-Amzn-Trace-Id", f"Root=1-{TRACE[:8]}-{TRACE[8:]};Sampled=1"),
+    ],
+)
+def test_no_other_way_to_write_anothers_trace_gives_its_identity(
+    sidecar: Sidecar, name: str, value: str
+) -> None:
+    """The app may read it leniently, or from B3, and write it as a clean traceparent."""
+    sidecar.arrive("alice", trace())
+    sidecar.arrive(None, (name, value))
+    assert sidecar.subject_of(trace(span="1" * 16)) is None
+
+
+def test_a_short_trace_id_is_the_same_with_zeros_before_it(sidecar: Sidecar) -> None:
+    sidecar.arrive("alice", trace(trace_id="0" * 16 + TRACE[:16]))
+    sidecar.arrive(None, ("X-B3-TraceId", TRACE[:16]))
+    assert sidecar.subject_of(trace(trace_id="0" * 16 + TRACE[:16])) is None
+
+
+def test_one_trace_in_every_format_is_one_identifier(sidecar: Sidecar) -> None:
+    formats = [
+        trace(),
+        ("b3", f"{TRACE}-00f067aa0ba902b7-1"),
+        ("X-B3-TraceId", TRACE),
+        ("X-B3-SpanId", "00f067aa0ba902b7"),
+    ]
+    sidecar.arrive("alice", ("X-Request-ID", "a1"), *formats)
+    assert sidecar.subject_of(trace(span="1" * 16)) == "alice"
+
+
 def test_a_request_of_too_many_identifiers_is_refused(sidecar: Sidecar) -> None:
     many = [("X-Request-ID", f"r{n}") for n in range(MAX_IDENTIFIERS)]
     assert sidecar.arrive("alice", *many).failure is None
