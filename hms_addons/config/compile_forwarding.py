@@ -119,6 +119,12 @@ def with_forwarding(
         if own == {name}:
             what = "a mirror of requests to itself" if key == "mirror" else "its own fallback"
             report.error(at, f"{name} is where the route leads: it would be {what}")
+    after = None if action.hedge is None else action.hedge.after
+    if isinstance(after, float) and route.timeout is not None and after >= route.timeout:
+        report.error(
+            (*where, "hedge", "after"),
+            f"a second try after {after:g}s never begins: the route's timeout is {route.timeout:g}s",
+        )
     return replace(
         route,
         fallback=tuple(_step(item, route) for item in action.fallback or ()),

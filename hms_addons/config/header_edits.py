@@ -25,7 +25,7 @@ _FRAMING: Final = spellings(
     b"proxy-authenticate proxy-authorization te trailer upgrade http2-settings".split()
 )
 _CALLER: Final = spellings([b"x-forwarded-client-cert"])
-_FLAG: Final = spellings([b"x-hms-flag"])
+_MARKS: Final = spellings([b"x-hms-flag", b"x-hms-fallback", b"x-hms-mirror"])
 _VALUE = re.compile(r"(?:[!-~\xa0-\xff](?:[\t -~\xa0-\xff]*[!-~\xa0-\xff])?)?")
 """What a field can carry unchanged (RFC 9110 section 5.5)."""
 
@@ -44,8 +44,8 @@ def why_not_name(name: str, owned: Iterable[bytes] = ()) -> str | None:
         return "Host says whom the request is for: use `rewrite: {host: …}`"
     if lower in _CALLER:
         return f"{name} says who the caller is: only the mesh may"
-    if lower in _FLAG:
-        return f"{name} marks the mesh's own answers: only the mesh may set it"
+    if lower in _MARKS:
+        return f"{name} marks the mesh's own answers and copies: only the mesh may set it"
     if lower in spellings(owned):
         return f"{name} is one of the headers that only the mesh may set (`headers:`)"
     return None

@@ -143,7 +143,7 @@ class MirrorModel(Model):
 
     cluster: str
     """A cluster of the same service that is not the route's own."""
-    percent: Annotated[float | int, Field(gt=0, le=100)] | None = None
+    percent: Annotated[float, Field(gt=0, le=100)] | None = None
     """Of the requests; default 100."""
     timeout: PositiveDuration | None = None
     """For the copy; default the route's."""

@@ -53,7 +53,7 @@ type EditableName = Annotated[FieldName, AfterValidator(_editable)]
 """The name of a field that a rule may touch."""
 type FieldValue = Annotated[str, AfterValidator(_value)]
 """The value of a field, as it is sent."""
-type Percent = Annotated[float | int, Field(ge=0, le=100)]
+type Percent = Annotated[float, Field(ge=0, le=100)]
 """A share of the requests, in percent."""
 
 

@@ -33,11 +33,15 @@ _QUOTED = re.compile(r"'([^']*)'")
 _EXPECTED: Final = {
     "bool_type": "true or false",
     "dict_type": "a mapping (keys and values)",
+    "finite_number": "a number",
+    "float_parsing": "a number",
+    "float_type": "a number",
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": "a mapping (keys and values)",
     "string_type": "a text",
 }
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)? ?%?")
 _BOUNDS: Final = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -139,7 +143,10 @@ class _Fault:
             self._tell(path, *_expected(kind, value))
         elif kind in _BOUNDS:
             key, words = _BOUNDS[kind]
-            self._tell(path, f"must be {words} {context[key]}, not {shown(value)}")
+            bound = context[key]
+            if isinstance(bound, float) and bound.is_integer():
+                bound = int(bound)  # 100 reads better than 100.0
+            self._tell(path, f"must be {words} {bound}, not {shown(value)}")
         elif kind in {"too_short", "string_too_short"}:
             if self._part.known(path):  # else it has items, all of them wrong
                 self._report.error(path, "must not be empty")
@@ -187,6 +194,8 @@ def _expected(kind: str, value: object) -> tuple[str, str | None]:
     guess = None
     if kind == "string_type" and isinstance(value, bool | int | float):
         guess = f'"{shown(value)}"'
+    elif kind == "float_type" and isinstance(value, str) and _NUMBER.fullmatch(value):
+        guess = f"{value.rstrip('% ')}, without quotes"
     elif kind == "int_type" and isinstance(value, str) and value.isdecimal():
         guess = f"{value}, without quotes"
     elif kind == "bool_type" and isinstance(value, str):

@@ -127,7 +127,9 @@ def roles_of(claims: Mapping[str, Any], path: str) -> tuple[str, ...]:
         raise invalid(f"the token's roles (`{path}`) are neither a string nor a list of strings")
     for role in roles:
         if not role.strip() or "," in role or not role.isprintable():
-            raise invalid(f"the token's roles (`{path}`) hold one that is empty, or has a comma")
+            raise invalid(
+                f"the token's roles (`{path}`) hold one that is empty, not printable, or has a comma"
+            )
     return tuple(dict.fromkeys(roles))
 
 

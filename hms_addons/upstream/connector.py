@@ -17,7 +17,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.identity.spiffe_id import SpiffeId
 from hms_addons.identity.tls_context import PeerIdentityError
 from hms_addons.tls_connection import TlsConnection
-from hms_addons.upstream.outcome import Outcome, UpstreamError
+from hms_addons.upstream.outcome import WRONG_PEER, Outcome, UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,9 +150,7 @@ def _verify(connection: Http1Connection, tls: PeerTls) -> None:
         tls.identity.verify_peer(ssl_object, tls.peers)
     except PeerIdentityError as error:
         connection.transport.abort()
-        raise UpstreamError(
-            Outcome.CONNECT_FAILURE, f"it is not the right peer: {error}"
-        ) from error
+        raise UpstreamError(Outcome.CONNECT_FAILURE, f"{WRONG_PEER}: {error}") from error
 
 
 _SHORT_OF: Final = {

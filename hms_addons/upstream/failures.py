@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import ExchangeFailed, Failure, Fault
-from hms_addons.upstream.outcome import FAULTS, Outcome
+from hms_addons.upstream.outcome import FAULTS, WRONG_PEER, Outcome
 
 if TYPE_CHECKING:
     from hms_addons.config.snapshot import Route
@@ -98,6 +98,8 @@ def lost(
     cluster = exchange.cluster
     assert cluster is not None  # noqa: S101 - there was an attempt
     remedy = _REMEDIES[error.outcome]
+    if error.detail.startswith(WRONG_PEER):
+        remedy = "which service is at this address? `tls_context.peers` says who may be"
     if timed_out:
         remedy = f"the route's timeout is {route.timeout:g}s"
     return _failed(

@@ -56,6 +56,10 @@ STATUS_EQUIVALENT: Final = {
 Those that are missing say nothing about the endpoint."""
 
 
+WRONG_PEER: Final = "it is not the right peer"
+"""How a detail begins where TLS was fine but somebody else answered."""
+
+
 class UpstreamError(MeshError):
     """An attempt failed without a (whole) response.
 

@@ -197,6 +197,25 @@ def test_hedges() -> None:
     assert hedge("hedge: {after: 50ms}") == Hedge(after=0.05)
 
 
+def test_a_hedge_that_the_timeout_always_forestalls_is_refused() -> None:
+    (error,) = errors_of(text("hedge: {after: 2s}"))
+    assert error.endswith("a second try after 2s never begins: the route's timeout is 2s")
+    assert errors_of(text("hedge: {after: 1s}")) == []
+
+
+@pytest.mark.parametrize(
+    ("percent", "told"),
+    [
+        ('"10%"', "expected a number, not '10%' (did you mean 10, without quotes?)"),
+        ("some", "expected a number, not 'some'"),
+        ("true", "expected a number, not true"),
+    ],
+)
+def test_a_share_that_is_no_number_is_told_of_once_and_in_words(percent: str, told: str) -> None:
+    (error,) = errors_of(text(f"mirror: {{cluster: auth-svc-v2, percent: {percent}}}"))
+    assert error.endswith(f"action.mirror[0].percent: {told}")
+
+
 def test_a_cluster_with_a_failover_need_not_have_endpoints() -> None:
     assert not [
         line

@@ -37,6 +37,8 @@ def test_a_rule_that_removes_nothing_keeps_every_field() -> None:
         ("TE", "frames the message"),
         ("X-Forwarded-Client-Cert", "only the mesh may"),
         ("X-HMS-Flag", "marks the mesh's own answers"),
+        ("X-HMS-Fallback", "marks the mesh's own answers"),
+        ("x_hms_mirror", "marks the mesh's own answers and copies"),
         ("x-policy-version", "only the mesh may set"),
         ("X_Caller_Role", "only the mesh may set"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from hms_addons.errors import Flag
 from hms_addons.exchange import Attempt
 from hms_addons.upstream import failures
-from hms_addons.upstream.outcome import FAULTS, Outcome, UpstreamError
+from hms_addons.upstream.outcome import FAULTS, WRONG_PEER, Outcome, UpstreamError
 from tests.fakes.upstream import World
 
 
@@ -23,6 +23,16 @@ async def test_every_lost_attempt_names_place_cause_and_remedy(outcome: Outcome)
     place, _, remedy = failed.detail.partition("went wrong; ")
     assert place == "route verify-id, cluster auth-svc: endpoint 10.0.0.1:80: "
     assert len(remedy) > 5
+    await world.close()
+
+
+async def test_the_wrong_peer_is_no_matter_of_reaching_it() -> None:
+    world = World()
+    error = UpstreamError(Outcome.CONNECT_FAILURE, f"{WRONG_PEER}: expected a, found b")
+    failed = failures.lost(world.exchange(), world.route, error, timed_out=False).failure
+    assert failed.detail.endswith(
+        "found b; which service is at this address? `tls_context.peers` says who may be"
+    )
     await world.close()
 
 
