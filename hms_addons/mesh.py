@@ -16,7 +16,7 @@ With a control plane, as `hms sidecar --control …` (the files then go over wha
     hms_token_file=token                a join token, for the first contact; or hms_token
     hms_state=folder                    what the sidecar keeps; default .hms/<service>
     hms_app hms_inbound hms_outbound    addresses of the standard listeners, or `off`
-    hms_advertise hms_version hms_weight       what the registry is told of this instance
+    hms_advertise hms_version hms_weight hms_priority  what the registry is told of this instance
     hms_zone=a                          where it is; with or without a control plane
 """
 
@@ -78,8 +78,12 @@ _CONTROL_OPTIONS = {
     "hms_advertise": "Where peers reach this sidecar, if it cannot be found out.",
     "hms_version": "The app's version, as v2.",
     "hms_weight": "This instance's share, relative to the others'.",
+    "hms_priority": "0: this instance is used first; 1: when too few of those are left; and so on.",
     "hms_zone": "Where this sidecar is: endpoints of the same zone come first.",
 }
+
+MAX_WEIGHT = 1_000_000
+MAX_PRIORITY = 100
 
 DEFAULT_CONFIG = "configs/routes.yaml"
 
@@ -281,10 +285,12 @@ def _make_joining(rng: Random, extra: dict[str, Any]) -> Joining | None:
         return None
     from hms_addons.joining import ControlOptions, Joining  # noqa: PLC0415 - see SidecarProcess
 
-    weight = options.hms_weight or "1"
-    if not weight.isascii() or not weight.isdigit() or not int(weight):
-        message = f"hms_weight={weight}: give a whole number, 1 or more"
-        raise MeshError(message)
+    traits = Traits(
+        options.hms_version,
+        _number("hms_weight", 1, MAX_WEIGHT, 1),
+        options.hms_zone,
+        priority=_number("hms_priority", 0, MAX_PRIORITY, 0),
+    )
     control = ControlOptions(
         urls=_split(options.hms_control),
         service=options.hms_service,
@@ -296,10 +302,23 @@ def _make_joining(rng: Random, extra: dict[str, Any]) -> Joining | None:
             options.hms_app or None, options.hms_inbound or None, options.hms_outbound or None
         ),
         advertise=options.hms_advertise or None,
-        traits=Traits(options.hms_version, int(weight), options.hms_zone),
+        traits=traits,
     )
     files = [Path(name).expanduser() for name in _split(options.hms_config)]
     return Joining(control, SYSTEM_CLOCK, rng, files=files, extra=extra or None)
+
+
+def _number(name: str, least: int, most: int, default: int) -> int:
+    """The value of an option that is a whole number.
+
+    Raises:
+        MeshError: it is none, or out of bounds.
+    """
+    value = getattr(ctx.options, name) or str(default)
+    if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
+        message = f"{name}={value}: give a whole number, {least} to {most}"
+        raise MeshError(message)
+    return int(value)
 
 
 def _why_not(sidecar: Sidecar) -> Failure | None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from mitmproxy.test import taddons
 from hms_addons import mesh
 from hms_addons.bootstrap import DEFAULT_ADMIN
 from hms_addons.config.snapshot import Direction
+from hms_addons.control_client.presence import Traits
 from hms_addons.errors import MeshError
 from tests.fakes.configs import snapshot_of
 from tests.fakes.exchange import make_listener
@@ -74,6 +76,29 @@ async def test_a_misspelt_option_is_refused(loaded: Loaded) -> None:
     loaded.options.set("hms_confg=a.yaml", "other_addons=1", defer=True)
     with pytest.raises(MeshError, match="no option hms_confg; .*hms_config"):
         mesh._refuse_unknown_options()
+
+
+async def test_the_registry_is_told_of_this_instance_by_options(
+    loaded: Loaded, tmp_path: Path
+) -> None:
+    loaded.options.update(
+        hms_control="https://127.0.0.1:1", hms_service="a-svc", hms_state=str(tmp_path)
+    )
+    loaded.options.update(hms_version="v2", hms_weight="3", hms_zone="a", hms_priority="1")
+    joining = mesh._make_joining(Random(1), {})
+    assert joining is not None
+    assert joining.plugin._me.traits == Traits("v2", 3, "a", priority=1)
+    await joining.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hms_weight", "0"), ("hms_weight", "x"), ("hms_priority", "101"), ("hms_priority", "-1")],
+)
+async def test_what_is_no_such_number_is_refused(loaded: Loaded, name: str, value: str) -> None:
+    loaded.options.update(hms_control="https://127.0.0.1:1", **{name: value})
+    with pytest.raises(MeshError, match=f"{name}={value}: give a whole number"):
+        mesh._make_joining(Random(1), {})
 
 
 @pytest.mark.parametrize(
