@@ -3,7 +3,8 @@
 In the forward phase, before anything is sent and before the route's timeout begins to run, as in
 Envoy's fault filter; flags `DI` and `FI` are Envoy's. Only what is permitted is delayed, and only so
 many at once, so that a fault which is meant to show what callers can take does not take the sidecar.
-An aborted request is one that failed: its route's `fallback` answers it.
+The caller sees an abort as it is: the route's `fallback` stands in for failures to
+forward, and is not asked.
 """
 
 from __future__ import annotations

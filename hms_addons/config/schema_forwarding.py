@@ -137,6 +137,8 @@ class FallbackModel(Model):
 class MirrorModel(Model):
     """A copy of requests goes to another cluster, whose answers are dropped.
 
+    It carries what the request does, the caller's token and cookies included, so that cluster must be as
+    trustworthy as the service itself (`forward: false` of a token's provider keeps that one back).
     The copy has `X-HMS-Mirror: 1`, and `-shadow` after its Host's name. It never slows the original: if
     the cluster's breaker has no room it is left out, and so is a request with a streaming body.
     """

@@ -182,12 +182,19 @@ class DelayModel(Model):
 
 
 class AbortModel(Model):
-    """Some requests are answered instead of being forwarded."""
+    """Some requests are answered instead of being forwarded; the route's `fallback` is not asked."""
 
     status: Annotated[int, Field(ge=200, le=599)]
     """Of the answer."""
     percent: Percent | None = None
     """Of the requests; default the fault's."""
+
+    @model_validator(mode="after")
+    def _with_body(self) -> Self:
+        if self.status in _BODYLESS:
+            message = f"an abort says in its body why, and an answer with {self.status} has none"
+            raise fault(message, at=("status",))
+        return self
 
 
 def _delay(value: object) -> object:

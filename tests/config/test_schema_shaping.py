@@ -54,6 +54,10 @@ CONTRADICTIONS = [
     ("{cluster: c, fault: {}}", ".fault: nothing is injected; give delay, abort, or both"),
     ("{cluster: c, fault: {abort: 199}}", ".fault.abort.status: must be at least 200, not 199"),
     ("{cluster: c, fault: {abort: 600}}", ".fault.abort.status: must be at most 599, not 600"),
+    (
+        "{cluster: c, fault: {abort: 205}}",
+        ".fault.abort.status: an abort says in its body why, and an answer with 205 has none",
+    ),
     ("{cluster: c, fault: {abort: often}}", ".fault.abort: expected a status, or a mapping"),
     ("{cluster: c, fault: {delay: 5}}", ".fault.delay: a duration needs a unit"),
     (
