@@ -60,19 +60,24 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def make_server(handler: type[JsonHandler], name: str, port: int) -> ThreadingHTTPServer:
-    """A server on 127.0.0.1 that answers with `handler`; port 0 picks a free one."""
+def make_server(
+    handler: type[JsonHandler], name: str, port: int, host: str = "127.0.0.1"
+) -> ThreadingHTTPServer:
+    """A server that answers with `handler`; port 0 picks a free one."""
     named = type(handler.__name__, (handler,), {"service": name})
-    return _Server(("127.0.0.1", port), named)
+    return _Server((host, port), named)
 
 
 def serve(handler: type[JsonHandler], *, default_name: str) -> None:
     """Read the command line, then answer requests until a signal ends the process."""
     parser = argparse.ArgumentParser(description=handler.__doc__)
-    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    parser.add_argument("--port", type=int, required=True, help="port to listen on")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
     parser.add_argument("--name", default=default_name, help="what it calls itself")
     arguments = parser.parse_args()
-    server = make_server(handler, arguments.name, arguments.port)
+    server = make_server(handler, arguments.name, arguments.port, arguments.host)
     host, port = server.server_address[:2]
     print(f"{arguments.name} serves on {host!s}:{port} (pid {os.getpid()})", flush=True)
     server.serve_forever()
