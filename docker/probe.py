@@ -10,6 +10,8 @@ It asks where HMS_ADMIN and HMS_LISTEN say that they listen. Exit code 0: yes; 1
 2: usage. The standard library alone: `hms` itself would take half a second of processor time each time.
 """
 
+from __future__ import annotations
+
 import http.client
 import os
 import ssl
@@ -20,17 +22,17 @@ TIMEOUT = 2.5
 """Seconds for one question."""
 LONGEST_DRAIN = 40.0
 """Seconds: what is in flight has 30."""
-ADMIN, LISTEN = "127.0.0.1:15000", "0.0.0.0:15010"  # noqa: S104 - what the image sets
+ADMIN, LISTEN = "127.0.0.1:15000", "0.0.0.0:15010"
 
 
-def address(value):
+def address(value: str) -> tuple[str, int]:
     """Host and port of `host:port`; where all addresses are listened on, the loopback one."""
     host, _, port = value.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)  # noqa: S104
 
 
-def ask(connection, method, path):
+def ask(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, str]:
     """The answer's status and text."""
     try:
         connection.request(method, path)
@@ -40,13 +42,13 @@ def ask(connection, method, path):
         connection.close()
 
 
-def sidecar(method, path):
+def sidecar(method: str, path: str) -> tuple[int, str]:
     """Ask the sidecar."""
     host, port = address(os.environ.get("HMS_ADMIN") or ADMIN)
     return ask(http.client.HTTPConnection(host, port, timeout=TIMEOUT), method, path)
 
 
-def control():
+def control() -> tuple[int, str]:
     """Ask the control plane. Its certificate is not checked: nothing secret is said or believed."""
     host, port = address(os.environ.get("HMS_LISTEN") or LISTEN)
     trusting = ssl._create_unverified_context()  # noqa: S323, SLF001 - see above
@@ -54,7 +56,7 @@ def control():
     return ask(connection, "GET", "/readyz")
 
 
-def drain(longest):
+def drain(longest: float) -> tuple[int, str]:
     """Have it drained, and wait for its end. Refused connections mean that it has come."""
     deadline = time.monotonic() + longest
     try:
@@ -67,7 +69,7 @@ def drain(longest):
     return (status, text) if status >= http.HTTPStatus.BAD_REQUEST else (504, "it still drains")
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Answer for the words of the command line. Returns the exit code."""
     try:
         match words:
@@ -80,7 +82,7 @@ def main(words):
             case ["drain", seconds] if seconds.isdigit():
                 status, text = drain(float(seconds))
             case _:
-                sys.stderr.write(__doc__)
+                sys.stderr.write(__doc__ or "")
                 return 2
     except (OSError, ValueError, http.client.HTTPException) as error:
         sys.stderr.write(f"hms-probe: {error}\n")

@@ -75,3 +75,10 @@ def test_governance_counts_who_asks() -> None:
         assert call(port, "/policy-header").json() == {"version": POLICY_VERSION}
         call(port, "/policy-header")
         assert call(port, "/stats").json()["asked"] == before + 2
+
+
+def test_a_service_listens_on_the_loopback_interface_unless_told_otherwise() -> None:
+    with make_server(AuthService, "one", 0) as server:
+        assert server.server_address[0] == "127.0.0.1"
+    with make_server(AuthService, "one", 0, "0.0.0.0") as server:
+        assert server.server_address[0] == "0.0.0.0"
