@@ -179,7 +179,7 @@ class World:
 
     def snapshot(self, number: int) -> Snapshot:
         """The configuration, each time another."""
-        action = {"timeout": "1s", "retries": {"attempts": 2, "per_try_timeout": "400ms"}}
+        action = {"timeout": "2s", "retries": {"attempts": 2, "per_try_timeout": "800ms"}}
         routes = [
             {"match": {"prefix": f"/{name}"}, "action": {"cluster": name, **action}}
             for name in ("plain", "peers", "detour", "guarded", "tight")
