@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 PIPELINE: Final = 16
 """Requests a client may send ahead of their answers before its socket is no longer read."""
 
+_SPACE: Final = 0x20
+
 
 class _RefusedError(Exception):
     """Ends parsing from inside a parser callback."""
@@ -168,6 +170,10 @@ class RequestReader(ClientTransport):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Parser callback: one header or trailer field."""
+        if value and value[-1] <= _SPACE:
+            # llhttp leaves spaces at the end, which are no part of it (RFC 9110 section 5.5): a policy
+            # has to see what the app will see.
+            value = value.rstrip(b" \t")
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:

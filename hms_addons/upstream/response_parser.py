@@ -43,6 +43,7 @@ _CONNECTION_FIELDS: Final = frozenset(
 """Fields about this connection (RFC 9110 section 7.6.1) and about framing; they end here."""
 
 _NO_BODY: Final = frozenset({204, 304})
+_SPACE: Final = 0x20
 _LOWEST: Final = 100
 _SWITCHING: Final = 101
 _FINAL: Final = 200
@@ -202,6 +203,10 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header or trailer field."""
+        if value and value[-1] <= _SPACE:
+            value = value.rstrip(
+                b" \t"
+            )  # no part of it (RFC 9110 section 5.5), but llhttp leaves it
         lower = lower_name(name)
         if lower in _CONNECTION_FIELDS:
             if not self.head_complete:

@@ -231,6 +231,20 @@ async def test_at_the_limit_it_is_taken(raw: bytes, step: int | None) -> None:
     assert await wire.gone()
 
 
+@pytest.mark.parametrize("step", [None, 1], ids=["whole", "bytewise"])
+async def test_spaces_round_a_value_are_no_part_of_it(step: int | None) -> None:
+    """Else a policy that denies `X-Env: prod` lets `prod ` through, which the app takes for the same."""
+    wire = Wire()
+    raw = request(HOST, b"X-Env: \t prod \t", b"X: a  b ", b"Y: \t", start=b"GET / HTTP/1.1")
+    await wire.send(raw, step)
+    assert wire.lane.heads[0].fields[1:] == [(b"X-Env", b"prod"), (b"X", b"a  b"), (b"Y", b"")]
+    assert wire.lane.heads[0].head[b"x-env"] == b"prod"
+    await wire.send(request(HOST, CHUNKED, body=b"0\r\nX-Sum: 1 \t\r\n\r\n"), step)
+    assert wire.lane.trailers == [((b"X-Sum", b"1"),)]
+    wire.transport.leave()
+    assert await wire.gone()
+
+
 # --- what never ends -----------------------------------------------------------------------------------
 
 

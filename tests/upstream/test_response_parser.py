@@ -40,6 +40,13 @@ CASES = {
         ((b"X-A", b"b"),),
         length=5,
     ),
+    "spaces round a value": Case(
+        b"HTTP/1.1 200 OK\r\nX-A: \t b \t\r\nX-B: \t\r\nContent-Length: 0 \r\n\r\n",
+        200,
+        b"",
+        ((b"X-A", b"b"), (b"X-B", b"")),
+        length=0,
+    ),
     "empty": Case(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", 404, length=0),
     "no reason": Case(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, length=0),
     "chunked": Case(
