@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import abc
 import socket
+import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from packaging.specifiers import SpecifierSet
 
 from scripts.demonstration.ports import FreePorts
 
@@ -60,6 +64,17 @@ def parse_fields(block: bytes) -> Fields:
     """Header or trailer lines, without the line that ends them."""
     pairs = [line.split(b":", 1) for line in block.split(b"\r\n") if line]
     return [(name.decode("latin-1"), value.strip().decode("latin-1")) for name, value in pairs]
+
+
+def plugin_packages() -> list[Path]:
+    """The packages in `plugins/` that this Python can have."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    found = []
+    for file in sorted((ROOT / "plugins").glob("*/pyproject.toml")):
+        wanted = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["requires-python"]
+        if SpecifierSet(wanted).contains(version):
+            found.append(file.parent)
+    return found
 
 
 def accepts(port: int) -> bool:

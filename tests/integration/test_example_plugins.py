@@ -18,14 +18,14 @@ import pytest
 import requests
 
 from scripts.demonstration.ports import FreePorts
-from tests.integration.basics import ROOT, until
+from tests.integration.basics import ROOT, plugin_packages, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 GUIDE = ROOT / "plugins" / "README.md"
-PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+PACKAGES = plugin_packages()
 
 
 def environ(*paths: Path) -> dict[str, str]:

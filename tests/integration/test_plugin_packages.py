@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.basics import ROOT, free_port
+from tests.integration.basics import free_port, plugin_packages
 from tests.integration.clients import fetch
 from tests.integration.processes import Program, hms_sidecar
-from tests.integration.servers import Upstream, chunks, status, trickle
+from tests.integration.servers import Upstream, chunks, says, status, trickle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from tests.integration.clients import Response
     from tests.integration.servers import Behaviour, Visit
 
-PACKAGES = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
+PACKAGES = plugin_packages()
+CACHES = any(package.name == "hms-plugin-cache" for package in PACKAGES)
 
 
 # -- the sidecar -----------------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def installed(folder: Path) -> str:
 
 
 def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]:
-    services = ("guarded", "records", "described")
+    services = ("guarded", "records", "described", "catalog")
     return {
         "listeners": [
             {
@@ -91,6 +92,7 @@ def configuration(port: int, app: int, opa: int, folder: Path) -> dict[str, Any]
                 "max_size": "4KiB",
             },
             "openapi": {"services": {"described": {"file": "described.yaml"}}},
+            **({"cache": {"services": ["catalog"]}} if CACHES else {}),
         },
     }
 
@@ -308,6 +310,61 @@ def test_openapi_refuses_the_rest(
     assert answer.status == status
     assert why in answer.json["detail"]
     assert not sidecar.app.got(target)
+
+
+# -- cache -----------------------------------------------------------------------------------------
+
+needs_cache = pytest.mark.skipif(not CACHES, reason="hms-plugin-cache needs Python 3.13")
+
+
+@needs_cache
+def test_cache_gives_a_fresh_answer_again_until_it_is_changed(sidecar: Sidecar) -> None:
+    path = sidecar.app.on("/catalog/fresh", status(200, "Cache-Control: max-age=600", body=b"x"))
+    first, second = sidecar.fetch("GET", path), sidecar.fetch("GET", path)
+    assert first.header("cache-status") == "hms; fwd=uri-miss; fwd-status=200; stored"
+    assert (second.body, second.header("content-length")) == (b"x", "1")
+    assert (second.header("cache-status") or "").startswith("hms; hit; ttl=")
+    assert second.header("age") is not None
+    assert len(sidecar.app.got(path)) == 1
+    sidecar.fetch("PUT", path, body=b"y")
+    sidecar.fetch("GET", path)
+    assert len(sidecar.app.got(path)) == 3
+
+
+@needs_cache
+def test_cache_validates_what_is_stale(sidecar: Sidecar) -> None:
+    fields = ("Cache-Control: no-cache", 'ETag: "1"')
+    unchanged = says(b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n\r\n')
+    path = sidecar.app.on("/catalog/stale", status(200, *fields, body=b"kept"), unchanged)
+    sidecar.fetch("GET", path)
+    got = sidecar.fetch("GET", path)
+    assert (got.status, got.body) == (200, b"kept")
+    assert got.header("cache-status") == "hms; fwd=stale; fwd-status=304; stored"
+    assert sidecar.app.got(path)[1].header("if-none-match") == '"1"'
+    assert sidecar.fetch("GET", path, 'If-None-Match: "1"').status == 304
+
+
+@needs_cache
+def test_cache_keeps_credentials_apart(sidecar: Sidecar) -> None:
+    path = sidecar.app.on(
+        "/catalog/mine",
+        status(200, "Cache-Control: max-age=600", body=b"a"),
+        status(200, "Cache-Control: max-age=600", body=b"b"),
+    )
+    for name in (b"a", b"b", b"a", b"b"):
+        got = sidecar.fetch("GET", path, f"Authorization: Basic {name.decode()}")
+        assert got.body == name
+    assert len(sidecar.app.got(path)) == 2
+
+
+@needs_cache
+def test_cache_keeps_a_body_that_streamed(sidecar: Sidecar) -> None:
+    head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nTransfer-Encoding: chunked\r\n\r\n"
+    path = sidecar.app.on(
+        "/catalog/pieces", trickle(head + b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n", 0.01, 90)
+    )
+    assert [sidecar.fetch("GET", path).body for _ in range(2)] == [b"ab", b"ab"]
+    assert len(sidecar.app.got(path)) == 1
 
 
 # -- all together ----------------------------------------------------------------------------------
