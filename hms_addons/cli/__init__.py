@@ -1,7 +1,7 @@
 """The `hms` command: wiring only. Each command calls one function and prints what it returns.
 
 A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
-`control`, `fleet` (`status`, `services`), `config`, `token`, `ca`. `output` is how they all fail and
+`plugins`, `control`, `fleet` (`status`, `services`), `config`, `token`, `ca`. `output` is how they all fail and
 print, `operator` what those share that ask a control plane.
 """
 
@@ -16,6 +16,7 @@ from hms_addons.cli.config_files import check, explain
 from hms_addons.cli.control import control
 from hms_addons.cli.fleet import services, status
 from hms_addons.cli.output import run
+from hms_addons.cli.plugins import plugins
 from hms_addons.cli.sidecar import sidecar
 from hms_addons.cli.token import token
 from hms_addons.cli.version import version
@@ -34,6 +35,7 @@ app.callback()(version)
 app.command(context_settings={"allow_interspersed_args": False})(sidecar)
 app.command()(check)
 app.command()(explain)
+app.command()(plugins)
 app.command()(control)
 app.command()(status)
 app.command()(services)
