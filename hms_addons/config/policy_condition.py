@@ -116,7 +116,9 @@ class Check:
             if _folded(field) == _folded(name)
         ]
         if self._deny:
-            return any(self._met((value,)) for _, value in lines) if lines else self._met(())
+            # Apps that strip text strip U+00A0 and U+0085, too, which HTTP takes for letters.
+            texts = {text for _, value in lines for text in (value, value.strip())}
+            return any(self._met((text,)) for text in texts) if lines else self._met(())
         if not any(field.lower() == name for field, _ in lines):
             return self._met(()) and not lines
         return all(self._met((value,)) for _, value in lines)

@@ -131,6 +131,16 @@ def test_an_underscore_evades_no_deny_and_earns_no_allow() -> None:
     assert holds(absent, ("X-Other", "beta"), deny=False)
 
 
+@pytest.mark.parametrize("value", ["beta", "beta\xa0", "\x85beta", "\xa0\x85 beta"])
+def test_what_an_app_may_strip_evades_no_deny_and_earns_no_allow(value: str) -> None:
+    """As with `str.strip`; HTTP itself knows only spaces and tabs, which the parser has taken off."""
+    beta = header("x-env", values=("beta",))
+    assert holds(beta, ("X-Env", value), deny=True)
+    assert holds(beta, ("X-Env", value)) == (value == "beta")
+    others = header("x-env", not_values=("beta",))
+    assert holds(others, ("X-Env", value), deny=True) == (value != "beta"), "in doubt it is met"
+
+
 def test_what_is_missing_meets_every_not_values() -> None:
     condition = header("x-env", not_values=("beta",))
     assert holds(condition, deny=True)
