@@ -1,8 +1,8 @@
 """The `hms` command: wiring only. Each command calls one function and prints what it returns.
 
 A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
-`plugins`, `control`, `fleet` (`status`, `services`), `config`, `token`, `ca`. `output` is how they all fail and
-print, `operator` what those share that ask a control plane.
+`plugins`, `control`, `fleet` (`status`, `services`), `config`, `token`, `ca`; `up` (`up`, `down`), `running`
+(`logs`, `open`, `top`), `init`. `output` is how they all fail and print, `operator` what those share that ask a control plane.
 """
 
 from __future__ import annotations
@@ -15,23 +15,32 @@ from hms_addons.cli.config import config
 from hms_addons.cli.config_files import check, explain
 from hms_addons.cli.control import control
 from hms_addons.cli.fleet import services, status
+from hms_addons.cli.init import init
 from hms_addons.cli.output import run
 from hms_addons.cli.plugins import plugins
+from hms_addons.cli.running import logs, open_service, top
 from hms_addons.cli.sidecar import sidecar
 from hms_addons.cli.token import token
+from hms_addons.cli.up import down, up
 from hms_addons.cli.version import version
 
 app = typer.Typer(
     name="hms",
     help="HMS-SVC, a service mesh whose sidecars are mitmproxy instances.\n\n"
-    "Begin with `hms check FILE`, then `hms sidecar --config FILE`; or, for a whole mesh, with "
-    "`hms control --data DIR`.",
+    "Begin with `hms init` and `hms up`; or with `hms check FILE`, then `hms sidecar --config "
+    "FILE`; or, for a whole mesh, with `hms control --data DIR`.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 app.callback()(version)
+app.command()(init)
+app.command()(up)
+app.command()(down)
+app.command()(logs)
+app.command("open")(open_service)
+app.command()(top)
 app.command(context_settings={"allow_interspersed_args": False})(sidecar)
 app.command()(check)
 app.command()(explain)

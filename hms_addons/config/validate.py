@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hms_addons.config.yaml_marks import Document
 
 _QUOTED = re.compile(r"'([^']*)'")
-_EXPECTED: Final = {
+EXPECTED: Final = {
     "bool_type": "true or false",
     "dict_type": "a mapping (keys and values)",
     "finite_number": "a number",
@@ -41,13 +41,15 @@ _EXPECTED: Final = {
     "model_type": "a mapping (keys and values)",
     "string_type": "a text",
 }
+"""What pydantic's faults of type ask for."""
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)? ?%?")
-_BOUNDS: Final = {
+BOUNDS: Final = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+"""What pydantic's faults of size compare with: the key of their context, and words."""
 
 
 class Validated(NamedTuple):
@@ -139,10 +141,10 @@ class _Fault:
             known = _QUOTED.findall(context["expected"])
             message = f"expected {' or '.join(known)}, not {shown(value)}"
             self._tell(path, message, closest(value, known))
-        elif kind in _EXPECTED:
-            self._tell(path, *_expected(kind, value))
-        elif kind in _BOUNDS:
-            key, words = _BOUNDS[kind]
+        elif kind in EXPECTED:
+            self._tell(path, *expected_instead(kind, value))
+        elif kind in BOUNDS:
+            key, words = BOUNDS[kind]
             bound = context[key]
             if isinstance(bound, float) and bound.is_integer():
                 bound = int(bound)  # 100 reads better than 100.0
@@ -190,7 +192,13 @@ class _Fault:
             self.take_out = partial(self._part.cut, self._path)
 
 
-def _expected(kind: str, value: object) -> tuple[str, str | None]:
+def expected_instead(kind: str, value: object) -> tuple[str, str | None]:
+    """What a value of a wrong type should have been, and what was probably meant.
+
+    Args:
+        kind: pydantic's name of the fault, one of `EXPECTED`.
+        value: what was written.
+    """
     guess = None
     if kind == "string_type" and isinstance(value, bool | int | float):
         guess = f'"{shown(value)}"'
@@ -202,7 +210,7 @@ def _expected(kind: str, value: object) -> tuple[str, str | None]:
         guess = {"yes": "true", "on": "true", "no": "false", "off": "false"}.get(value.lower())
     elif kind == "list_type" and isinstance(value, str):
         guess = f"[{value}]"
-    return f"expected {_EXPECTED[kind]}, not {shown(value)}", guess
+    return f"expected {EXPECTED[kind]}, not {shown(value)}", guess
 
 
 def _keys_at(path: Path) -> list[str]:
