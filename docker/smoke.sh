@@ -90,7 +90,7 @@ stopped() {
   "${run[@]}" stop --time 40 "$prefix-$1" >/dev/null
   code=$("${run[@]}" inspect --format '{{.State.ExitCode}}' "$prefix-$1")
   [ "$code" = 0 ] || fail "$1 ended with $code"
-  "${run[@]}" logs "$prefix-$1" 2>&1 | grep -q "$2" || fail "$1 did not say '$2'"
+  "${run[@]}" logs "$prefix-$1" 2>&1 | grep "$2" >/dev/null || fail "$1 did not say '$2'"
   say "ok: $1 stopped, exit code 0, after $((SECONDS - began)) s"
 }
 
@@ -104,8 +104,11 @@ start control "${here[@]}" --volume "$prefix-operator:/srv/operator" \
   --entrypoint hms-handover hms-control control
 ready control control
 
-# All are in one namespace, and names there are none.
-sed 's#//hms-gov:#//127.0.0.1:#' "$root/docker/mesh.yaml" >"$work/mesh.yaml"
+# All are in one namespace, and names there are none. A call with X-Slow takes three seconds: one to drain.
+sed -e 's#//hms-gov:#//127.0.0.1:#' \
+  -e 's#retries: 2,#& fault: { delay: 3s, when: { header: { X-Slow: { present: true } } } },#' \
+  "$root/docker/mesh.yaml" >"$work/mesh.yaml"
+grep -q X-Slow "$work/mesh.yaml" || fail "docker/mesh.yaml has changed: there is no route to be slow on"
 chmod -R a+rX "$work"
 say "pushing the configuration, and a join token for each sidecar"
 operator=(--volume "$prefix-operator:/srv/operator:ro" --env HMS_CONTROL=https://127.0.0.1:15010)
@@ -167,7 +170,20 @@ say "ok: mutual TLS: $told"
 [ "$("${run[@]}" exec "$prefix-claims-sidecar" id -u)" = 1337 ] || fail "it does not run as 1337"
 say "ok: uid 1337, a root that cannot be written"
 
+slow='
+import json, sys, urllib.request
+call = urllib.request.Request("http://127.0.0.1:15001/verify-id?host=auth-svc.svc", headers={"X-Slow": "yes"})
+print("called", file=sys.stderr, flush=True)
+with urllib.request.urlopen(call, timeout=20) as answer:
+    assert json.load(answer)["verified"]
+'
+once --entrypoint python hms-lost-package -c "$slow" 2>"$work/called" &
+caller=$!
+until [ -s "$work/called" ]; do sleep 0.1; done
+sleep 0.5 # It has said so before it calls; three seconds are left.
 stopped claims-sidecar draining
+wait "$caller" || fail "the call in flight was cut off: $(cat "$work/called")"
+say "ok: the call in flight was answered first"
 stopped auth-sidecar draining
 stopped control stopping
 say "ok: all"
