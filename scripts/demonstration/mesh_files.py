@@ -179,7 +179,10 @@ class Overlay:
         }
         self._routes[-1]["action"] |= action
         self._content["clusters"][-1] |= {
-            "outlier_detection": {"consecutive_gateway_failure": 1},
+            "outlier_detection": {
+                "consecutive_gateway_failure": 1,
+                "base_ejection_time": f"{EJECTION_SECONDS}s",
+            },
             "failover": "payments-standby",
         }
         service = {"service": "payments-svc"}

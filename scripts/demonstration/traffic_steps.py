@@ -17,6 +17,7 @@ from scripts.lost_package.json_service import JsonHandler, make_server
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from scripts.demonstration.calls import Answer
     from scripts.demonstration.lost_package_mesh import LostPackageMesh
     from scripts.demonstration.report import Report
 
@@ -114,3 +115,16 @@ def fallback(mesh: LostPackageMesh, report: Report) -> None:
     report.check(queued, "the caller is told that it is queued", answer.describe())
     marked = answer.headers["X-HMS-Fallback"]
     report.check(marked, "marked, so that nobody takes it for the real one", str(marked))
+    both = [mesh.payments, mesh.standby]
+    mesh.restart(both)
+
+    def back() -> bool:
+        states = mesh.endpoint_states("payments-svc")
+        if states[mesh.payments.address]["state"] != "open":
+            again.append(reimburse(mesh, mesh.issuer.token(subject="the-next")))
+        return bool(again) and again[-1].headers["X-HMS-Fallback"] is None
+
+    again: list[Answer] = []
+    until(back, within=PATIENCE, what="payments should be back", needs=[mesh.running_claims])
+    by = again[-1].json().get("by")
+    report.check(by == mesh.payments.name, f"both are started again, and {by} answers", str(by))

@@ -8,12 +8,13 @@ read off the exchanges.
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hms_addons.hookspecs import hookimpl
-from tests.integration.basics import free_port, until
+from tests.integration.basics import PATIENCE, free_port, until
 from tests.integration.clients import Connection
 from tests.integration.in_process import InProcess
 from tests.integration.processes import Program
@@ -434,13 +435,22 @@ class Recorder:
     """Keeps the flags of what the sidecar has answered, by request id."""
 
     def __init__(self) -> None:
-        self.flags: dict[str, frozenset[str]] = {}
+        self._flags: dict[str, frozenset[str]] = {}
+        self._ended = threading.Condition()
+
+    def flags(self, name: str) -> frozenset[str]:
+        """Of the exchange with this request id, once it has ended."""
+        with self._ended:
+            assert self._ended.wait_for(lambda: name in self._flags, PATIENCE), name
+            return self._flags[name]
 
     @hookimpl
     def hms_complete(self, exchange: Exchange) -> None:
         failure = exchange.failure
         flags = {flag for flag in (exchange.flag, failure and failure.flag) if flag}
-        self.flags[exchange.request_id] = frozenset(str(flag) for flag in flags)
+        with self._ended:
+            self._flags[exchange.request_id] = frozenset(str(flag) for flag in flags)
+            self._ended.notify_all()
 
 
 class Pair:
@@ -482,8 +492,7 @@ class Pair:
                 method, target, f"X-Request-ID: {name}", "Connection: close", *fields, **options
             )
         if port == self.ours:
-            until(lambda: name in self._recorder.flags, "end of the exchange")
-            flags = self._recorder.flags[name]
+            flags = self._recorder.flags(name)
         else:
             told = (answer.header(FLAGS) or "-").split(",")
             flags = frozenset(flag for flag in told if flag != "-")

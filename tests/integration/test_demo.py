@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CHILD_MARK = "LOST_PACKAGE_TEST"  # Children inherit it; HMS_… the demo hides from them.
 
-SIDECARS = APPS = 6
+SIDECARS = APPS = 7
 FILES = 1 + SIDECARS + 1
 """Part 1: HMS-GOV, the sidecars and Claims-SVC's; apps come as their sidecars are ready."""
 LEFT = 3
