@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_WATCHED: Final = 5000
 """Files that one instance may watch."""
+MISSED: Final = 3
+"""Looks in a row until what was ready is unhealthy: a busy machine is slow now and then."""
 _SETTLED: Final = (State.READY, State.WAITING, State.STOPPED)
 
 
@@ -41,6 +43,8 @@ class Member:
         self._choose(ports)
         self._samples: tuple[Sample | None, Sample | None] = (None, None)
         self._watched = self._stamps()
+        self._missed = 0
+        """Looks in a row at which it was not well."""
 
     def __repr__(self) -> str:
         return f"<Member {self.instance.name} app={self.port} outbound={self.outbound}>"
@@ -118,9 +122,10 @@ class Member:
         # Meanwhile it may have ended, or been stopped.
         if keeper.child is not process or keeper.state in {State.STOPPING, State.STOPPED}:
             return
+        self._missed = 0 if well else self._missed + 1
         if well:
             keeper.set(State.READY)
-        elif keeper.state is State.READY:
+        elif keeper.state is State.READY and self._missed >= MISSED:
             what = self.instance.health or "its port"
             keeper.set(State.UNHEALTHY, f"is unhealthy: {what} does not answer")
 

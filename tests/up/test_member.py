@@ -13,7 +13,7 @@ from hms_addons.up.admin_port import AdminPorts
 from hms_addons.up.control_plane import ControlPlane
 from hms_addons.up.keeper import Keeper, State
 from hms_addons.up.machine import FreePorts
-from hms_addons.up.member import Member
+from hms_addons.up.member import MISSED, Member
 from hms_addons.up.plan import Instance
 from hms_addons.up.run_state import RunState
 from tests.fakes.clock import FakeClock
@@ -110,6 +110,9 @@ async def test_it_is_ready_when_sidecar_and_app_are_well(instance: Instance) -> 
         assert member.document()["state"] == "ready"
         await settled
         ports.well = {"/ready": True}
+        for _ in range(MISSED - 1):
+            await member.look(ports)
+            assert member.document()["state"] == "ready"
         await member.look(ports)
         assert told[-1] == (State.UNHEALTHY, "is unhealthy: /health does not answer")
         assert member.document()["state"] == "unhealthy"
