@@ -29,10 +29,11 @@ clean() {
       "${run[@]}" logs "$name" 2>&1 | tail -30 >&2 || true
     done
   fi
+  wait || true # A call that still runs would keep its namespace.
   # In reverse: the first one owns the namespace.
   for ((i = ${#containers[@]} - 1; i >= 0; i--)); do
     "${run[@]}" kill "${containers[$i]}" >/dev/null 2>&1 || true
-    "${run[@]}" rm --force "${containers[$i]}" >/dev/null 2>&1 || true
+    "${run[@]}" rm --force --volumes "${containers[$i]}" >/dev/null 2>&1 || true
   done
   for name in "${volumes[@]}"; do "${run[@]}" volume rm --force "$name" >/dev/null 2>&1 || true; done
   rm -rf "$work"
