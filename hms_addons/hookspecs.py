@@ -99,6 +99,13 @@ class Mesh(Protocol):
     def clusters(self) -> list[dict[str, Any]]:
         """Live state of every cluster and endpoint, as JSON-ready types."""
 
+    async def time_hooks(self, seconds: float) -> list[dict[str, Any]]:
+        """Measure every per-request hook for so long: calls, and how long they took, as JSON-ready types.
+
+        Raises:
+            MeshError: that is being done already, or there is no configuration yet.
+        """
+
     def certificates(self) -> list[dict[str, Any]]:
         """Every secret's SPIFFE ID, validity and generation, as JSON-ready types; no keys."""
 

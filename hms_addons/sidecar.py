@@ -20,6 +20,7 @@ from hms_addons.engine.drain import drain, ended
 from hms_addons.engine.fast_lane import FastLane
 from hms_addons.engine.flow_builder import Mode, unconnected_server
 from hms_addons.engine.flow_events import FlowEvents
+from hms_addons.engine.hook_times import measure
 from hms_addons.engine.listener import PortListener
 from hms_addons.engine.peer import identify_connection
 from hms_addons.engine.ports import Ports
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Listener, Snapshot
     from hms_addons.engine.connection_context import ConnectionContext
     from hms_addons.engine.fast_lane import Binding
+    from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.hookspecs import AdminRequest
     from hms_addons.http_message import Answer
@@ -83,6 +85,7 @@ class Sidecar:
         self.events = events or FlowEvents()
         self.snapshot: Snapshot | None = None
         self._given: Snapshot | None = None
+        self._chain: HookChain | None = None
         """The same as it came, before a trust domain was added."""
         self.rejected: dict[str, Any] | None = None
         """The last change that was refused: `reason` and `at`; None once one is accepted."""
@@ -255,7 +258,7 @@ class Sidecar:
                 self.plugins.restore(self.snapshot)
             raise
         # The point of no return: nothing from here on can fail or wait.
-        self.snapshot, self._given = snapshot, given
+        self.snapshot, self._given, self._chain = snapshot, given, chain
         changed = self._secrets.commit(staged)
         self.upstream.apply(snapshot)
         self.upstream.pick_endpoint = chain.pick_endpoint if chain.picks_endpoints else None
@@ -364,6 +367,13 @@ class Sidecar:
     def clusters(self) -> list[dict[str, Any]]:
         """See `hookspecs.Mesh`."""
         return self.upstream.describe()
+
+    async def time_hooks(self, seconds: float) -> list[dict[str, Any]]:
+        """See `hookspecs.Mesh`."""
+        if self._chain is None:
+            message = "there is no configuration yet"
+            raise ConfigError(message)
+        return await measure(self._chain, self.clock, seconds)
 
     def certificates(self) -> list[dict[str, Any]]:
         """See `hookspecs.Mesh`."""

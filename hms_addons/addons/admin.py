@@ -15,6 +15,9 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from pydantic_core import PydanticCustomError
+
+from hms_addons.config.schema_base import parse_duration
 from hms_addons.errors import Failure, Flag, MeshError, problem, reason_phrase
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 _PROBES: Final = frozenset({"/live", "/ready"})
 """Asked by orchestrators under whatever name they know the sidecar by; they tell nothing."""
 _READ: Final = ("GET", "HEAD")
+MOST_TIMED: Final = 60.0
+"""Seconds for which hooks are measured at most."""
 _NO_STORE: Final = (b"Cache-Control", b"no-store")
 
 
@@ -52,7 +57,7 @@ class _Scrape(NamedTuple):
 class _Endpoint(NamedTuple):
     """One path of the admin port."""
 
-    show: Callable[[Mesh, AdminRequest], _Page | Awaitable[_Scrape]]
+    show: Callable[[Mesh, AdminRequest], _Page | Awaitable[_Page | _Scrape]]
     about: str
     methods: tuple[str, ...] = _READ
 
@@ -110,13 +115,13 @@ class Admin:
         """Answer one request."""
         as_json = _wants_json(request)
         try:
-            page = self._page(request)
+            shown = self._page(request)
+            page = shown if isinstance(shown, _Page) else await shown
         except _Refused as refused:
             return _refusal(refused.failure, as_json=as_json)
-        if not isinstance(page, _Page):
-            scrape = await page
-            fields = ((b"Content-Type", scrape.content_type.encode()), _NO_STORE)
-            return _answer(request, 200, fields, scrape.body)
+        if isinstance(page, _Scrape):
+            fields = ((b"Content-Type", page.content_type.encode()), _NO_STORE)
+            return _answer(request, 200, fields, page.body)
         if as_json:
             body, kind = json.dumps(page.data, indent=2, ensure_ascii=False), "application/json"
         else:
@@ -124,7 +129,7 @@ class Admin:
         fields = ((b"Content-Type", kind.encode()), _NO_STORE)
         return _answer(request, page.status, fields, body.rstrip("\n").encode() + b"\n")
 
-    def _page(self, request: AdminRequest) -> _Page | Awaitable[_Scrape]:
+    def _page(self, request: AdminRequest) -> _Page | Awaitable[_Page | _Scrape]:
         mesh = self._mesh
         if mesh is None:
             raise _Refused(503, "Not started", "the sidecar has not started yet")
@@ -284,8 +289,28 @@ def _certs(mesh: Mesh, request: AdminRequest) -> _Page:
     return _Page(certificates, table(certificates) or "no certificates")
 
 
-def _plugins(mesh: Mesh, request: AdminRequest) -> _Page:
-    del request
+def _plugins(mesh: Mesh, request: AdminRequest) -> _Page | Awaitable[_Page]:
+    wanted = request.query.get("time")
+    return _plugin_page(mesh) if wanted is None else _timed_plugins(mesh, wanted)
+
+
+async def _timed_plugins(mesh: Mesh, wanted: str) -> _Page:
+    try:
+        seconds = parse_duration(wanted)
+    except PydanticCustomError as error:
+        raise _Refused(400, "Bad request", f"time: {error.message()}") from None
+    if not 0 < seconds <= MOST_TIMED:
+        raise _Refused(400, "Bad request", f"time: more than 0, and at most {MOST_TIMED:g}s")
+    try:
+        times = await mesh.time_hooks(seconds)
+    except MeshError as error:
+        raise _Refused(409, "Not now", str(error)) from None
+    page = _plugin_page(mesh)
+    text = f"{page.text}\n\nhooks, in {seconds:g}s:\n{table(times) or 'none'}"
+    return _Page(page.data | {"seconds": seconds, "times": times}, text)
+
+
+def _plugin_page(mesh: Mesh) -> _Page:
     status = mesh.status()
     data = {"plugins": status.get("plugins", []), "errors": status.get("plugin_errors", [])}
     text = table(data["plugins"]) or "no plugins"
@@ -346,7 +371,9 @@ _ENDPOINTS: Final[dict[str, _Endpoint]] = {
     "/config": _Endpoint(_config, "the configuration in force, and the last refused change"),
     "/clusters": _Endpoint(_clusters, "clusters and endpoints, as they are now"),
     "/certs": _Endpoint(_certs, "certificates and how long they are good for"),
-    "/plugins": _Endpoint(_plugins, "plugins in the order in which their hooks run"),
+    "/plugins": _Endpoint(
+        _plugins, "plugins in the order in which their hooks run; with ?time=5s what those take"
+    ),
     "/metrics": _Endpoint(_metrics, "what has been counted, for Prometheus"),
     "/explain": _Endpoint(
         _explain, "what would happen to ?request=GET+http://…&header=Name:+value"

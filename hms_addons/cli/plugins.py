@@ -1,8 +1,7 @@
-"""`hms plugins`: what is loaded, and from where."""
+"""`hms plugins`: what is loaded, from where, and how long each hook takes."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +11,8 @@ from hms_addons.cli.output import Json, fail, print_json, write
 DEFAULT_ADMIN = "127.0.0.1:15000"
 _ASKING = 5.0
 """Seconds that a running sidecar has for its answer, besides what it measures."""
+_LONGEST = 60.0
+"""Seconds that a sidecar measures at most."""
 
 
 def plugins(
@@ -24,14 +25,24 @@ def plugins(
             help=f"Admin port of a running sidecar; {DEFAULT_ADMIN} if one answers there.",
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            "--time",
+            envvar="HMS_TIME",
+            metavar="DURATION",
+            help="Measure each hook for so long, as 5s; at most 60s.",
+        ),
+    ] = None,
     *,
     as_json: Json = False,
 ) -> None:
     """List the plugins of a running sidecar; where there is none, those that it would have here.
 
-    Example: `hms plugins --admin 127.0.0.1:15000`
+    Example: `hms plugins --time 5s`
     """
-    found = _running(admin or DEFAULT_ADMIN, asked=admin is not None)
+    asked = admin is not None or time is not None
+    found = _running(admin or DEFAULT_ADMIN, time, asked=asked)
     if found is None:
         found = {"sidecar": None, "plugins": _here(), "errors": []}
     if as_json:
@@ -40,7 +51,7 @@ def plugins(
     write(_text(found))
 
 
-def _running(address: str, *, asked: bool) -> dict[str, Any] | None:
+def _running(address: str, time: str | None, *, asked: bool) -> dict[str, Any] | None:
     """What the sidecar at `address` says; None if there is none and nobody has asked for it.
 
     Raises:
@@ -49,11 +60,15 @@ def _running(address: str, *, asked: bool) -> dict[str, Any] | None:
     import httpx  # noqa: PLC0415 - start-up time
 
     url = f"http://{address}/plugins"
+    params = {"format": "json"} | ({} if time is None else {"time": time})
+    patience = _ASKING if time is None else _ASKING + _LONGEST
     try:
-        with httpx.Client(trust_env=False, timeout=_ASKING) as client:
-            answer = client.get(url, params={"format": "json"})
+        with httpx.Client(trust_env=False, timeout=patience) as client:
+            answer = client.get(url, params=params)
+        if time is not None and answer.status_code in {400, 409}:
+            raise fail(answer.json()["detail"])
         page = answer.json() if answer.is_success else None
-    except (httpx.HTTPError, httpx.InvalidURL, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError) as error:
         if not asked:
             return None
         why = str(error) or type(error).__name__
@@ -91,6 +106,8 @@ def _text(found: dict[str, Any]) -> str:
         f"in the sidecar at {where}" if where else "no sidecar asked; one started here would have"
     )
     text = f"{head}:\n{table(found['plugins'])}\n"
+    if "times" in found:
+        text += f"\nhooks, in {found['seconds']:g}s:\n{table(found['times'])}\n"
     if found.get("errors"):
         text += f"\nerrors since the start:\n{table(found['errors'])}\n"
     return text

@@ -73,7 +73,9 @@ class _UnsoundError(MeshError):
 
 
 class HookChain:
-    """Runs an `Exchange` through the phases. Immutable; a new one is compiled when plugins change.
+    """Runs an `Exchange` through the phases; a new one is compiled when plugins change.
+
+    Only `watch` changes one.
 
     Args:
         hooks: the implementations of each of `REQUEST_HOOKS`, in calling order.
@@ -102,6 +104,7 @@ class HookChain:
             self._recheck,
         ) = (tuple(hooks.get(name, ())) for name in REQUEST_HOOKS)
         self._responds = bool(self._respond)
+        self._watched = False
         self._rng = rng
         self._clock = clock
         self._awaitable: set[type] = {CoroutineType}
@@ -310,6 +313,47 @@ class HookChain:
             if endpoint is not None:
                 return endpoint
         return None
+
+    def watch(self, watched: Callable[[Hook], Hook]) -> list[tuple[Hook, ...]]:
+        """Put every hook behind what `watched` makes of it; see `engine.hook_times`.
+
+        Returns:
+            What `unwatch` is to be given.
+
+        Raises:
+            MeshError: they are watched already.
+        """
+        if self._watched:
+            raise MeshError("the hooks are measured already; ask again when that is done")
+        before = [
+            self._identify,
+            self._route,
+            self._authorize,
+            self._prepare,
+            self._forward,
+            self._pick,
+            self._fallback,
+            self._respond,
+            self._complete,
+            self._recheck,
+        ]
+        self.unwatch([tuple([watched(hook) for hook in hooks]) for hooks in before])
+        self._watched = True
+        return before
+
+    def unwatch(self, hooks: list[tuple[Hook, ...]]) -> None:
+        """Put the hooks back that `watch` has returned. Requests on their way notice nothing."""
+        self._watched = False
+        self._identify = hooks[0]
+        self._route = hooks[1]
+        self._authorize = hooks[2]
+        self._prepare = hooks[3]
+        self._forward = hooks[4]
+        self._pick = hooks[5]
+        self._fallback = hooks[6]
+        self._respond = hooks[7]
+        self._complete = hooks[8]
+        self._recheck = hooks[9]
 
     def _plugin_failed(self, exchange: Exchange, hook: Hook, error: BaseException) -> None:
         pass_cancellation(error)

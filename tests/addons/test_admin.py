@@ -107,6 +107,11 @@ class FakeMesh:
     def certificates(self) -> list[dict[str, Any]]:
         return self.certificate_list
 
+    async def time_hooks(self, seconds: float) -> list[dict[str, Any]]:
+        if self.draining:
+            raise ConfigError("not now")
+        return [{"plugin": "mtls", "hook": "hms_identify", "calls": int(seconds * 100)}]
+
     def explain(
         self, request_line: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]
     ) -> dict[str, Any]:
@@ -349,6 +354,19 @@ async def test_plugins_and_their_errors(bench: Bench) -> None:
     _, text = await bench.ask("/plugins")
     assert "errors since the start:\nPLUGIN  HOOK         COUNT\nstamp   hms_respond  3" in text
     assert (await bench.data("/plugins"))["errors"] == bench.mesh.errors
+
+
+async def test_hooks_are_measured_only_where_that_is_asked_for(bench: Bench) -> None:
+    assert "times" not in await bench.data("/plugins")
+    found = await bench.data("/plugins", ("time", "500ms"))
+    assert (found["seconds"], found["times"][0]["calls"]) == (0.5, 50)
+    _, text = await bench.ask("/plugins", ("time", "2s"))
+    assert text.endswith("hooks, in 2s:\nPLUGIN  HOOK          CALLS\nmtls    hms_identify  200\n")
+    for wrong in ("0", "61s", "soon", "5"):
+        status, text = await bench.ask("/plugins", ("time", wrong))
+        assert (status, "time: " in text) == (400, True)
+    bench.mesh.draining = True
+    assert (await bench.ask("/plugins", ("time", "2s")))[0] == 409
 
 
 async def test_explain(bench: Bench) -> None:

@@ -19,12 +19,16 @@ PAGE = {
     "plugins": [{"name": "freeze", "source": "hms-plugin-freeze 1.0"}],
     "errors": [{"plugin": "freeze", "hook": "hms_respond", "count": 3}],
 }
+TIMES = {"seconds": 5.0, "times": [{"plugin": "freeze", "hook": "hms_respond", "mean_us": 7.5}]}
 
 
 class AdminHandler(BaseHTTPRequestHandler):
     """Says PAGE on /plugins, and something else elsewhere."""
 
-    pages: dict[str, bytes] = {"/plugins?format=json": json.dumps(PAGE).encode()}  # noqa: RUF012 - a table
+    pages: dict[str, bytes] = {  # noqa: RUF012 - a table
+        "/plugins?format=json": json.dumps(PAGE).encode(),
+        "/plugins?format=json&time=5s": json.dumps(PAGE | TIMES).encode(),
+    }
 
     def do_GET(self) -> None:
         body = self.pages.get(self.path, b"[]")
@@ -67,6 +71,13 @@ def test_a_running_sidecar_says_what_it_has(address: str) -> None:
     assert ["freeze", "hms_respond", "3"] in [line.split() for line in text.splitlines()]
     code, text = run("--admin", address, "--json")
     assert (code, json.loads(text)) == (0, {"sidecar": address} | PAGE)
+
+
+def test_hooks_are_measured_where_that_is_wanted(address: str) -> None:
+    code, text = run("--admin", address, "--time", "5s")
+    assert code == 0
+    assert "hooks, in 5s:" in text
+    assert ["freeze", "hms_respond", "7.5"] in [line.split() for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("address", [OtherHandler], indirect=True)

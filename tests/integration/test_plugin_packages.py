@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -375,6 +376,18 @@ def test_each_is_listed_with_its_package(sidecar: Sidecar) -> None:
     for package in PACKAGES:
         name = package.name.removeprefix("hms-plugin-")
         assert [name, package.name, "1.0.0"] in [line.split()[:3] for line in listed]
+
+
+def test_the_time_of_each_hook_is_told(sidecar: Sidecar) -> None:
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(fetch, sidecar.admin, "GET", "/plugins?time=1s", host="127.0.0.1")
+        while not asked.done():
+            sidecar.fetch("GET", "/guarded/timed", "X-Team: claims")
+    lines = [line.split() for line in asked.result().body.decode().splitlines()]
+    (found,) = (line for line in lines if line[:2] == ["opa", "hms_authorize"])
+    assert int(found[2]) > 0
+    assert float(found[3]) > 0
+    assert not any(line[:2] == ["opa", "hms_respond"] for line in lines)
 
 
 def test_nothing_of_a_body_was_logged(sidecar: Sidecar) -> None:
