@@ -95,6 +95,15 @@ def test_a_child_that_ignores_sigterm_is_killed_with_its_own_children(
     until(lambda: process._rss_bytes(grandchild) == 0, "end of the grandchild")
 
 
+def test_what_a_child_would_leave_behind_is_killed_too(tmp_path: Path) -> None:
+    one = child(tmp_path, "import os, signal; print(f'<{os.fork()}>', flush=True); signal.pause()")
+    await_log(one, ">")
+    found = one.log.read_text()
+    grandchild = max(int(part.partition(">")[0]) for part in found.split("<")[1:])
+    one.stop()
+    until(lambda: process._rss_bytes(grandchild) == 0, "end of the grandchild")
+
+
 def test_ctrl_c_at_the_terminal_reaches_the_benchmark_alone(tmp_path: Path) -> None:
     one = child(tmp_path, "import signal; signal.pause()")
     try:
