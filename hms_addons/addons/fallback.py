@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.clock import SYSTEM_CLOCK, within
@@ -63,6 +64,7 @@ class Fallback:
         self._fallback_of = fallback_of
         self._clock = clock
         self._plugins: dict[str, PluginFallback] = {}
+        self._plugin_errors: Counter[str] = Counter()
         self.answers = LastAnswers()
 
     @hookimpl
@@ -219,16 +221,22 @@ class Fallback:
                 answer = hook(exchange, failure)
                 if inspect.isawaitable(answer):
                     answer = await answer
-        except Exception:
-            # The failure itself is still an answer; see `MeshSpecs.hms_fallback`.
-            logger.exception("plugin %s failed in hms_fallback", step.plugin)
+        except Exception as error:  # noqa: BLE001 - the failure itself is still an answer
+            self._plugin_failed(step.plugin, "failed in hms_fallback", error)
             return None
         if answer is None:
             return None
         if not isinstance(answer, Answer) or flaw(answer.state()) is not None:
-            logger.error("plugin %s: hms_fallback gave what cannot be sent", step.plugin)
+            self._plugin_failed(step.plugin, "gave what cannot be sent in hms_fallback", None)
             return None
         return answer
+
+    def _plugin_failed(self, plugin: str, how: str, error: Exception | None) -> None:
+        """Log it the 1st, 2nd, 4th, 8th … time: an outage must not fill a disk."""
+        self._plugin_errors[plugin] += 1
+        count = self._plugin_errors[plugin]
+        if count & (count - 1) == 0:
+            logger.error("plugin %s %s (%d so far)", plugin, how, count, exc_info=error)
 
 
 def _has_body(exchange: Exchange) -> bool:

@@ -339,6 +339,19 @@ async def test_a_plugin_that_has_no_answer_leaves_it_to_the_next(plugin: Any) ->
     assert mark(await ask_plugin(plugin)) == "response; because=UH"
 
 
+async def test_a_plugin_that_always_fails_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene("fallback: [{plugin: mine}, {response: {}}]", *[UNAVAILABLE] * 9)
+    scene.plugin = raises
+    scene.fallback.hms_configure(scene.snapshot)
+    for _ in range(9):
+        assert mark(await scene.run()) == "response; because=UH"
+    told = [one.getMessage() for one in caplog.records]
+    assert told == [f"plugin mine failed in hms_fallback ({n} so far)" for n in (1, 2, 4, 8)]
+    assert all(one.exc_info for one in caplog.records)
+
+
 async def test_a_plugin_that_hangs_has_the_routes_timeout() -> None:
     async def hangs(*_: Any) -> None:
         await asyncio.Event().wait()
