@@ -22,6 +22,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS
 from hms_addons.hookspecs import hookimpl
 from hms_addons.line_log import LineLog
+from hms_addons.redaction import REDACTED, is_secret, redact_query
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 NAME: Final = "access_log"
 CLOSING: Final = 2.0
 """Seconds that a file is given to take what is left."""
-REDACTED: Final = "[redacted]"
 
 _ERROR: Final = 400
 """Statuses from here on are written whatever the sample is."""
@@ -50,13 +50,6 @@ _ALIKE: Final = frozenset(
 )
 """Fields of few values."""
 _TEXT: Final = 256
-_SECRET: Final = "|".join(
-    "authorization cookie token secret passw api[-_]?key credential session signature private".split()
-)
-_SECRET_NAME: Final = re.compile(_SECRET, re.IGNORECASE)
-_SECRET_PARAMETER: Final = re.compile(
-    rf"((?:^|[&;])[^=&;]*(?:{_SECRET}|code|key|sig|auth|jwt|otp|pin)[^=&;]*=)[^&;]*", re.IGNORECASE
-)
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 """What needs no quotes in a pair's value: no space, no `"`, `=` or backslash, nothing unprintable."""
 
@@ -224,9 +217,7 @@ def fields_of(spec: AccessLogSpec) -> tuple[_Field, ...]:
     """What a line of `spec` has, each with how it begins in it."""
     getters: list[tuple[str, _Getter]] = [(name, _GETTERS[name]) for name in spec.fields]
     if spec.headers:
-        names = [
-            (name, None if _SECRET_NAME.search(name) else name.encode()) for name in spec.headers
-        ]
+        names = [(name, None if is_secret(name) else name.encode()) for name in spec.headers]
         getters.append(("headers", partial(_headers, names)))
     form, write = (',"{}":', _json_parts) if spec.as_json else (" {}=", _text_parts)
     found: list[_Field] = []
@@ -359,7 +350,7 @@ def _detail(exchange: Exchange, now: float, wall: float) -> str | None:
 def _query(exchange: Exchange, now: float, wall: float) -> str | None:
     del now, wall
     query = exchange.query
-    return _cut(_SECRET_PARAMETER.sub(rf"\1{REDACTED}", query), _PATH) if query else None
+    return _cut(redact_query(query), _PATH) if query else None
 
 
 def _trace_id(exchange: Exchange, now: float, wall: float) -> str | None:

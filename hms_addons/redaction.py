@@ -1,0 +1,56 @@
+"""What is a secret in a message, by its name: nothing of its value is written down or shown.
+
+One list for all that keeps messages: the access log, recordings, the window.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hms_addons.http_message import Fields
+
+REDACTED: Final = "[redacted]"
+"""Stands in a secret's place."""
+
+_BYTES: Final = REDACTED.encode()
+_SECRET: Final = "|".join(
+    "authorization cookie token secret passw api[-_]?key credential session signature private".split()
+)
+_SECRET_NAME: Final = re.compile(_SECRET, re.IGNORECASE)
+_SECRET_PARAMETER: Final = re.compile(
+    rf"((?:^|[&;])[^=&;]*(?:{_SECRET}|code|key|sig|auth|jwt|otp|pin)[^=&;]*=)[^&;]*", re.IGNORECASE
+)
+_WITH_URL: Final = frozenset({b"referer", b"location", b"content-location"})
+
+
+def is_secret(name: str) -> bool:
+    """Whether a header field of this name holds a secret: `Authorization`, cookies, tokens, …."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def redact_query(query: str) -> str:
+    """A query without the values of those parameters that look like secrets."""
+    return _SECRET_PARAMETER.sub(rf"\1{REDACTED}", query)
+
+
+def redact_target(target: bytes) -> bytes:
+    """A request's target, or a URL, without the secrets in its query."""
+    path, question, query = target.partition(b"?")
+    if not question:
+        return target
+    return path + question + redact_query(query.decode("latin-1")).encode("latin-1")
+
+
+def redact_fields(fields: Fields) -> Fields:
+    """Header fields without secret values. That they were there remains."""
+    found = []
+    for name, value in fields:
+        if is_secret(name.decode("latin-1")):
+            found.append((name, _BYTES))
+        elif name.lower() in _WITH_URL:
+            found.append((name, redact_target(value)))
+        else:
+            found.append((name, value))
+    return tuple(found)
