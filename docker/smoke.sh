@@ -147,7 +147,7 @@ python='
 import json, ssl, sys, urllib.error, urllib.request
 call = "http://127.0.0.1:15001/verify-id?host=auth-svc.svc"
 with urllib.request.urlopen(call, timeout=10) as answer:
-    arrived = {name.lower(): value for name, value in json.load(answer)["headers"]}
+    arrived = {name.lower(): value for name, value in json.load(answer)["headers"].items()}
 assert arrived["x-policy-version"] == "1.3.4", arrived
 try:
     urllib.request.urlopen("http://127.0.0.1:15006/verify-id", timeout=10)

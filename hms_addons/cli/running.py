@@ -99,12 +99,9 @@ def open_service(service: Service, file: MeshFile = DEFAULT, *, as_json: Json = 
         print_json(chosen)
         return
     for one in chosen:
-        write(
-            f"{one['name']}: {one['state']}\n"
-            f"  app    {one['app'] or '(not known to listen)'}\n"
-            f"  calls  {one['url']}\n"
-            f"  admin  http://127.0.0.1:{one['admin']}\n"
-        )
+        write(f"{one['name']}: {one['state']}\n  app    {one['app'] or '(not known to listen)'}\n")
+        if one["admin"]:  # It has a sidecar.
+            write(f"  calls  {one['url']}\n  admin  http://127.0.0.1:{one['admin']}\n")
 
 
 def top(

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 _LOOPBACK: Final = re.compile(r"127(?:\.[0-9]{1,3}){3}|::1|localhost")
 
 
+def is_loopback(host: str | None) -> bool:
+    """Whether an address to bind is one that only this machine reaches; None, a default, is not."""
+    return host is not None and _LOOPBACK.fullmatch(host) is not None
+
+
 def compile_propagation(
     model: ListenerModel, path: Path, config: Config, report: Report, *, control: bool
 ) -> bool:
@@ -22,7 +27,7 @@ def compile_propagation(
     if not model.propagate_identity:
         return False
     here: Path = (*path, "propagate_identity")
-    if model.host is not None and _LOOPBACK.fullmatch(model.host) is None:
+    if model.host is not None and not is_loopback(model.host):
         # Whoever reaches the port could call in the name of those whose requests are in flight.
         message = "only on a loopback address, where none but the app reaches it"
         if report.known(*path, "host"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hms_addons.config.compile_balancing import warn_of_keyless
+from hms_addons.config.compile_propagation import is_loopback
 from hms_addons.config.compile_routes import UNKNOWN_SERVICE
 from hms_addons.config.lint_health import lint_health
 from hms_addons.config.lint_policies import lint_policies
@@ -173,7 +174,8 @@ def _listeners(config: Config, report: Report) -> None:
     tls = any(cluster.tls_context for cluster in config.clusters) or bool(config.secrets)
     for index, listener in enumerate(config.listeners):
         path: KeyPath = ("listeners", index)
-        plain = listener.tls in {None, TlsMode.NONE} and report.whole
+        plain = listener.tls in {None, TlsMode.NONE} and not is_loopback(listener.host)
+        plain = plain and report.whole
         known = report.known(*path, "tls") and report.known(*path, "direction")
         if listener.direction == "inbound" and tls and plain and known:
             message = (

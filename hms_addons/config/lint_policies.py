@@ -106,6 +106,8 @@ def _services(config: Config, snapshot: Snapshot, report: Report) -> None:
     known = {cluster.service for cluster in snapshot.clusters.values()}
     if snapshot.service is not None:
         known.add(snapshot.service)
+    # Where others are told of, too: the sidecars of these have the listener, and judge what comes in there.
+    known.update(name for listener in config.listeners for name in listener.services or ())
     for index, policy in enumerate(config.rbac.policies):
         for number, service in enumerate(policy.services or ()):
             if service not in known:

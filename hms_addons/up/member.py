@@ -54,6 +54,8 @@ class Member:
     def _choose(self, ports: FreePorts) -> None:
         one = self.instance
         self.port = one.port or ports.take()
+        if one.alone:
+            return
         self.inbound, self.admin = ports.take(), ports.take()
         asked = one.outbound is not None and one.asked
         self.outbound = one.outbound if asked and one.outbound else ports.take(one.outbound)
@@ -61,9 +63,10 @@ class Member:
     def _own(self) -> list[int]:
         """Those that it was free to choose."""
         one = self.instance
-        own = [self.inbound, self.admin]
-        own += [] if one.port is not None else [self.port]
-        return own + ([] if one.asked else [self.outbound])
+        own = [] if one.port is not None else [self.port]
+        if one.alone:
+            return own
+        return [*own, self.inbound, self.admin, *([] if one.asked else [self.outbound])]
 
     def new_ports(self, ports: FreePorts) -> None:
         """Before each start: others in place of those that a stranger has taken meanwhile."""
@@ -77,8 +80,8 @@ class Member:
 
     @property
     def url(self) -> str:
-        """Where its app calls the mesh."""
-        return f"http://127.0.0.1:{self.outbound}"
+        """Where its app calls the mesh; empty if it has no sidecar."""
+        return f"http://127.0.0.1:{self.outbound}" if self.outbound else ""
 
     @property
     def address(self) -> str:
@@ -88,8 +91,10 @@ class Member:
     # -- its start ------------------------------------------------------------------------------
 
     def command(self, plane: ControlPlane, folder: Path, log_level: str) -> list[str]:
-        """What starts the sidecar, which starts the app."""
+        """What starts the sidecar, which starts the app; or the app, if it has none."""
         one = self.instance
+        if one.alone:
+            return one.words(self.port, self.url)
         words = ["--control", plane.url, "--ca-pin", plane.pin, "--service", one.service]
         words += ["--state", str(folder), "--app", f"http://127.0.0.1:{self.port}"]
         words += ["--inbound", f"127.0.0.1:{self.inbound}"]
@@ -97,12 +102,14 @@ class Member:
         words += ["--admin", f"127.0.0.1:{self.admin}", "--weight", str(one.weight)]
         words += ["--version", one.version] if one.version else []
         words += ["--metadata", f"instance={one.name}", "--log-level", log_level]
-        return hms("sidecar", *words, "--", *one.words(self.port))
+        return hms("sidecar", *words, "--", *one.words(self.port, self.url))
 
     def environment(self, base: Mapping[str, str], token: str) -> dict[str, str]:
         """The variables of sidecar and app; the sidecar keeps the token from its app."""
-        found = {**base, **dict(self.instance.env)}
-        found |= {"PORT": str(self.port), "HMS_URL": self.url, "HMS_INSTANCE": self.instance.name}
+        one = self.instance
+        found = {**base, **one.variables(self.port, self.url)}
+        found |= {"PORT": str(self.port), "HMS_INSTANCE": one.name}
+        found |= {"HMS_URL": self.url} if self.url else {}
         return found | ({"HMS_TOKEN": token} if token else {})
 
     # -- how it is ------------------------------------------------------------------------------
@@ -118,7 +125,8 @@ class Member:
         process = keeper.child
         if process is None or keeper.state not in {State.STARTING, State.READY, State.UNHEALTHY}:
             return
-        well = await ports.ok(self.admin, "/ready") and await self._app_well(ports)
+        well = self.instance.alone or await ports.ok(self.admin, "/ready")
+        well = well and await self._app_well(ports)
         # Meanwhile it may have ended, or been stopped.
         if keeper.child is not process or keeper.state in {State.STOPPING, State.STOPPED}:
             return
@@ -140,7 +148,8 @@ class Member:
 
     async def measure(self, ports: AdminPorts) -> None:
         """Take a sample of its counters."""
-        new = await ports.sample(self.admin) if self.keeper.child is not None else None
+        asked = self.keeper.child is not None and not self.instance.alone
+        new = await ports.sample(self.admin) if asked else None
         self._samples = (self._samples[1], new)
 
     def row(self, now: float) -> Row:

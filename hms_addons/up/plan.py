@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from hms_addons.up.schema import MeshFileModel, ServiceModel
 
+_PLACEHOLDER: Final = re.compile(r"\{(port|name|python|mesh)\}")
 ENTRY_PORT: Final = 15001
 """Where apps call; on one machine only one sidecar can have it."""
 
@@ -30,6 +32,7 @@ class Instance:
         port: where the app listens; None: any.
         outbound: where its sidecar takes the app's calls; None: any.
         asked: the file asks for that port; otherwise another will do if it is taken.
+        alone: it has no sidecar.
         health, watch: see `ServiceModel`; a change needs no restart.
     """
 
@@ -44,6 +47,7 @@ class Instance:
     port: int | None = None
     outbound: int | None = None
     asked: bool = False
+    alone: bool = False
     health: str | None = field(default=None, compare=False)
     watch: tuple[str, ...] = field(default=(), compare=False)
 
@@ -56,15 +60,17 @@ class Instance:
             or any("{port}" in word for word in self.command)
         )
 
-    def words(self, port: int) -> list[str]:
-        """The command, filled in."""
-        filled = {"{port}": str(port), "{name}": self.name, "{python}": sys.executable}
-        words = []
-        for word in self.command:
-            for placeholder, value in filled.items():
-                word = word.replace(placeholder, value)  # noqa: PLW2901 - several may be in it
-            words.append(word)
-        return words
+    def words(self, port: int, mesh: str) -> list[str]:
+        """The command, filled in; `mesh` is where it calls."""
+        return [self._filled(word, port, mesh) for word in self.command]
+
+    def variables(self, port: int, mesh: str) -> dict[str, str]:
+        """`env`, filled in likewise."""
+        return {name: self._filled(value, port, mesh) for name, value in self.env}
+
+    def _filled(self, word: str, port: int, mesh: str) -> str:
+        values = {"port": str(port), "name": self.name, "python": sys.executable, "mesh": mesh}
+        return _PLACEHOLDER.sub(lambda found: values[found[1]], word)
 
 
 def instances_of(model: MeshFileModel, folder: Path) -> dict[str, Instance]:
@@ -75,7 +81,7 @@ def instances_of(model: MeshFileModel, folder: Path) -> dict[str, Instance]:
         folder: what paths in it are relative to.
     """
     marked = [group for group, service in model.services.items() if service.entry]
-    first = next(iter(model.services))
+    first = next((group for group, service in model.services.items() if service.sidecar), None)
     found = {}
     for group, service in model.services.items():
         for number in range(service.replicas):
@@ -89,7 +95,7 @@ def _instance(
     name: str, number: int, group: str, service: ServiceModel, folder: Path, *, entry: bool
 ) -> Instance:
     outbound = None
-    if entry and service.entry is not False:
+    if entry and service.sidecar and service.entry is not False:
         chosen = service.entry
         # `True` is an int, too.
         outbound = ENTRY_PORT if chosen is None or chosen is True else chosen
@@ -105,6 +111,7 @@ def _instance(
         port=None if service.port is None else service.port + number,
         outbound=outbound,
         asked=bool(service.entry),
+        alone=not service.sidecar,
         health=service.health,
         watch=tuple(service.watch),
     )

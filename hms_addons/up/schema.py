@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from hms_addons.config.problems import ConfigProblems, Report, closest, listing
 from hms_addons.config.schema_base import MAX_PORT, Model, Name, UrlPath, fault, shown
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from hms_addons.config.yaml_marks import Document
 
-PLACEHOLDERS: Final = ("{port}", "{name}", "{python}")
-"""What a command's words may hold: the app's port, the instance's name, this Python."""
+PLACEHOLDERS: Final = ("{port}", "{name}", "{python}", "{mesh}")
+"""What a command's words and variables may hold: the app's port, the instance's name, this Python, and
+where the app calls the mesh, which is its own sidecar."""
 MAX_REPLICAS: Final = 100
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -86,7 +87,7 @@ class ServiceModel(Model):
     """One program, in one or several instances, each behind a sidecar of its own."""
 
     command: Annotated[list[str], BeforeValidator(_command)]
-    """The app; `{port}`, `{name}` and `{python}` are filled in. No shell sees it."""
+    """The app; `{port}`, `{name}`, `{python}` and `{mesh}` are filled in. No shell sees it."""
     service: ServiceName | None = None
     """The service that it is of; default the name that it stands under here."""
     port: Annotated[int, Field(ge=1, le=MAX_PORT)] | None = None
@@ -98,7 +99,7 @@ class ServiceModel(Model):
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Each instance's share, relative to other instances of the service."""
     env: Annotated[dict[str, str], AfterValidator(_variables)] = {}
-    """Variables, beside those of the shell, PORT and HMS_URL."""
+    """Variables, beside those of the shell, PORT and HMS_URL; filled in as in `command`."""
     folder: Annotated[str, Field(min_length=1)] = "."
     """Where it runs, relative to this file."""
     health: UrlPath | None = None
@@ -107,6 +108,21 @@ class ServiceModel(Model):
     """Files, as `*.py` or `src/**/*.py` below `folder`, whose change restarts it."""
     entry: Annotated[bool | int | None, BeforeValidator(_entry)] = None
     """true: the sidecar of its first instance takes the app's calls on port 15001; or another port."""
+    sidecar: bool = True
+    """false: it runs alone, outside the mesh, as what the sidecars themselves ask does: HMS-GOV, an issuer of tokens."""
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if not self.sidecar:
+            for key in ("service", "version", "weight", "entry"):
+                if key in self.model_fields_set:
+                    message = f"{key} is the sidecar's, and `sidecar: false` says that it has none"
+                    raise fault(message, at=(key,))
+            for key, words in (("command", self.command), ("env", self.env.values())):
+                if any("{mesh}" in word for word in words):
+                    message = "{mesh} is its sidecar, and `sidecar: false` says that it has none"
+                    raise fault(message, at=(key,))
+        return self
 
 
 class MeshFileModel(Model):

@@ -1,7 +1,7 @@
 """Runs a mesh: its control plane, an instance's sidecar for each app, and what follows the file.
 
 The order: the control plane, the configuration, the instances. Its end is the other way round: first
-the sidecars that outside calls come through, then the others, then the control plane.
+the sidecars that outside calls come through, then the others, what runs without one, the control plane.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from hms_addons.up.plan import diff, wanted_ports
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
+    from pathlib import Path
     from random import Random
 
     from hms_addons.clock import Clock
@@ -201,13 +202,7 @@ class Supervisor:
                 message = f"port {port} for {instance.name} is in use by {holder(port)}"
                 raise MeshError(message)
         folder = self._state.sidecar(instance.name)
-        try:
-            token = await self._plane.join_token(instance.service)
-        except MeshError:
-            # One that has joined before needs none, and the control plane may be away just now.
-            if not folder.exists():
-                raise
-            token = ""
+        token = "" if instance.alone else await self._join_token(instance, folder)
         member.forget()
         return await child.start(
             member.command(self._plane, folder, self._level),
@@ -218,6 +213,15 @@ class Supervisor:
             on_line=lambda line: self._line(instance.name, line),
             clock=self._clock,
         )
+
+    async def _join_token(self, instance: Instance, folder: Path) -> str:
+        try:
+            return await self._plane.join_token(instance.service)
+        except MeshError:
+            # One that has joined before needs none, and the control plane may be away just now.
+            if not await asyncio.to_thread(folder.exists):
+                raise
+            return ""
 
     # -- the configuration ----------------------------------------------------------------------
 
@@ -373,8 +377,9 @@ class Supervisor:
         timer = self._clock.call_later(STOP_TIME, self.stop)
         try:
             first = [m for m in self._members.values() if m.instance.outbound is not None]
-            rest = [m for m in self._members.values() if m not in first]
-            for wave in (first, rest):
+            alone = [m for m in self._members.values() if m.instance.alone]
+            rest = [m for m in self._members.values() if m not in first + alone]
+            for wave in (first, rest, alone):
                 for member in wave:
                     member.keeper.stop()
                 if tasks := {self._kept[member.instance.name] for member in wave}:

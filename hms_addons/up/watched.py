@@ -49,7 +49,7 @@ class Watched:
             MeshError: the mesh is not up any more.
         """
         found = self._state.told()["instances"]
-        samples = await asyncio.gather(*(self._ports.sample(one["admin"]) for one in found))
+        samples = await asyncio.gather(*(self._sample(one["admin"]) for one in found))
         before = self._samples
         self._samples = {one["name"]: new for one, new in zip(found, samples, strict=True)}
         now = self._clock.wall()
@@ -57,3 +57,6 @@ class Watched:
             row(one["name"], one["state"], one["app"], before.get(one["name"]), new, now)
             for one, new in zip(found, samples, strict=True)
         ]
+
+    async def _sample(self, port: int) -> Sample | None:
+        return await self._ports.sample(port) if port else None

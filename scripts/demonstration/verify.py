@@ -57,8 +57,8 @@ def statuses_of(answers: Iterable[Answer]) -> str:
 def received(answer: Answer, name: str) -> list[str]:
     """Every value of the field `name` that reached the app, however the name was spelt."""
     wanted = name.lower().replace("_", "-")
-    fields: list[list[str]] = answer.json()["headers"]
-    return [value for field, value in fields if field.lower().replace("_", "-") == wanted]
+    fields: dict[str, str] = answer.json()["headers"]
+    return [value for field, value in fields.items() if field.lower().replace("_", "-") == wanted]
 
 
 def bars(counts: Mapping[str, int], names: Iterable[str]) -> str:

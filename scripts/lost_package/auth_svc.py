@@ -5,29 +5,22 @@ It says which replica answered and which headers arrived, so that a person can s
 
 from __future__ import annotations
 
-from http import HTTPStatus
+import os
+from typing import TYPE_CHECKING
 
-from scripts.lost_package.json_service import JsonHandler, serve
+from scripts.lost_package.service import make_app, my_name, run, seen_headers
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+app = make_app(__name__, "auth-svc")
 
 
-class AuthService(JsonHandler):
-    """Auth-SVC: `GET /verify-id` confirms a soldier's identity."""
-
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
-        """Answer `/verify-id` and `/healthz`."""
-        match self.path.partition("?")[0]:
-            case "/verify-id":
-                found = {
-                    "verified": True,
-                    "replica": self.service,
-                    "headers": self.headers.items(),
-                }
-                self.reply(HTTPStatus.OK, found)
-            case "/healthz":
-                self.health()
-            case _:
-                self.not_found()
+@app.get("/verify-id")
+def verify_id() -> ResponseReturnValue:
+    """Confirm who the soldier is."""
+    return {"verified": True, "replica": my_name(), "headers": seen_headers()}
 
 
 if __name__ == "__main__":
-    serve(AuthService, default_name="auth-svc")
+    run(app, __doc__, os.environ)

@@ -1,36 +1,37 @@
-"""A stand-in for HMS-GOV: the policy version in force, and how often sidecars asked for it."""
+"""A stand-in for HMS-GOV: the policy version in force, and how often it was asked for."""
 
 from __future__ import annotations
 
+import os
 import threading
-from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from scripts.lost_package.json_service import JsonHandler, serve
+from scripts.lost_package.service import make_app, run
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
 
 POLICY_VERSION = "1.3.4"
 
+app = make_app(__name__, "hms-gov")
+_counting = threading.Lock()  # Each question has a thread of its own.
+_asked = 0
 
-class Governance(JsonHandler):
-    """HMS-GOV: `GET /policy-header` gives the policy version in force."""
 
-    asked = 0
-    """Questions so far."""
-    _counting = threading.Lock()  # Each question has a thread of its own.
+@app.get("/policy-header")
+def policy_header() -> ResponseReturnValue:
+    """The policy version in force; the variable POLICY_VERSION says which."""
+    global _asked  # noqa: PLW0603 - one process, one counter
+    with _counting:
+        _asked += 1
+    return {"version": os.environ.get("POLICY_VERSION", POLICY_VERSION)}
 
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
-        """Answer `/policy-header`, `/stats` and `/healthz`."""
-        match self.path:
-            case "/policy-header":
-                with self._counting:
-                    Governance.asked += 1
-                self.reply(HTTPStatus.OK, {"version": POLICY_VERSION})
-            case "/stats":
-                self.reply(HTTPStatus.OK, {"asked": Governance.asked})
-            case "/healthz":
-                self.health()
-            case _:
-                self.not_found()
+
+@app.get("/stats")
+def stats() -> ResponseReturnValue:
+    """How often it was asked."""
+    return {"asked": _asked}
 
 
 if __name__ == "__main__":
-    serve(Governance, default_name="hms-gov")
+    run(app, __doc__, os.environ, quiet=True)

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from scripts.lost_package.json_service import JsonHandler, serve
+from scripts.lost_package.service import json_object, make_app, my_name, run, seen_headers
+
+if TYPE_CHECKING:
+    from flask.typing import ResponseReturnValue
+
+app = make_app(__name__, "payments-svc")
 
 
-class PaymentsService(JsonHandler):
-    """Payments-SVC: `POST /reimburse` accepts a refund."""
-
-    def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
-        """Answer `/healthz`."""
-        if self.path == "/healthz":
-            self.health()
-        else:
-            self.not_found()
-
-    def do_POST(self) -> None:  # noqa: N802 - the name http.server looks for
-        """Answer `/reimburse`."""
-        claim = self.read_json()
-        if claim is None:
-            return
-        if self.path.partition("?")[0] != "/reimburse":
-            self.not_found()
-            return
-        found = {"accepted": True, "claim": claim.get("claim"), "amount": claim.get("amount")}
-        found["by"] = self.service
-        self.reply(HTTPStatus.ACCEPTED, found)
+@app.post("/reimburse")
+def reimburse() -> ResponseReturnValue:
+    """Accept a refund."""
+    claim = json_object()
+    found = {"accepted": True, "claim": claim.get("claim"), "amount": claim.get("amount")}
+    return {**found, "by": my_name(), "headers": seen_headers()}, HTTPStatus.ACCEPTED
 
 
 if __name__ == "__main__":
-    serve(PaymentsService, default_name="payments-svc")
+    run(app, __doc__, os.environ)

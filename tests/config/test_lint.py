@@ -211,6 +211,13 @@ def test_nothing_is_said_of_what_is_well() -> None:
     assert not warnings_of(f"{LISTENER}clusters: [{{name: a, endpoints: ['h:1']}}]")
 
 
+def test_plain_text_on_a_loopback_address_comes_from_this_machine_alone() -> None:
+    text = f"{SECRET}listeners: [{{name: p, port: 1, host: {{}}, direction: inbound, app: 'h:1'}}]"
+    for host, warned in (("127.0.0.1", False), ("10.0.0.1", True)):
+        told = "\n".join(warnings_of(text.replace("{}", host)))
+        assert ("takes plain text" in told) is warned
+
+
 def test_what_a_control_plane_adds_is_not_missed() -> None:
     text = b"clusters: [{name: a}]"
     assert load([("a.yaml", text)], control=True).problems == ()

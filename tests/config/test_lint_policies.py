@@ -126,3 +126,11 @@ def test_governance_cannot_set_who_calls() -> None:
         "a.yaml:1:46: governance.headers[1]: x-caller-role tells of the caller, and is not "
         "governance's to set"
     )
+
+
+def test_a_policy_applies_where_a_listener_is_for_its_service() -> None:
+    policy = "{name: p, action: DENY, methods: [GET], services: [a]}"
+    door = "listeners: [{name: d, services: [%s], port: 1, direction: inbound, app: 'h:1'}]"
+    for service, known in (("a", True), ("b", False)):
+        found = "\n".join(told(policy, head=door % service))
+        assert ("leads to the service a" in found) is not known

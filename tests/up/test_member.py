@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import replace
 from random import Random
@@ -60,6 +61,29 @@ def test_its_command_says_all_that_a_sidecar_needs(instance: Instance, tmp_path:
     assert (found["PORT"], found["X"], found["HOME"]) == ("8123", "1", "/")
     assert "join" not in words
     assert "HMS_TOKEN" not in member.environment({}, "")
+
+
+async def test_without_a_sidecar_it_is_its_app(instance: Instance, tmp_path: Path) -> None:
+    ports = FreePorts()
+    member = Member(replace(instance, alone=True), ports)
+    plane = ControlPlane(RunState(tmp_path / "mesh.yaml"), 15010, FakeClock())
+    assert member.command(plane, tmp_path / "s", "warning") == ["run", str(member.port)]
+    assert "HMS_URL" not in member.environment({}, "")
+    member.keeper = Keeper(Launcher(), lambda *_: None, FakeClock(), Random(1))
+    tasks = TaskSet("test")
+    tasks.start(member.keeper.run(), "keeper")
+    async with Ports() as admin:
+        await asyncio.sleep(0)
+        admin.well = {"/health": True}  # and nobody says /ready
+        await member.look(admin)
+        assert member.keeper.state is State.READY
+        await member.measure(admin)
+    assert member.row(0.0).rate is None
+    assert (member.document()["url"], member.document()["admin"]) == ("", 0)
+    member.keeper.kill()
+    await tasks.close()
+    member.give_back(ports)
+    assert ports.taken == set()
 
 
 def test_ports_are_its_own_and_given_back(instance: Instance) -> None:

@@ -38,12 +38,21 @@ def test_the_first_service_is_the_entry_unless_another_says_so() -> None:
     assert [one.outbound for one in found.values()] == [None, ENTRY_PORT, 15101]
     assert found["b-1"].asked
     assert planned(a={"entry": False})["a-1"].outbound is None
+    alone = planned(gov={"sidecar": False}, a={})
+    assert [(one.outbound, one.alone) for one in alone.values()] == [
+        (None, True),
+        (ENTRY_PORT, False),
+    ]
 
 
 def test_words_are_filled_in() -> None:
     one = planned(web={"command": "{python} -m x --port={port} --name {name}"})["web-1"]
-    assert one.words(7) == [sys.executable, "-m", "x", "--port=7", "--name", "web-1"]
+    assert one.words(7, "") == [sys.executable, "-m", "x", "--port=7", "--name", "web-1"]
     assert one.listens
+    env = {"A": "{mesh}/a", "B": "{name}:{port}", "C": "{other}"}
+    one = planned(web={"command": "x {mesh}", "env": env})["web-1"]
+    assert one.words(7, "http://m") == ["x", "http://m"]
+    assert one.variables(7, "http://m") == {"A": "http://m/a", "B": "web-1:7", "C": "{other}"}
     assert not planned(job={})["job-1"].listens
 
 

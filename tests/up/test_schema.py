@@ -49,6 +49,14 @@ services:
         ("services:\n  a b: {command: x}", "mesh.yaml:2:3: services.a b: 'a b' cannot be a name"),
         ("services:\n  a: {command: x}\nmesh: 3", "mesh.yaml:3:7: mesh: expected a configuration"),
         ("services:\n  a: {command: x, health: h}", "a path begins with '/'"),
+        (
+            "services:\n  a: {command: x, sidecar: false, version: v2}",
+            "mesh.yaml:2:44: services.a.version: version is the sidecar's",
+        ),
+        (
+            "services:\n  a: {command: x, sidecar: false, env: {URL: '{mesh}/x'}}",
+            "services.a.env: {mesh} is its sidecar, and `sidecar: false` says that it has none",
+        ),
     ],
 )
 def test_faults_have_a_place_and_a_remedy(text: str, said: str) -> None:

@@ -122,6 +122,23 @@ async def test_each_has_a_token_of_its_own_and_nothing_of_the_shells_mesh(bench:
     assert bench.env[CONTROL]["HOME"] == "/"
 
 
+async def test_what_has_no_sidecar_needs_no_token_and_ends_after_those_that_ask_it(
+    bench: Bench,
+) -> None:
+    async def edit() -> None:
+        lines = "services:\n  gov-svc: { command: x, sidecar: false }\n"
+        text = bench.file.read_text().replace("services:\n", lines)
+        bench.file.write_text(text)
+        await bench.supervisor._apply(read_mesh(bench.file))
+        await bench.clock.advance(0.01)
+
+    await bench.run(edit)
+    assert bench.started[-1][0] == "gov-svc-1"
+    assert "HMS_TOKEN" not in bench.env["gov-svc-1"]
+    stopped = [said.split()[0] for said in bench.report.said if said.endswith(" stopped")]
+    assert stopped == ["a-svc-1", "b-svc-1", "gov-svc-1", CONTROL]
+
+
 async def test_an_edit_touches_only_what_it_changes(bench: Bench) -> None:
     async def edit() -> None:
         first = dict(bench.started)

@@ -22,7 +22,7 @@ def test_only_good_answers_count_for_replicas() -> None:
 
 
 def test_every_value_under_every_spelling_is_seen() -> None:
-    fields = [["X-Caller-Role", "A"], ["x_caller_role", "B"], ["X-Caller", "C"]]
+    fields = {"X-Caller-Role": "A", "x_caller_role": "B", "X-Caller": "C"}
     assert received(answer(headers=fields), "X-Caller-Role") == ["A", "B"]
 
 
