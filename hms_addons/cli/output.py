@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -54,6 +55,9 @@ def run(command: Callable[[], object]) -> None:
     Raises:
         SystemExit: as the command ends; with 1 if standard output takes no more.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # In a locale without "│" a question mark will do; a traceback would not.
+        sys.stdout.reconfigure(errors="replace")
     try:
         command()
     finally:

@@ -80,7 +80,10 @@ def _report(*, as_json: bool, plain: bool) -> Report:
     if as_json:
         return JsonReport(sys.stdout, SYSTEM_CLOCK)
     console = Terminal(highlight=False, markup=False, emoji=False)
-    return LiveReport(console) if console.is_terminal and not plain else TextReport(console)
+    # Rich takes FORCE_COLOR for a terminal, too.
+    if console.is_terminal and sys.stdout.isatty() and not plain:
+        return LiveReport(console, SYSTEM_CLOCK)
+    return TextReport(console)
 
 
 async def _run(state: RunState, mesh: Mesh, report: Report, *, verbose: bool) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import MeshError
 from hms_addons.up.machine import end_marked, marked, marks, send
+from hms_addons.up.plain_line import plain_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ class Child:
         process: as it was started.
         folder, name: its mark.
         descriptor: where its output comes from.
-        on_line: called with each line.
+        on_line: called with each line, made safe to be shown.
         clock: time, injected.
     """
 
@@ -80,7 +81,7 @@ class Child:
             lines.append(self._rest)
             self._rest = ""
         for line in lines:
-            shown = line.rstrip("\r")
+            shown = plain_line(line.rstrip("\r"))
             self.last.append(shown)
             self._on_line(shown)
         if not chunk:

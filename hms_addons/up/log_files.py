@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from hms_addons.errors import MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
     from pathlib import Path
 
     from hms_addons.clock import Clock
@@ -33,7 +35,8 @@ class LogFiles:
         self._folder = folder
         self._clock = clock
         self._max = max_bytes
-        self._files: dict[str, IO[str]] = {}
+        self._files: dict[str, tuple[FileIO, int]] = {}
+        """And how long they are. Unbuffered: what a full disk does not take is not kept."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def __repr__(self) -> str:
@@ -43,24 +46,24 @@ class LogFiles:
         """Add a line to an instance's log. A full disk costs the line, and nothing else."""
         at = datetime.fromtimestamp(self._clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
         with contextlib.suppress(OSError):
-            file = self._file(name)
-            file.write(f"{at[:-3]}Z {line}\n")
-            file.flush()
+            file, size = self._files.get(name) or self._opened(name)
+            if size >= self._max:
+                del self._files[name]
+                file.close()
+                path = self._folder / f"{name}{SUFFIX}"
+                path.replace(self._folder / f"{name}{OLD}")
+                file, size = self._opened(name)
+            file.write(f"{at[:-3]}Z {line}\n".encode("utf-8", "replace"))
+            self._files[name] = file, file.tell()
 
-    def _file(self, name: str) -> IO[str]:
-        path = self._folder / f"{name}{SUFFIX}"
-        file = self._files.get(name)
-        if file is not None and file.tell() >= self._max:
-            file.close()
-            path.replace(self._folder / f"{name}{OLD}")
-            file = None
-        if file is None:
-            file = self._files[name] = path.open("a", encoding="utf-8", errors="replace")
-        return file
+    def _opened(self, name: str) -> tuple[FileIO, int]:
+        file = (self._folder / f"{name}{SUFFIX}").open("ab", buffering=0)
+        self._files[name] = file, file.tell()
+        return self._files[name]
 
     def close(self) -> None:
         """Close them."""
-        for file in self._files.values():
+        for file, _ in self._files.values():
             with contextlib.suppress(OSError):
                 file.close()
         self._files.clear()
@@ -103,21 +106,21 @@ class LogReader:
         ]
 
     def new(self) -> list[tuple[str, str]]:
-        """Instance and line of all that was added since the last call, by time."""
+        """Instance and line of all that was added since the last call, by time; at first, of all."""
         found = [
-            (line.partition(" ")[0], name, line.partition(" ")[2])
+            [(name, *line.partition(" ")[::2]) for line in self._added(name)]
             for name in self._names()
-            for line in self._added(name)
         ]
-        found.sort(key=lambda item: item[0])
-        return [(name, line) for _, name, line in found]
+        # Each instance's lines stay in order, also where the machine's clock was set back.
+        merged = heapq.merge(*found, key=lambda item: item[1])
+        return [(name, line) for name, _, line in merged]
 
     def _added(self, name: str) -> Iterator[str]:
         path = self._folder / f"{name}{SUFFIX}"
         inode, offset = self._offsets.get(name, (0, 0))
         with contextlib.suppress(OSError), path.open("rb") as file:
             now = path.stat().st_ino
-            if inode and inode != now:
+            if inode != now:
                 with contextlib.suppress(OSError):
                     yield from _lines((self._folder / f"{name}{OLD}").read_bytes()[offset:])
                 offset = 0
@@ -129,4 +132,4 @@ class LogReader:
 
 
 def _lines(content: bytes) -> list[str]:
-    return content.decode("utf-8", "replace").splitlines()
+    return content.decode("utf-8", "replace").split("\n")[:-1]

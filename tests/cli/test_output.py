@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import pytest
 import typer
 
 from hms_addons.cli import app
-from hms_addons.cli.output import FAILED, USAGE, fail, paths, print_json, run
+from hms_addons.cli.output import FAILED, USAGE, fail, paths, print_json, run, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +33,13 @@ def test_a_failure_is_said_on_stderr_and_ends_the_command(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "hms: no such thing\nhms: not so\n"
+
+
+def test_what_the_locale_cannot_write_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(taken, encoding="ascii"))
+    run(lambda: write("a │ b\n"))
+    assert taken.getvalue() == b"a ? b\n"
 
 
 def test_json_is_for_scripts_and_keeps_every_letter(capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,13 @@ async def test_lines_without_end_come_in_pieces_and_bytes_that_are_no_text_do_no
     assert max(map(len, lines)) <= LONGEST_LINE + 65536
 
 
+async def test_what_would_move_the_cursor_is_shown_and_not_done(tmp_path: Path) -> None:
+    lines: list[str] = []
+    child = await run(tmp_path, "print('\\x1bc\\x1b[31mred\\x1b[0m\\rforged\\r')", lines)
+    assert await child.wait() == 0
+    assert lines == list(child.last) == ["\\x1bc\x1b[31mred\x1b[0m\\rforged\x1b[0m"]
+
+
 async def test_it_knows_where_it_belongs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     lines: list[str] = []
     code = (

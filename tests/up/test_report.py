@@ -5,7 +5,14 @@ from io import StringIO
 
 from rich.console import Console
 
-from hms_addons.up.report import JsonReport, LiveReport, Terminal, TextReport
+from hms_addons.up.report import (
+    MOST_LINES,
+    TOGETHER,
+    JsonReport,
+    LiveReport,
+    Terminal,
+    TextReport,
+)
 from hms_addons.up.stats import Row
 from tests.fakes.clock import FakeClock
 
@@ -45,12 +52,48 @@ def test_instances_have_colours_on_a_terminal() -> None:
 
 def test_the_table_is_below_the_lines() -> None:
     out = StringIO()
-    report = LiveReport(Console(file=out, force_terminal=True, width=100, height=20))
+    report = LiveReport(Console(file=out, force_terminal=True, width=100, height=20), FakeClock())
     report.table([Row("a-1", "ready")])
     report.log("a-1", "hello")
     report.close()
     assert "INSTANCE" in out.getvalue()
     assert "hello" in out.getvalue()
+
+
+def test_many_lines_cost_few_drawings_and_what_the_mesh_says_is_never_left_out() -> None:
+    out, clock = StringIO(), FakeClock()
+    report = LiveReport(Console(file=out, force_terminal=True, width=100, height=20), clock)
+    report.table([Row("a-1", "ready")])
+    for number in range(MOST_LINES + 7):
+        report.log("a-1", f"line {number}")
+    report.state("b-1", "waiting", "has ended")
+    before = out.getvalue()
+    assert "line 0" not in before
+    clock.tick(TOGETHER)
+    said = out.getvalue()[len(before) :]
+    assert said.count("INSTANCE") == 1
+    assert said.count("line ") == MOST_LINES
+    assert "b-1 has ended" in said
+    assert "7 lines more; `hms logs SERVICE` has the newest" in said
+    report.log("a-1", "the last")
+    report.close()
+    assert "the last" in out.getvalue()
+    assert clock.pending == 0
+
+
+def test_without_colours_there_are_none_at_all() -> None:
+    out = StringIO()
+    report = TextReport(Console(file=out, force_terminal=True, no_color=True))
+    report.log("a-1", "\x1b[31mred\x1b[0m")
+    report.state("a-1", "ready", "")
+    assert "\x1b" not in out.getvalue()
+
+
+def test_what_it_quotes_cannot_forge_lines() -> None:
+    out = StringIO()
+    report = TextReport(Console(file=out))
+    report.say("port 1 is in use by process 7 (sh\x1b[2J\r)")
+    assert out.getvalue() == "up       │ port 1 is in use by process 7 (sh\\x1b[2J\\r)\n"
 
 
 def test_scripts_get_an_object_a_line() -> None:
