@@ -9,6 +9,7 @@ The head is one line of text before the content; OpenSSL's tools read a PEM file
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -63,10 +64,9 @@ class StateFolder:
                 self.path.chmod(FOLDER_MODE)
             write_atomic(self.path / name, head + content, mode=SECRET_MODE)
         except OSError as error:
-            message = (
-                f"cannot write {self.path / name}: {error.strerror or error}: give a folder of "
-                "this user's with --state"
-            )
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            remedy = "make room on its disk" if full else "give a folder of this user's (--state)"
+            message = f"cannot write {self.path / name}: {error.strerror or error}: {remedy}"
             raise StateError(message) from error
 
     def read(self, name: str) -> bytes | None:

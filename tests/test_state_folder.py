@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import stat
 from typing import TYPE_CHECKING
 
@@ -115,3 +116,12 @@ def test_any_bytes_in_its_place_are_no_error(
     state = StateFolder(tmp_path_factory.getbasetemp())
     (state.path / "junk").write_bytes(junk)
     assert state.read("junk") is None
+
+
+def test_a_full_disk_has_another_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hms_addons.state_folder.write_atomic", full)
+    with pytest.raises(StateError, match="No space left on device: make room on its disk"):
+        StateFolder(tmp_path).write("a", b"")

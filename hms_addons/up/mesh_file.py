@@ -57,11 +57,14 @@ def read_mesh(path: Path) -> Mesh:
     model = validate_mesh_file(document)
     instances = instances_of(model, path.parent)
     _check(instances, document)
+    named: list[Path] = []
     if isinstance(model.mesh, dict):
-        named: list[Path] = []
         config = [(name, _section(content, document))]
+    elif model.mesh is None:
+        # The control plane wants a file, if an empty one.
+        config = [(name, b"{}\n")]
     else:
-        words = [model.mesh] if isinstance(model.mesh, str) else model.mesh or []
+        words = [model.mesh] if isinstance(model.mesh, str) else model.mesh
         named = [path.parent / word for word in words]
         config, problems = read_files(named)
         problems += not_utf8(config)

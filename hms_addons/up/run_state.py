@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FOLDER: Final = ".hms"
 """Beside `mesh.yaml`."""
+USUAL: Final = "mesh.yaml"
+"""Its usual name; meshes of other files beside it have folders of their own."""
 _RUN: Final = "run"
 _ADMIN: Final = "admin-token"
 
@@ -33,7 +35,8 @@ class RunState:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.folder = file.absolute().parent / FOLDER / "up"
+        name = "up" if file.name == USUAL else f"up-{file.name}"
+        self.folder = file.absolute().parent / FOLDER / name
         self._state = StateFolder(self.folder)
         self._lock: int | None = None
 
@@ -76,8 +79,12 @@ class RunState:
             os.close(lock)
             message = f"{self.file} is up already (process {self.pid()}): `hms down` ends it"
             raise MeshError(message) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
+        try:
+            os.ftruncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+        except OSError as error:
+            os.close(lock)
+            raise MeshError(f"cannot keep state in {self.folder}: {error.strerror}") from error
         self._lock = lock
 
     def release(self) -> None:
@@ -88,11 +95,18 @@ class RunState:
             self._lock = None
 
     def pid(self) -> int | None:
-        """The process that has the folder now; None if there is none."""
+        """The process that has the folder now; None if there is none.
+
+        Raises:
+            MeshError: that cannot be seen; it is somebody else's.
+        """
         try:
             lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            message = f"cannot look into {self.folder}: {error.strerror}: is it another user's?"
+            raise MeshError(message) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

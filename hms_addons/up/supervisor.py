@@ -268,7 +268,7 @@ class Supervisor:
         if mesh.trust_domain != self._mesh.trust_domain:
             message = (
                 f"trust_domain is {self._mesh.trust_domain} while this mesh is up: `hms down`, "
-                "remove .hms/up, and start it again to have another"
+                f"remove {self._state.folder}, and start it again to have another"
             )
             self._report.say(message, event="problem")
             return

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -54,3 +55,32 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / ".hms").write_text("")
     with pytest.raises(MeshError, match="cannot keep state in"):
         RunState(tmp_path / "mesh.yaml").take()
+
+
+def test_meshes_of_two_files_in_one_folder_are_two(tmp_path: Path) -> None:
+    usual, other = RunState(tmp_path / "mesh.yaml"), RunState(tmp_path / "other.yaml")
+    usual.take()
+    other.take()
+    assert usual.folder == tmp_path / ".hms" / "up"
+    other.release()
+    assert other.pid() is None
+    assert usual.pid() == os.getpid()
+    usual.release()
+
+
+def test_what_cannot_be_looked_into_is_not_said_to_be_down(tmp_path: Path) -> None:
+    state = RunState(tmp_path / "mesh.yaml")
+    (state.folder / "lock").mkdir(parents=True)  # root may read all else
+    with pytest.raises(MeshError, match="cannot look into .*: is it another user's?"):
+        state.told()
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    state = RunState(tmp_path / "mesh.yaml")
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(MeshError, match="cannot keep state in .*: No space left on device"):
+        state.take()
+    assert state.pid() is None, "the lock is free again"
