@@ -25,6 +25,7 @@ BUILT_IN: Final = (
     "rate_limit",
     "governance",
     "header_rules",
+    "interception",
     "fault_injection",
     "own_answers",
     "fallback",
@@ -81,6 +82,7 @@ def build_plugins(
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
     from hms_addons.addons.header_rules import HeaderRules  # noqa: PLC0415 - see above
     from hms_addons.addons.identity_propagation import IdentityPropagation  # noqa: PLC0415 - see above
+    from hms_addons.addons.interception import Interception  # noqa: PLC0415 - see above
     from hms_addons.addons.metrics import Metrics  # noqa: PLC0415 - see above
     from hms_addons.addons.mtls import Mtls  # noqa: PLC0415 - see above
     from hms_addons.addons.own_answers import OwnAnswers  # noqa: PLC0415 - see above
@@ -102,6 +104,7 @@ def build_plugins(
     plugins.register(RateLimit(), "rate_limit")
     plugins.register(Governance(), "governance")
     plugins.register(HeaderRules(), "header_rules")
+    plugins.register(Interception(), "interception")
     plugins.register(FaultInjection(rng), "fault_injection")
     plugins.register(OwnAnswers(), "own_answers")
     resilience = Resilience()

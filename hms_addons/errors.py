@@ -67,6 +67,8 @@ class Fault(Enum):
 
     NO_ROUTE = Verdict(404, Flag.NR, "No route")
     UNKNOWN_SERVICE = Verdict(404, Flag.NR, "Unknown service")
+    NOT_OF_THE_MESH = Verdict(502, Flag.NR, "Not of the mesh")
+    LOOP = Verdict(508, Flag.NR, "Loop detected")
     NO_HEALTHY_UPSTREAM = Verdict(503, Flag.UH, "No healthy upstream")
     CONNECT_FAILURE = Verdict(503, Flag.UF, "Upstream connection failure")
     LOCAL_FAILURE = Verdict(503, Flag.UF, "This sidecar could not connect")

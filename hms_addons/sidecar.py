@@ -22,6 +22,7 @@ from hms_addons.engine.flow_builder import Mode, unconnected_server
 from hms_addons.engine.flow_events import FlowEvents
 from hms_addons.engine.hook_times import measure
 from hms_addons.engine.listener import PortListener
+from hms_addons.engine.original_destination import meet
 from hms_addons.engine.peer import identify_connection
 from hms_addons.engine.ports import Ports
 from hms_addons.engine.server_events import ServerEvents
@@ -281,9 +282,12 @@ class Sidecar:
     def _identify(self, connection: Http1Server, listener: Listener) -> ConnectionContext | None:
         identity = self._secrets.current(listener.secret) if listener.secret else None
         mode = self._mode(listener) if self._mode is not None else None
-        return identify_connection(
+        context = identify_connection(
             connection, listener, identity, mode, self.clock.wall(), watched=self.events.watched
         )
+        if context is not None and listener.intercept is not None:
+            meet(context, connection.transport.get_extra_info("socket"))
+        return context
 
     def _secret_changed(self, name: str) -> None:
         self._ports.secret_changed(name)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot import Direction
+from hms_addons.config.snapshot_interception import ORIGINAL_DESTINATION
 from hms_addons.errors import Flag
 from hms_addons.hookspecs import hookimpl
 
@@ -317,6 +318,7 @@ def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
         {
             (cluster["name"], endpoint["address"], _state(endpoint)): 1
             for cluster in clusters
+            if cluster.get("load_balancer") != ORIGINAL_DESTINATION  # wherever apps call
             for endpoint in cluster["endpoints"]
         },
     )

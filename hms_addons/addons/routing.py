@@ -39,11 +39,18 @@ class Routing:
 
     @hookimpl(trylast=True)
     def hms_route(self, exchange: Exchange) -> Route | None:
-        """The first matching route; sets `exchange.cluster`. Fails with 404 `NR` if there is none."""
+        """The first matching route; sets `exchange.cluster`. Fails with 404 `NR` if there is none.
+
+        An intercepted call that is not the mesh's goes on to its destination, or fails with 502 `NR`.
+        """
         listener = exchange.listener
         service = exchange.service
+        intercept = None
         if service is None:
             table = listener.routes
+            if listener.intercept is not None and exchange.downstream.original is not None:
+                intercept = listener.intercept
+                table = intercept.routes
         else:
             found = listener.services.get(service)
             if found is None:
@@ -51,6 +58,11 @@ class Routing:
                 return None
             table = found
         route = table.match(exchange.path, exchange.query, exchange.method, exchange.head)
+        if route is None and intercept is not None:
+            route = intercept.passthrough
+            if route is None:
+                exchange.fail(Fault.NOT_OF_THE_MESH, _not_of_the_mesh(exchange))
+                return None
         if route is None:
             exchange.fail(Fault.NO_ROUTE, _no_route(exchange))
             return None
@@ -96,6 +108,16 @@ def _no_route(exchange: Exchange) -> str:
         f"no route of the listener {listener.name} matches {_short(exchange.method)} "
         f"{_short(exchange.path)} for the host {_short(host)!r} ({len(listener.routes)} routes); "
         "`hms explain` says why each was passed over, and a service can be named by ?host=NAME.svc"
+    )
+
+
+def _not_of_the_mesh(exchange: Exchange) -> str:
+    host, port = exchange.downstream.original
+    named = _short(exchange.header("host") or "")
+    return (
+        f"the call was intercepted on its way to {host}:{port}, and {named!r} is no host of the mesh; the "
+        f"listener {exchange.listener.name} refuses such calls. `unmatched: original` there sends them on, "
+        f"a route with `match: {{host: …}}` takes some, and `hms iptables up --exclude {host}` leaves them alone"
     )
 
 

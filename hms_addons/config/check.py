@@ -112,7 +112,7 @@ def check_files(
 def _counts(snapshot: Snapshot) -> dict[str, int]:
     written = [route for item in snapshot.listeners for route in item.routes if not route.default]
     return {
-        "listeners": len(snapshot.listeners),
+        "listeners": len(snapshot.listeners) + len(snapshot.dns),
         "routes": len(written),
         "clusters": len(snapshot.clusters),
         "endpoints": sum(len(c.endpoints) + len(c.dns) for c in snapshot.clusters.values()),

@@ -19,6 +19,11 @@ from hms_addons.config.compile_health import (
     compile_outlier_detection,
     compile_thresholds,
 )
+from hms_addons.config.compile_interception import (
+    compile_dns,
+    compile_intercept,
+    original_cluster,
+)
 from hms_addons.config.compile_policies import (
     compile_governance,
     compile_headers,
@@ -120,7 +125,9 @@ class _Compiler:
         clusters = dict(traffic.clusters)
         listeners = []
         for index, model in self._listeners:
-            app = self._app_cluster(model)
+            if model.kind == "dns":
+                continue
+            app = self._app_cluster(model) or original_cluster(model)
             if app is not None:
                 clusters[app.name] = app
             listeners.append(self._listener(model, ("listeners", index), traffic, app))
@@ -136,6 +143,7 @@ class _Compiler:
             trust_domain=config.trust_domain,
             zone=config.zone or "",
             listeners=tuple(listeners),
+            dns=compile_dns((model for _, model in self._listeners), listeners),
             clusters=clusters,
             secrets=self._secrets(),
             governance=compile_governance(config.governance),
@@ -270,6 +278,7 @@ class _Compiler:
     def _listener(
         self, model: ListenerModel, path: Path, traffic: Traffic, app: Cluster | None
     ) -> Listener:
+        """`app` is the cluster that the listener makes: its app's, or that of what it passes through."""
         direction = Direction(model.direction)
         if direction is Direction.OUTBOUND:
             routes, services = compile_outbound(model, path, traffic, self._report)
@@ -292,6 +301,7 @@ class _Compiler:
             propagate_identity=compile_propagation(
                 model, path, self._config, self._report, control=self._control
             ),
+            intercept=compile_intercept(model, routes, app),
         )
 
     def _listener_secret(self, model: ListenerModel, path: Path) -> str | None:

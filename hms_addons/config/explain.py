@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.explain_forwarding import explain_forwarding, failover_of
 from hms_addons.config.explain_health import health_of, thresholds_of
+from hms_addons.config.explain_interception import (
+    endpoints_of,
+    meant_for_another,
+    of_any_host,
+    refused,
+)
 from hms_addons.config.explain_request import (
     check_well_formed,
     index_headers,
@@ -120,14 +126,21 @@ def _follow(
     method = found["request"]["method"]
     service, query = None, target.query
     table: RouteTable | None = listener.routes
+    caught = meant_for_another(listener, head)
+    intercept = listener.intercept if caught else None
+    if caught:
+        found["listener"]["intercepted"] = True
     if listener.direction is Direction.OUTBOUND:
         try:
-            service, query = named_service(target.query, head.get(b"host"))
+            service, query = named_service("" if caught else query, head.get(b"host"))
         except TargetError as error:
             found["failure"] = _failure(Fault.BAD_REQUEST, str(error))
             return
+        query = target.query if caught else query
         if service is not None:
             table = listener.services.get(service)
+        elif intercept is not None:
+            table = intercept.routes
     found["request"] |= {
         "path": target.path,
         "query": query,
@@ -146,13 +159,11 @@ def _follow(
     if service is not None:
         found["passed_over"].extend(_elsewhere(listener, table, service))
     route_taken = table.match(target.path, query, method, head)
+    if route_taken is None and intercept is not None:
+        found["passed_over"].extend(of_any_host(listener, table))
+        route_taken = intercept.passthrough
     if route_taken is None:
-        count = len(table)
-        detail = (
-            f"no route of the listener {listener.name} matches "
-            f"({count} {'route' if count == 1 else 'routes'})"
-        )
-        found["failure"] = _failure(Fault.NO_ROUTE, detail)
+        found["failure"] = _no_route(listener, table, found["request"]["host"] if caught else None)
         return
     found["route"] = _route(route_taken)
     found["route"]["shaping"] = explain_shaping(route_taken.shaping, target.path)
@@ -166,6 +177,17 @@ def _follow(
     )
     found["policies"] = _policies(snapshot, request, head.get(b"authorization"))
     found["headers"] = _headers(snapshot)
+
+
+def _no_route(listener: Listener, table: RouteTable, meant_for: str | None) -> dict[str, Any]:
+    if meant_for is not None:
+        return _failure(Fault.NOT_OF_THE_MESH, refused(listener, meant_for))
+    count = len(table)
+    detail = (
+        f"no route of the listener {listener.name} matches "
+        f"({count} {'route' if count == 1 else 'routes'})"
+    )
+    return _failure(Fault.NO_ROUTE, detail)
 
 
 def _not_owned(snapshot: Snapshot, fields: Fields) -> Fields:
@@ -245,7 +267,7 @@ def _cluster(cluster: Cluster, snapshot: Snapshot, routes_own: HashOn | None) ->
     return {
         "name": cluster.name,
         "service": cluster.service,
-        "endpoints": [endpoint.address for endpoint in cluster.endpoints],
+        "endpoints": endpoints_of(cluster),
         "dns": [endpoint.address for endpoint in cluster.dns],
         "load_balancer": cluster.load_balancer,
         "hash_on": _hash_on(cluster, routes_own),

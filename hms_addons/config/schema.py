@@ -28,6 +28,7 @@ from hms_addons.config.schema_base import (
     shown,
 )
 from hms_addons.config.schema_health import HealthCheckModel, OutlierDetectionModel, switch
+from hms_addons.config.schema_interception import DnsModel, Kind, UnmatchedWord, check_kind
 from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
 from hms_addons.config.schema_routes import RouteModel, ThresholdsModel
 from hms_addons.config.schema_shaping import HeaderRulesModel, RateLimits
@@ -70,6 +71,10 @@ class ListenerModel(Model):
 
     name: Name
     """For logs and metrics; also what several files merge by."""
+    kind: Kind | None = None
+    """http, the default: for calls that are sent here. transparent: outbound; also takes calls that the machine leads
+    here wherever they were meant to go (`hms iptables`). dns: answers DNS queries by UDP and TCP: the mesh's
+    names with the sidecar's address."""
     host: Annotated[str, Field(min_length=1)] | None = None
     """Address to bind; default 127.0.0.1 for outbound, 0.0.0.0 for inbound."""
     port: Annotated[int, Field(ge=0, le=MAX_PORT)]
@@ -98,9 +103,17 @@ class ListenerModel(Model):
     """Edits of all that is sent on, after the route's."""
     response_headers: HeaderRulesModel | None = None
     """Edits of all answers, after the route's."""
+    unmatched: UnmatchedWord | None = None
+    """What becomes of what is not the mesh's. transparent: refuse (the default) answers 502, original sends it on
+    to where it was meant to go, without the mesh's headers. dns: original (the default) asks the system's
+    resolvers, refuse answers REFUSED. A NAME.svc that is not known is never passed on."""
+    dns: DnsModel | None = None
+    """Of a listener of kind: dns."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if not check_kind(self):
+            return self
         if self.direction == "outbound":
             for key in ("app", "secret"):
                 if getattr(self, key) is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot_access_log import AccessLog
     from hms_addons.config.snapshot_forwarding import FallbackStep, Hedge, Mirror
     from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
+    from hms_addons.config.snapshot_interception import DnsListener, Intercept
 
 
 DEFAULT_TIMEOUT: Final = 15.0
@@ -234,6 +235,8 @@ class Listener:
     limits: Limits = Limits()
     propagate_identity: bool = False
     """Outbound: the app's own calls carry on the token of the request that they are made for."""
+    intercept: Intercept | None = None
+    """Outbound: it also takes calls that were meant for somebody else; None: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -358,6 +361,8 @@ class Snapshot:
     zone: str = ""
     """Where the sidecar is, as far as the configuration says."""
     listeners: tuple[Listener, ...] = ()
+    """Those that take HTTP."""
+    dns: tuple[DnsListener, ...] = ()
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
     governance: Governance | None = None

@@ -65,10 +65,11 @@ class StandardListeners:
         if not isinstance(written, list):
             return Finish({})  # validation will tell
         listeners = [item for item in written if isinstance(item, dict)]
+        http = [item for item in listeners if item.get("kind") != "dns"]
         added: list[dict[str, Any]] = []
         dropped: set[str] = set()
         for direction in ("outbound", "inbound"):
-            there = [item for item in listeners if item.get("direction", "outbound") == direction]
+            there = [item for item in http if item.get("direction", "outbound") == direction]
             if getattr(self, direction) == OFF:
                 dropped |= {item["name"] for item in there if isinstance(item.get("name"), str)}
             elif not there:

@@ -27,6 +27,8 @@ class ConnectionContext:
         announced: the `client_connected` event, while addons are still being told.
         expires: when the peer's certificate does, in seconds since the epoch; None without one.
         expiry: set for that moment; called off when the connection is gone.
+        original: where it was meant to go, if it was intercepted; else None.
+        looped: of a transparent listener's: this sidecar is at its other end too; None: nobody has looked.
     """
 
     __slots__ = (
@@ -36,6 +38,8 @@ class ConnectionContext:
         "client",
         "expires",
         "expiry",
+        "looped",
+        "original",
         "own",
         "peer",
         "scheme",
@@ -53,6 +57,8 @@ class ConnectionContext:
         self.announced: asyncio.Task[None] | None = None
         self.expires: float | None = None
         self.expiry: Timer | None = None
+        self.original: tuple[str, int] | None = None
+        self.looped: bool | None = None
         self._host = b""
         self._host_and_port = ("", 443 if tls else 80)
 

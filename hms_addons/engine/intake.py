@@ -54,13 +54,15 @@ def take_over(
         head[b"host"] = authority.encode()
         fields = set_field(fields, b"Host", head[b"host"])
     if exchange.listener.direction is Direction.OUTBOUND:
+        # An intercepted call speaks to whom its Host names: a parameter of its query is not the mesh's.
+        asked = query if context.original is None else ""
         try:
-            service, rest = named_service(query, head.get(b"host"))
+            service, rest = named_service(asked, head.get(b"host"))
         except TargetError as error:
             exchange.fail(Fault.BAD_REQUEST, str(error))
             return
         exchange.service = service
-        if rest != query:
+        if rest != asked:
             # `?host=auth-svc.svc` is for the mesh; the next hop reads it where it belongs.
             query = rest
             fields = set_field(fields, b"Host", f"{service}.svc".encode())

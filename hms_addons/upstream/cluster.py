@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hms_addons.config.snapshot_interception import ORIGINAL_DESTINATION
 from hms_addons.errors import ExchangeFailed, Failure, Fault
 from hms_addons.identity.peer_chain import leaf_expiry
 from hms_addons.identity.spiffe_id import SpiffeIdError
@@ -119,6 +120,12 @@ class Cluster:
         self._resolved[dns.host, dns.port] = tuple(found)
         self._set_members()
 
+    def forget_resolved(self, names: Iterable[tuple[str, int]]) -> None:
+        """What these host names and ports have resolved to is no more."""
+        for key in names:
+            self._resolved.pop(key, None)
+        self._set_members()
+
     def _set_members(self) -> None:
         wanted: dict[tuple[str, int], EndpointSpec] = {
             (spec.host, spec.port): spec for spec in self.spec.endpoints
@@ -167,7 +174,7 @@ class Cluster:
         return PriorityLevels(self.name, self._make_balancer, self._manager.rng)
 
     def _make_balancer(self) -> LoadBalancer:
-        balancer = self._manager.balancers[self._balancer_name](self._manager.rng)
+        balancer = self._manager.balancer(self._balancer_name)
         if isinstance(balancer, Timed):
             balancer.use_clock(self._manager.clock)
         return balancer
@@ -205,7 +212,7 @@ class Cluster:
         candidates = self.candidates
         if not candidates:
             return None
-        if self._manager.pick_endpoint is not None:
+        if self._manager.pick_endpoint is not None and self._balancer_name != ORIGINAL_DESTINATION:
             fresh = [endpoint for endpoint in candidates if endpoint not in tried] or candidates
             chosen = self._manager.pick_endpoint(exchange, fresh)
             if chosen is not None:

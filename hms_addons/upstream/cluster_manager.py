@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hms_addons.config.places import located
 from hms_addons.config.problems import closest
+from hms_addons.config.snapshot_interception import ORIGINAL_DESTINATION
 from hms_addons.tasks import TaskSet
 from hms_addons.upstream.balancers.built_in import BUILT_IN
+from hms_addons.upstream.balancers.original_destination import OriginalDestination
 from hms_addons.upstream.cluster import Cluster
 from hms_addons.upstream.connector import SocketConnector
 from hms_addons.upstream.dns import Resolver
@@ -18,6 +20,7 @@ from hms_addons.upstream.health_probe import HealthProbe
 from hms_addons.upstream.http1_client import Http1Connection
 from hms_addons.upstream.latency_quantile import LatencyQuantile
 from hms_addons.upstream.mirroring import Mirrors
+from hms_addons.upstream.original_destinations import OriginalDestinations
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 from hms_addons.upstream.route_breakers import RouteBreakers
 
@@ -90,6 +93,7 @@ class ClusterManager:
         self._gone: asyncio.Event | None = None
         self._latencies: dict[tuple[str, str], LatencyQuantile] = {}
         self._failovers: Counter[tuple[str, str]] = Counter()
+        self._originals = OriginalDestinations()
 
     def __repr__(self) -> str:
         return (
@@ -135,6 +139,7 @@ class ClusterManager:
     def unknown_balancers(self, snapshot: Snapshot) -> list[str]:
         """What in `snapshot` nobody can balance: one message per cluster, for `ConfigError`."""
         known = ", ".join(sorted(self.balancers))
+        there = {*self.balancers, ORIGINAL_DESTINATION}
         return [
             located(
                 snapshot,
@@ -143,12 +148,39 @@ class ClusterManager:
                 closest(spec.load_balancer, self.balancers),
             )
             for spec in snapshot.clusters.values()
-            if spec.load_balancer not in self.balancers
+            if spec.load_balancer not in there
         ]
 
     def get(self, name: str) -> Cluster | None:
         """The running cluster of that name."""
         return self._clusters.get(name)
+
+    def balancer(self, name: str) -> LoadBalancer:
+        """A new balancer of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if name == ORIGINAL_DESTINATION:  # which no configuration can name
+            return OriginalDestination(self.rng)
+        return self.balancers[name](self.rng)
+
+    def reach(self, cluster: str, original: tuple[str, int]) -> None:
+        """Make sure that a cluster of original destinations has this one.
+
+        Raises:
+            ExchangeFailed: it has no room; see `OriginalDestinations`.
+        """
+        running = self._clusters.get(cluster)
+        if running is not None:  # else it has just been removed, which forwarding tells
+            self._originals.reach(running, original)
+
+    def is_own(self, address: tuple[str, int]) -> bool:
+        """Whether `address` is this sidecar's end of one of its connections to endpoints."""
+        return any(
+            (connection.transport.get_extra_info("sockname") or ())[:2] == address
+            for connection in self.connections
+        )
 
     def secret_changed(self, secret: str) -> None:
         """The identity of `secret` is another than before."""

@@ -10,6 +10,7 @@ from hms_addons.addons.routing import Routing
 from hms_addons.hookspecs import PROJECT
 from tests.fakes.configs import snapshot_of
 from tests.fakes.exchange import make_exchange
+from tests.fakes.intercepted import caught, transparent
 
 if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
@@ -202,3 +203,49 @@ def test_and_the_keys_are_shared_by_weight() -> None:
 
 def test_without_the_key_the_weights_decide_each_time() -> None:
     assert abs(clusters_of("", 1000)["a"] - 750) < 60
+
+
+# -- what was meant for somebody else --------------------------------------------------------------
+
+
+def taken(unmatched: str, host: str, *rest: object) -> tuple[str | None, Exchange]:
+    exchange = caught(transparent(unmatched), host, *rest)  # type: ignore[arg-type]
+    route = Routing(NoRandom()).hms_route(exchange)
+    return (None if route is None else route.name), exchange
+
+
+@pytest.mark.parametrize("unmatched", ["refuse", "original"])
+def test_an_intercepted_call_goes_to_the_service_or_the_host_that_it_names(unmatched: str) -> None:
+    assert taken(unmatched, "auth-svc.svc")[0] == "default:auth-svc"
+    assert taken(unmatched, "auth-svc.svc:80", "/verify-id")[0] == "any"
+    assert taken(unmatched, "api.partner.example", "/verify-id")[0] == "named"
+
+
+def test_the_path_alone_does_not_make_it_the_meshs() -> None:
+    assert taken("original", "example.com", "/verify-id")[0] == "original:caught"
+    name, exchange = taken("refuse", "example.com", "/verify-id")
+    assert name is None
+    assert exchange.failure is not None
+    assert (exchange.failure.status, exchange.failure.flag) == (502, "NR")
+    for word in (
+        "203.0.113.9:80",
+        "'example.com'",
+        "`unmatched: original`",
+        "--exclude 203.0.113.9",
+    ):
+        assert word in exchange.failure.detail
+
+
+def test_an_unknown_service_is_never_passed_on() -> None:
+    name, exchange = taken("original", "claim-svc.svc")
+    assert name is None
+    assert exchange.failure is not None
+    assert exchange.failure.status == 404
+
+
+def test_who_calls_a_transparent_listener_itself_meets_an_outbound_one() -> None:
+    assert taken("original", "127.0.0.1:15001", "/verify-id", None)[0] == "any"
+    name, exchange = taken("original", "127.0.0.1:15001", "/other", None)
+    assert name is None
+    assert exchange.failure is not None
+    assert exchange.failure.status == 404

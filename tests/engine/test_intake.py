@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def taken(
-    target: bytes, *fields: tuple[bytes, bytes], direction: Direction = Direction.OUTBOUND
+    target: bytes,
+    *fields: tuple[bytes, bytes],
+    direction: Direction = Direction.OUTBOUND,
+    original: tuple[str, int] | None = None,
 ) -> Exchange:
     exchange = make_exchange(listener=make_listener(direction=direction))
     data: Any = exchange.flow.request.data
@@ -27,6 +30,7 @@ def taken(
     data.headers.fields = fields or ((b"Host", b"localhost:15001"),)
     client = Client(peername=("127.0.0.1", 4), sockname=("127.0.0.1", 15001))
     context = ConnectionContext(client, tls=False)
+    context.original = original
     head = index_fields(data.headers.fields)
     take_over(exchange, head, context, Hygiene(exchange.snapshot.headers.all))
     return exchange
@@ -48,6 +52,18 @@ def test_two_services_in_the_query_are_a_bad_request() -> None:
     assert "two services, 'a' and 'b'" in exchange.failure.detail
     assert not exchange.failure.close, "the request itself is well-formed"
     assert taken(b"/x?host=a.svc&y=1&host=A.svc").flow.request.path == "/x?y=1"
+
+
+def test_the_query_of_an_intercepted_call_is_for_whom_its_host_names() -> None:
+    there = ("203.0.113.9", 80)
+    exchange = taken(b"/x?host=auth-svc.svc", (b"Host", b"example.com"), original=there)
+    assert exchange.service is None
+    assert exchange.flow.request.path == "/x?host=auth-svc.svc"
+    assert exchange.flow.request.headers["Host"] == "example.com"
+    named = taken(b"/x?host=pay.svc&host=b.svc", (b"Host", b"auth-svc.svc"), original=there)
+    assert named.service == "auth-svc"
+    assert named.failure is None
+    assert named.query == "host=pay.svc&host=b.svc"
 
 
 def test_a_host_that_is_no_service_is_the_apps() -> None:
