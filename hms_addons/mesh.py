@@ -18,6 +18,14 @@ With a control plane, as `hms sidecar --control …` (the files then go over wha
     hms_app hms_inbound hms_outbound    addresses of the standard listeners, or `off`
     hms_advertise hms_version hms_weight hms_priority  what the registry is told of this instance
     hms_zone=a                          where it is; with or without a control plane
+
+What mitmweb and mitmproxy keep and show; these may be changed while they run:
+
+    hms_flow_ring=2000                  flows that are kept; 0 for all
+    hms_flow_body_limit=64KiB           what is kept of each body once its flow is over; 0 for all
+    hms_flow_bytes=32MiB                what is kept of all bodies together; 0 for all
+    hms_redact=true                     hide secrets in what is shown and saved; what is sent has them
+    hms_redact_names=x-pin,pin          headers and query parameters that are secrets, too
 """
 
 from __future__ import annotations
@@ -37,6 +45,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _H
 sys.path.insert(0, str(_HERE.parent))
 
 from mitmproxy import ctx  # noqa: E402 - the path comes first
+from mitmproxy.exceptions import OptionsError  # noqa: E402
 from mitmproxy.proxy.mode_specs import ProxyMode, ReverseMode  # noqa: E402
 
 from hms_addons.bootstrap import build_plugins, parse_admin  # noqa: E402
@@ -55,6 +64,7 @@ from hms_addons.engine.native_trailers import take_trailers  # noqa: E402
 from hms_addons.errors import Failure, Fault, MeshError  # noqa: E402
 from hms_addons.sidecar import DRAIN_GRACE, Sidecar  # noqa: E402
 from hms_addons.tasks import TaskSet  # noqa: E402
+from hms_addons.window import window  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +110,7 @@ class Mesh:
         self._sidecar: Sidecar | None = None
         self._native: NativeLane | None = None
         self._joining: Joining | None = None
+        self._window: window.Window | None = None
         self._tasks = TaskSet("mesh")
         self._task: asyncio.Task[None] | None = None
         self._unfollow: Callable[[], None] = lambda: None
@@ -116,6 +127,7 @@ class Mesh:
         loader.add_option("hms_disable", str, "", "Mesh plugins to leave out, comma-separated.")
         for name, about in _CONTROL_OPTIONS.items():
             loader.add_option(name, str, "", about)
+        window.add_options(loader)
         for library in ("httpx", "httpcore"):
             # mitmproxy sets the root logger to debug; these would tell of every byte.
             logging.getLogger(library).setLevel(logging.WARNING)
@@ -127,6 +139,12 @@ class Mesh:
     def configure(self, updated: set[str]) -> None:
         """mitmproxy event: options have changed; the mesh's own count when it starts."""
         changed = sorted(name for name in updated if name.startswith("hms_"))
+        if self._window is not None and not window.LIVE.isdisjoint(changed):
+            try:
+                self._window.changed()
+            except MeshError as error:
+                raise OptionsError(str(error)) from None
+        changed = [name for name in changed if name not in window.LIVE]
         if self._task is not None and changed:
             logger.warning("%s: used from the next start on", ", ".join(changed))
         if "mode" in updated and self._task is not None and ctx.options.mode != self._modes():
@@ -200,6 +218,8 @@ class Mesh:
             SYSTEM_CLOCK,
             lambda: _why_not(sidecar),
         )
+        self._window = window.Window(ctx.master, sidecar)
+        self._window.open()
         self._forget_trailers = take_trailers()
         self._unfollow = follow_addons(ctx.master.addons, events, self._native)
         ctx.master.addons.add(self._native)
@@ -266,6 +286,9 @@ class Mesh:
         if self._native is not None and self._native in ctx.master.addons:
             ctx.master.addons.remove(self._native)
         self._native = None
+        if self._window is not None:
+            self._window.close()
+            self._window = None
         if self._sidecar is not None:
             await self._sidecar.stop(grace)
             self._sidecar = None

@@ -2,7 +2,7 @@
 
 Used only while somebody watches flows: the answer is shown as `flow.response`, and read back if it
 was edited or replaced; a summary of what the mesh did goes to `flow.comment` and, as plain types, to
-`flow.metadata["hms"]`.
+`flow.metadata["hms"]`, and what did not simply succeed is marked (`flow_marks`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hms_addons.engine.flow_builder import build_headers, build_response, was_killed
+from hms_addons.engine.flow_marks import mark_of
 from hms_addons.engine.hygiene import HOP_BY_HOP
 from hms_addons.engine.response_writer import NO_BODY_STATUS
 from hms_addons.engine.websocket_side import make_data
@@ -237,8 +238,12 @@ def annotate(exchange: Exchange) -> None:
     flow = exchange.flow
     summary = summarise(exchange)
     before = flow.metadata.get("hms")
-    ours = before.get("comment") if isinstance(before, dict) else None
+    told = before if isinstance(before, dict) else {}
     flow.metadata["hms"] = summary
+    mark = summary["mark"] = mark_of(exchange)
+    # A person's own mark stays, and so does the lack of it where they have taken ours away.
+    if flow.marked == told.get("mark", ""):
+        flow.marked = mark
     parts = [
         # First, as mitmweb's list shows no more than the beginning.
         f"flag={summary['flag']}" if summary["flag"] else "",
@@ -256,7 +261,7 @@ def annotate(exchange: Exchange) -> None:
     ]
     comment = summary["comment"] = " ".join(part for part in parts if part)
     # What a person or a script has written there is theirs.
-    if not flow.comment or flow.comment == ours:
+    if not flow.comment or flow.comment == told.get("comment"):
         flow.comment = comment
 
 

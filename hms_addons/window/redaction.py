@@ -1,0 +1,209 @@
+"""Hides secrets in what is shown and saved of a flow; what is sent has them still.
+
+A flow in memory always holds the truth: scripts see it, and it is what goes on its way. Whatever leads to a
+screen, a file or a clipboard is given a copy, in which each secret is replaced by `[redacted-…]`, with a
+digest that is different in every process, but the same for the same secret: two flows with one
+token can be told, and nobody can try tokens out on it. What a person sends back, having edited such a
+copy, is turned into the truth again (`restored`).
+
+Secret are the values of headers and query parameters whose names say so (`secret_names`), and JWTs,
+wherever in the head they stand. Of cookies the names stay, of `Authorization` the scheme. Bodies are left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import secrets
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final
+
+from hms_addons.errors import MeshError
+from hms_addons.secret_names import SECRET_NAME, SECRET_PARAMETER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mitmproxy.flow import Flow
+
+    from hms_addons.http_message import Fields
+
+_DIGEST: Final = 8
+"""Bytes: no two secrets of one sidecar have the same."""
+PLACEHOLDER: Final = re.compile(rf"\[redacted-[0-9a-f]{{{2 * _DIGEST}}}\]")
+
+_JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_SCHEME: Final = re.compile(rb"(?:basic|bearer|digest|dpop|negotiate|token) +", re.IGNORECASE)
+_PARAMETER: Final = re.compile(SECRET_PARAMETER.pattern.encode(), re.IGNORECASE)
+_AUTHORIZATION: Final = frozenset({b"authorization", b"proxy-authorization"})
+_ADDRESSES: Final = frozenset(
+    {b"referer", b"location", b"content-location", b"x-original-url", b"x-forwarded-uri"}
+)
+_ENCODING: Final = ("utf-8", "surrogateescape")
+"""As mitmproxy shows header fields."""
+
+
+class UnknownSecretError(MeshError):
+    """A placeholder stands for a secret that is not here."""
+
+
+class Redactor:
+    """Makes the copies.
+
+    Args:
+        names: of further headers and query parameters, in any case.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.enabled = True
+        self._key = secrets.token_bytes(32)
+        self._names: frozenset[bytes] = frozenset()
+        self.also(names)
+
+    def __repr__(self) -> str:
+        return f"<Redactor {'on' if self.enabled else 'off'}>"
+
+    def also(self, names: Iterable[str]) -> None:
+        """Take these names for those of secrets, too; in place of what was said before."""
+        self._names = frozenset(name.lower().encode() for name in names)
+
+    # -- a flow -----------------------------------------------------------------------------------
+
+    def shown[F: Flow](self, flow: F) -> F:
+        """`flow`, or a copy to show or save in its place; bodies are shared with it."""
+        if not self.enabled or not _is_http(flow):
+            return flow
+        return self._copy(flow, {})
+
+    def _copy[F: Flow](self, flow: F, found: dict[str, bytes]) -> F:
+        shown: Any = copy.copy(flow)
+        shown.request = self._message(shown.request, found)
+        if shown.response is not None:
+            shown.response = self._message(shown.response, found)
+        if shown._backup is not None:  # noqa: SLF001 - a revert brings it back, a file holds it
+            shown._backup = self._state(shown._backup, found)  # noqa: SLF001 - as above
+        made: F = shown
+        return made
+
+    def message(self, message: Any) -> Any:
+        """The same for a request or a response alone."""
+        return self._message(message, {}) if self.enabled else message
+
+    def _message(self, message: Any, found: dict[str, bytes]) -> Any:
+        shown = copy.copy(message)
+        data = shown.data = copy.copy(message.data)
+        data.headers = copy.copy(data.headers)
+        data.headers.fields = self._fields(data.headers.fields, found)
+        if data.trailers is not None:
+            data.trailers = copy.copy(data.trailers)
+            data.trailers.fields = self._fields(data.trailers.fields, found)
+        if hasattr(data, "path"):
+            data.path = self._target(data.path, found)
+        return shown
+
+    def _state(self, state: dict[str, Any], found: dict[str, bytes]) -> dict[str, Any]:
+        """What `flow.get_state()` has made."""
+        shown = dict(state)
+        for part in ("request", "response"):
+            message = shown.get(part)
+            if isinstance(message, dict):
+                message = shown[part] = dict(message)
+                for name in ("headers", "trailers"):
+                    if message.get(name):
+                        message[name] = self._fields(message[name], found)
+                if "path" in message:
+                    message["path"] = self._target(message["path"], found)
+        return shown
+
+    # -- its parts --------------------------------------------------------------------------------
+
+    def fields(self, fields: Fields) -> Fields:
+        """Header fields as they may be shown."""
+        return self._fields(fields, {})
+
+    def target(self, target: bytes) -> bytes:
+        """A request's target as it may be shown."""
+        return self._target(target, {})
+
+    def _fields(self, fields: Fields, found: dict[str, bytes]) -> Fields:
+        return tuple((name, self._value(name.lower(), value, found)) for name, value in fields)
+
+    def _value(self, name: bytes, value: bytes, found: dict[str, bytes]) -> bytes:
+        if name in _AUTHORIZATION:
+            scheme = _SCHEME.match(value)
+            length = scheme.end() if scheme else 0
+            return value[:length] + self._hide(value[length:], found)
+        if name == b"cookie":
+            return b";".join(self._pair(pair, found) for pair in value.split(b";"))
+        if name == b"set-cookie":
+            pair, *attributes = value.split(b";")
+            return b";".join((self._pair(pair, found), *attributes))
+        if name in self._names or SECRET_NAME.search(name.decode("latin-1")):
+            return self._hide(value, found)
+        return self._target(value, found) if name in _ADDRESSES else self._tokens(value, found)
+
+    def _pair(self, pair: bytes, found: dict[str, bytes]) -> bytes:
+        name, equals, value = pair.partition(b"=")
+        return name + equals + self._hide(value, found) if equals else self._hide(pair, found)
+
+    def _target(self, target: bytes, found: dict[str, bytes]) -> bytes:
+        path, mark, query = target.partition(b"?")
+        if mark:
+            query = _PARAMETER.sub(lambda m: m[1] + self._hide(m[0][len(m[1]) :], found), query)
+            if self._names:
+                query = b"&".join(self._parameter(pair, found) for pair in query.split(b"&"))
+        return self._tokens(path + mark + query, found)
+
+    def _parameter(self, pair: bytes, found: dict[str, bytes]) -> bytes:
+        return self._pair(pair, found) if pair.partition(b"=")[0].lower() in self._names else pair
+
+    def _tokens(self, value: bytes, found: dict[str, bytes]) -> bytes:
+        if b"eyJ" not in value:
+            return value
+        return _JWT.sub(lambda match: self._hide(match[0], found), value)
+
+    def _hide(self, secret: bytes, found: dict[str, bytes]) -> bytes:
+        bare = secret.strip()
+        if not bare or PLACEHOLDER.fullmatch(bare.decode("latin-1")):
+            return secret  # hidden already, before it was saved
+        placeholder = f"[redacted-{blake2b(secret, digest_size=_DIGEST, key=self._key).hexdigest()}]"
+        found[placeholder] = secret
+        return placeholder.encode()
+
+    # -- and back ---------------------------------------------------------------------------------
+
+    def restored(self, text: str, flow: Flow) -> str:
+        """`text`, which a person has written into `flow`, with the secrets that it had in its place.
+
+        Raises:
+            UnknownSecretError: it holds a placeholder that does not stand for a secret of this flow.
+        """
+        wanted = set(PLACEHOLDER.findall(text))
+        if not wanted or not _is_http(flow):
+            return text
+        found: dict[str, bytes] = {}
+        self._copy(flow, found)
+        own = set(placeholders(flow))  # of a flow from a file, which never had them here
+        if unknown := sorted(wanted - found.keys() - own):
+            message = (
+                f"{unknown[0]} stands for a secret that this flow does not have: write the secret "
+                "itself, or leave that field as it is"
+            )
+            raise UnknownSecretError(message)
+        return PLACEHOLDER.sub(
+            lambda match: found[match[0]].decode(*_ENCODING) if match[0] in found else match[0],
+            text,
+        )
+
+
+def placeholders(flow: Flow) -> list[str]:
+    """The placeholders that really stand in a flow's request: its secrets are not here."""
+    data = flow.request.data if _is_http(flow) else None  # type: ignore[attr-defined] # an HTTP flow's
+    if data is None:
+        return []
+    head = [data.path, *(value for _, value in data.headers.fields)]
+    return PLACEHOLDER.findall(b"\n".join(head).decode("latin-1"))
+
+
+def _is_http(flow: Flow) -> bool:
+    return flow.type == "http"

@@ -1,0 +1,134 @@
+"""Puts the window's parts into a running mitmproxy program, and takes them out again."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic_core import PydanticCustomError
+
+from hms_addons.config.schema_base import parse_size
+from hms_addons.errors import MeshError
+from hms_addons.window.browser_updates import BrowserUpdates
+from hms_addons.window.flow_ring import FlowRing, Limits
+from hms_addons.window.redaction import Redactor
+from hms_addons.window.replay_guard import ReplayGuard
+from hms_addons.window.screens import Screens
+
+if TYPE_CHECKING:
+    from hms_addons.sidecar import Sidecar
+
+FLOWS: Final = 2_000
+BODY: Final = "64KiB"
+TOTAL: Final = "32MiB"
+
+LIVE: Final = frozenset(
+    {"hms_flow_ring", "hms_flow_body_limit", "hms_flow_bytes", "hms_redact", "hms_redact_names"}
+)
+"""The options that may change while it runs."""
+_SIZES: Final = ("hms_flow_body_limit", "hms_flow_bytes")
+
+
+def add_options(loader: Any) -> None:
+    """Declare the window's options; `loader` is mitmproxy's."""
+    loader.add_option("hms_flow_ring", int, FLOWS, "Flows that mitmweb keeps; 0 for all.")
+    loader.add_option(
+        "hms_flow_body_limit", str, BODY, "How much of each body is kept once its flow is over; 0 for all."
+    )
+    loader.add_option(
+        "hms_flow_bytes", str, TOTAL, "How much is kept of all bodies together; 0 for all."
+    )
+    loader.add_option(
+        "hms_redact", bool, True, "Hide secrets in what is shown and saved; what is sent has them."
+    )
+    loader.add_option(
+        "hms_redact_names",
+        str,
+        "",
+        "Further headers and query parameters that are secrets, comma-separated.",
+    )
+
+
+def size(name: str, value: str) -> int:
+    """Bytes that an option says, as `64KiB`.
+
+    Raises:
+        MeshError: it says nothing of the kind.
+    """
+    try:
+        return parse_size(int(value) if value.isdecimal() else value)
+    except PydanticCustomError as error:
+        message = f"{name}={value}: {error.message()}; as 64KiB, or 0 for all"
+        raise MeshError(message) from None
+
+
+class Window:
+    """The window of one running program.
+
+    Args:
+        master: mitmproxy's.
+        sidecar: what runs in it.
+    """
+
+    def __init__(self, master: Any, sidecar: Sidecar) -> None:
+        self._master = master
+        self._sidecar = sidecar
+        self._redactor = Redactor()
+        self._screens = Screens(self._redactor)
+        self._updates: BrowserUpdates | None = None
+        self._addons: list[Any] = []
+        self._limits = Limits(0, 0, 0)
+
+    def __repr__(self) -> str:
+        return f"<Window {self._limits} {self._redactor!r}>"
+
+    def open(self) -> None:
+        """Put the parts in. Must be done before the native lane's addon.
+
+        Raises:
+            MeshError: an option is wrong.
+        """
+        self._read_options()
+        master, clock = self._master, self._sidecar.clock
+        self._screens.cover()
+        self._addons.append(ReplayGuard(clock))
+        if (view := master.addons.get("view")) is not None:
+            ring = FlowRing(view, lambda: self._limits, clock)
+            self._addons.append(ring)
+            self._sidecar.add_status("window", ring.describe)
+            self._sidecar.add_metrics("window", ring)
+        app = sys.modules.get("mitmproxy.tools.web.app")
+        if app is not None and hasattr(master, "_sig_view_add"):
+            self._updates = BrowserUpdates(master, app, clock)
+            self._updates.take_over()
+        master.addons.add(*self._addons)
+
+    def close(self) -> None:
+        """Take them out."""
+        for addon in self._addons:
+            self._master.addons.remove(addon)
+        self._addons.clear()
+        if self._updates is not None:
+            self._updates.give_back()
+            self._updates = None
+        self._screens.uncover()
+
+    def changed(self) -> None:
+        """Options have changed.
+
+        Raises:
+            MeshError: one is wrong; what was said before goes on.
+        """
+        self._read_options()
+        if (view := self._master.addons.get("view")) is not None:
+            view.sig_view_refresh.send()  # pages show what they have been sent
+
+    def _read_options(self) -> None:
+        options = self._master.options
+        body, total = (size(name, getattr(options, name)) for name in _SIZES)
+        if options.hms_flow_ring < 0:
+            message = f"hms_flow_ring={options.hms_flow_ring}: give a number of flows, or 0 for all"
+            raise MeshError(message)
+        self._limits = Limits(options.hms_flow_ring, body, total)
+        self._redactor.enabled = options.hms_redact
+        self._redactor.also(filter(None, map(str.strip, options.hms_redact_names.split(","))))
