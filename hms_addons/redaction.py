@@ -19,9 +19,10 @@ _SECRET: Final = "|".join(
     "authorization cookie token secret passw api[-_]?key credential session signature private".split()
 )
 _SECRET_NAME: Final = re.compile(_SECRET, re.IGNORECASE)
-_SECRET_PARAMETER: Final = re.compile(
+SECRET_PARAMETER: Final = re.compile(
     rf"((?:^|[&;])[^=&;]*(?:{_SECRET}|code|key|sig|auth|jwt|otp|pin)[^=&;]*=)[^&;]*", re.IGNORECASE
 )
+"""A parameter of a query: its name with what precedes it, and its value."""
 _WITH_URL: Final = frozenset({b"referer", b"location", b"content-location"})
 
 
@@ -32,7 +33,7 @@ def is_secret(name: str) -> bool:
 
 def redact_query(query: str) -> str:
     """A query without the values of those parameters that look like secrets."""
-    return _SECRET_PARAMETER.sub(rf"\1{REDACTED}", query)
+    return SECRET_PARAMETER.sub(rf"\1{REDACTED}", query)
 
 
 def redact_target(target: bytes) -> bytes:

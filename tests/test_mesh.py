@@ -48,6 +48,11 @@ async def test_every_option_has_its_default_and_its_help(loaded: Loaded) -> None
         "hms_service": "",
         "hms_admin": DEFAULT_ADMIN,
         "hms_disable": "",
+        "hms_flow_ring": 2000,
+        "hms_flow_body_limit": "64KiB",
+        "hms_flow_bytes": "32MiB",
+        "hms_redact": True,
+        "hms_redact_names": "",
         **dict.fromkeys(mesh._CONTROL_OPTIONS, ""),
     }
     assert all(loaded.options._options[name].help for name in names)

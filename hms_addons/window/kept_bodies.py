@@ -79,7 +79,7 @@ def missing(flow: HTTPFlow) -> str | None:
 
 def _cut_backup(flow: HTTPFlow, name: str, limit: int) -> None:
     """What a revert would bring back."""
-    backup = flow._backup  # noqa: SLF001 - mitmproxy has no other way to it
+    backup: Any = flow._backup  # noqa: SLF001 - mitmproxy has no other way to it
     message = backup.get(name) if isinstance(backup, dict) else None
     if isinstance(message, dict) and len(message.get("content") or b"") > limit:
         message["content"] = message["content"][:limit]

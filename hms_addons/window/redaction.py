@@ -6,7 +6,7 @@ digest that is different in every process, but the same for the same secret: two
 token can be told, and nobody can try tokens out on it. What a person sends back, having edited such a
 copy, is turned into the truth again (`restored`).
 
-Secret are the values of headers and query parameters whose names say so (`secret_names`), and JWTs,
+Secret are the values of headers and query parameters whose names say so (`hms_addons.redaction`), and JWTs,
 wherever in the head they stand. Of cookies the names stay, of `Authorization` the scheme. Bodies are left alone.
 """
 
@@ -19,7 +19,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.errors import MeshError
-from hms_addons.secret_names import SECRET_NAME, SECRET_PARAMETER
+from hms_addons.redaction import SECRET_PARAMETER, is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -138,7 +138,7 @@ class Redactor:
         if name == b"set-cookie":
             pair, *attributes = value.split(b";")
             return b";".join((self._pair(pair, found), *attributes))
-        if name in self._names or SECRET_NAME.search(name.decode("latin-1")):
+        if name in self._names or is_secret(name.decode("latin-1")):
             return self._hide(value, found)
         return self._target(value, found) if name in _ADDRESSES else self._tokens(value, found)
 
@@ -166,7 +166,9 @@ class Redactor:
         bare = secret.strip()
         if not bare or PLACEHOLDER.fullmatch(bare.decode("latin-1")):
             return secret  # hidden already, before it was saved
-        placeholder = f"[redacted-{blake2b(secret, digest_size=_DIGEST, key=self._key).hexdigest()}]"
+        placeholder = (
+            f"[redacted-{blake2b(secret, digest_size=_DIGEST, key=self._key).hexdigest()}]"
+        )
         found[placeholder] = secret
         return placeholder.encode()
 

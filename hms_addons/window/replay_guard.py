@@ -48,6 +48,4 @@ class ReplayGuard:
         failure = Failure.of(Fault.BAD_REQUEST, f"this replay was not sent: {reason}")
         words, fields, body = problem(failure, flow.id)
         fields = (*fields, (b"Content-Length", b"%d" % len(body)))
-        flow.response = build_response(
-            failure.status, words, fields, body, (), self._clock.wall()
-        )
+        flow.response = build_response(failure.status, words, fields, body, (), self._clock.wall())

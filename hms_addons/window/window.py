@@ -33,14 +33,16 @@ def add_options(loader: Any) -> None:
     """Declare the window's options; `loader` is mitmproxy's."""
     loader.add_option("hms_flow_ring", int, FLOWS, "Flows that mitmweb keeps; 0 for all.")
     loader.add_option(
-        "hms_flow_body_limit", str, BODY, "How much of each body is kept once its flow is over; 0 for all."
+        "hms_flow_body_limit",
+        str,
+        BODY,
+        "How much of each body is kept once its flow is over; 0 for all.",
     )
     loader.add_option(
         "hms_flow_bytes", str, TOTAL, "How much is kept of all bodies together; 0 for all."
     )
-    loader.add_option(
-        "hms_redact", bool, True, "Hide secrets in what is shown and saved; what is sent has them."
-    )
+    redact = "Hide secrets in what is shown and saved; what is sent has them."
+    loader.add_option("hms_redact", bool, default=True, help=redact)
     loader.add_option(
         "hms_redact_names",
         str,

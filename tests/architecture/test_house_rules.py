@@ -50,7 +50,7 @@ SHARED_RANDOM = re.compile(r"random\.[a-z]\w*")
 
 def mitmproxy_only_for_the_flow_type(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Import-linter sees imports that run; this one also reads those for type checkers."""
-    if name in MITMPROXY_USERS:
+    if name in MITMPROXY_USERS or name.startswith("hms_addons.window."):
         return
     for line, imported, typing_only in imports(tree):
         if imported.split(".")[0] != "mitmproxy":

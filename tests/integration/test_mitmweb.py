@@ -114,6 +114,32 @@ def test_the_event_log_is_of_use(desk: Desk) -> None:
     assert messages == []
 
 
+def test_secrets_are_sent_and_are_neither_shown_nor_saved(desk: Desk) -> None:
+    file = desk.files.folder / "saved"
+    desk.web.set(save_stream_file=str(file))
+    cookie = {"Cookie": "session=c-secret", "X-Api-Key": "h-secret"}
+    # An answer that echoes nothing: bodies are shown as they are.
+    desk.call(path="/plain/big?access_token=q-secret", headers=cookie).result()
+    flow = desk.outbound()
+    desk.web.set(save_stream_file="")
+    assert desk.app.last.header("cookie") == "session=c-secret"
+    assert desk.app.last.target == "/plain/big?access_token=q-secret"
+    token = str(desk.app.last.header("authorization")).removeprefix("Bearer ")
+    shown = [
+        str(flow),
+        desk.web.download(),
+        file.read_bytes(),
+        desk.web.command("export", "curl", f"@{flow['id']}"),
+        desk.web.get(f"/flows/{flow['id']}/request/content/query.json"),
+        desk.web.command("cut", "@all", "request.header[cookie],request.path"),
+        str(desk.web.get("/events")),
+        desk.program.output,
+    ]
+    for place in map(str, shown):
+        assert not [it for it in ("c-secret", "h-secret", "q-secret", token) if it in place], place
+    assert all("redacted-" in str(place) for place in shown[:4])
+
+
 # --- held and edited ------------------------------------------------------------------------------
 
 
@@ -392,7 +418,8 @@ def test_a_comment_taken_away_is_ours_again(desk: Desk) -> None:
     assert replayed(desk, flow)["comment"].startswith("outbound route=prefix:/plain")
 
 
-def test_a_download_is_loaded_and_replayed(desk: Desk) -> None:
+def test_a_download_with_its_secrets_is_loaded_and_replayed(desk: Desk) -> None:
+    desk.web.set(hms_redact=False)
     desk.call().result()
     until(lambda: len(desk.web.flows()) == 2, "both flows")
     data = desk.web.download()
@@ -403,6 +430,17 @@ def test_a_download_is_loaded_and_replayed(desk: Desk) -> None:
     assert replayed(desk, inbound)["response"]["status_code"] == 200
     # The outbound replay makes a third flow, at the strict listener.
     assert len(desk.app.seen) == 3
+    desk.web.set(hms_redact=True)
+
+
+def test_a_download_without_its_secrets_is_not_sent_again(desk: Desk) -> None:
+    desk.call().result()
+    until(lambda: len(desk.web.flows()) == 2, "both flows")
+    desk.web.upload(desk.web.download())
+    refused = replayed(desk, desk.web.flows()[0])
+    assert refused["response"]["status_code"] == 400
+    assert b"without its secrets" in desk.web.content(refused, "response")
+    assert len(desk.app.seen) == 1
 
 
 @pytest.mark.parametrize("form", ["curl", "raw", "raw_response", "httpie"])

@@ -1,20 +1,18 @@
 """mitmweb in a real browser on a running mesh: its pages, not its API.
 
-Chromium, driven through chromedriver by the W3C WebDriver protocol, which is plain HTTP and JSON.
+`scripts.pictures.browser` drives it.
 """
 
 from __future__ import annotations
 
-import base64
-import shutil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import requests
 
-from tests.integration.basics import Closing, free_port, until
+from scripts.pictures.browser import Browser
+from tests.integration.basics import free_port, until
 from tests.integration.mitm_kit import PASSWORD, Desk, mitmweb_desk
-from tests.integration.processes import Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,89 +21,6 @@ if TYPE_CHECKING:
     from tests.integration.mitm_kit import Calling
 
 pytestmark = [pytest.mark.chromium, pytest.mark.timeout(300)]
-
-ARGUMENTS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1500,900"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--disable-dev-shm-usage",
-)
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-"""The key of an element's reference (W3C WebDriver, section 11)."""
-
-
-class Browser(Closing):
-    """One Chromium, through chromedriver."""
-
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self._driver = Program("chromedriver", f"--port={port}")
-        self._http = requests.Session()
-        self._url = f"http://127.0.0.1:{port}"
-        try:
-            self._driver.wait_for("started successfully")
-            arguments = [*ARGUMENTS, f"--user-data-dir={folder / 'profile'}"]
-            capabilities = {
-                "browserName": "chrome",
-                "goog:chromeOptions": {"args": arguments, "binary": shutil.which("chromium")},
-                "goog:loggingPrefs": {"browser": "ALL"},
-            }
-            wanted = {"capabilities": {"alwaysMatch": capabilities}}
-            self._url += f"/session/{self._ask('POST', '/session', wanted)['sessionId']}"
-        except BaseException:
-            self._driver.close()
-            self._http.close()
-            raise
-
-    def close(self) -> None:
-        try:
-            self._ask("DELETE", "")
-        finally:
-            self._http.close()
-            self._driver.close()
-
-    def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
-        response = self._http.request(method, f"{self._url}{path}", json=document)
-        value = response.json()["value"]
-        assert response.ok, f"{method} {path}: {value}"
-        return value
-
-    def open(self, url: str) -> None:
-        self._ask("POST", "/url", {"url": url})
-
-    def text(self, selector: str = "body") -> str:
-        """What a person reads there."""
-        script = "const e = document.querySelector(arguments[0]); return e ? e.innerText : ''"
-        return str(self.run(script, selector))
-
-    def run(self, script: str, *arguments: Any) -> Any:
-        return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
-
-    def click(self, text: str, tag: str = "*") -> None:
-        """Click the innermost element with this text, once it is there."""
-        says = f"normalize-space(translate(., '\N{NO-BREAK SPACE}', ' '))='{text}'"
-        xpath = f"//{tag}[{says} and not(*[{says}])]"
-
-        def found() -> list[dict[str, str]]:
-            elements = self._ask("POST", "/elements", {"using": "xpath", "value": xpath})
-            return list(elements)
-
-        element = until(found, f"{text!r} to click, in: {self.text()}")[0][ELEMENT]
-        self._ask("POST", f"/element/{element}/click", {})
-
-    def sees(self, text: str, selector: str = "body") -> None:
-        try:
-            until(lambda: text in self.text(selector), repr(text))
-        except AssertionError as error:
-            raise AssertionError(f"{error} on the page:\n{self.text(selector)}") from None
-
-    def complaints(self) -> list[str]:
-        """What the page has logged as an error, since last asked."""
-        entries = self._ask("POST", "/se/log", {"type": "browser"})
-        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
-
-    def picture(self, path: Path) -> None:
-        """Save what is seen as a PNG file."""
-        path.write_bytes(base64.b64decode(self._ask("GET", "/screenshot")))
 
 
 class Screen(NamedTuple):
