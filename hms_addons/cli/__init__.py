@@ -2,7 +2,7 @@
 
 A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
 `plugins`, `control`, `fleet` (`status`, `services`), `config`, `token`, `ca`; `up` (`up`, `down`), `running`
-(`logs`, `open`, `top`), `init`. `output` is how they all fail and print, `operator` what those share that ask a control plane.
+(`logs`, `open`, `top`), `init`, `iptables`. `output` is how they all fail and print, `operator` what those share that ask a control plane.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from hms_addons.cli.config_files import check, explain
 from hms_addons.cli.control import control
 from hms_addons.cli.fleet import services, status
 from hms_addons.cli.init import init
+from hms_addons.cli.iptables import iptables
 from hms_addons.cli.output import run
 from hms_addons.cli.plugins import plugins
 from hms_addons.cli.running import logs, open_service, top
@@ -48,6 +49,7 @@ app.command()(plugins)
 app.command()(control)
 app.command()(status)
 app.command()(services)
+app.add_typer(iptables, name="iptables")
 app.add_typer(config, name="config")
 app.add_typer(token, name="token")
 app.add_typer(ca, name="ca")
