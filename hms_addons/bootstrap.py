@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
-from hms_addons.config.installed import Installed
+from hms_addons.config.installed import Installed, has_otel
 from hms_addons.errors import MeshError
 from hms_addons.hookspecs import ENTRY_POINT_GROUP
 
@@ -33,6 +33,7 @@ BUILT_IN: Final = (
     "session_affinity",
     "audit_log",
     "access_log",
+    "tracing",
     "metrics",
     "admin",
     "config_sync",
@@ -92,6 +93,7 @@ def build_plugins(
     from hms_addons.addons.rewrites import Rewrites  # noqa: PLC0415 - see above
     from hms_addons.addons.routing import Routing  # noqa: PLC0415 - see above
     from hms_addons.addons.session_affinity import SessionAffinity  # noqa: PLC0415 - see above
+    from hms_addons.addons.tracing import Tracing  # noqa: PLC0415 - see above
     from hms_addons.plugins import PluginManager  # noqa: PLC0415 - see above
 
     plugins = PluginManager()
@@ -115,6 +117,15 @@ def build_plugins(
     plugins.register(SessionAffinity(), "session_affinity")
     plugins.register(AuditLog(), "audit_log")
     plugins.register(AccessLog(rng=rng), "access_log")
+    me = None if config_sync is None else config_sync.me
+    plugins.register(
+        Tracing(
+            rng=rng,
+            instance=None if me is None else me.sidecar,
+            version=None if me is None else me.traits.version,
+        ),
+        "tracing",
+    )
     if admin is not None:  # else there is nobody to tell
         plugins.register(Metrics(), "metrics")
         plugins.register(Admin(*admin), "admin")
@@ -135,4 +146,4 @@ def installed_plugins(disabled: Sequence[str] = ()) -> Installed:
         return frozenset(name for found in plugins.collect("hms_load_balancers") for name in found)
 
     names = {entry_point.name for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
-    return Installed(frozenset({*BUILT_IN, *names, *disabled}), balancers)
+    return Installed(frozenset({*BUILT_IN, *names, *disabled}), balancers, has_otel())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Cluster, Listener, Route, Snapshot
     from hms_addons.errors import Fault
     from hms_addons.http_message import Answer, BodyStream, Fields
+    from hms_addons.trace_context import Trace
 
 
 _FALLBACK_FIELDS = frozenset({b"x-hms-fallback", b"x-hms-flag"})
@@ -129,6 +130,7 @@ class Exchange:
         started: monotonic seconds when the head was complete.
         bytes_in, bytes_out: body bytes received from and sent to the caller.
         request_id: the value of `X-Request-ID`.
+        trace: its place in a trace; None where it is not traced.
         notes: plugins' own memory, by plugin name; what is text is shown with the flow.
             `failover_from` is the cluster that was to have it, where another took its place; `fallback` what
             stands in for a failure, and for which.
@@ -166,6 +168,7 @@ class Exchange:
         "service",
         "snapshot",
         "started",
+        "trace",
         "vouched",
     )
 
@@ -206,6 +209,7 @@ class Exchange:
         self.bytes_in = 0
         self.bytes_out = 0
         self.request_id = ""
+        self.trace: Trace | None = None
         self.notes: dict[str, Any] = {}
         self.interim: Callable[[int, bytes, Fields], None] | None = None
         self.downstream: Any = None
@@ -328,6 +332,21 @@ class Exchange:
         """Add header fields that the caller vouches for: no line break, no NUL, no framing."""
         before = self.fields
         after = before + fields
+        self.fields = after
+        if self.vouched is before:
+            self.vouched = after
+
+    def follow(self, trace: Trace) -> None:
+        """It is traced: what is sent upstream has the `traceparent` of `trace`."""
+        self.trace = trace
+        before = self.fields
+        fields: list[tuple[bytes, bytes]] = []
+        for field in before:
+            if lower_name(field[0]) == b"traceparent":
+                fields.append((b"traceparent", trace.value))
+            else:
+                fields.append(field)
+        after = tuple(fields)
         self.fields = after
         if self.vouched is before:
             self.vouched = after

@@ -92,7 +92,7 @@ async def test_the_registry_is_told_of_this_instance_by_options(
     loaded.options.update(hms_version="v2", hms_weight="3", hms_zone="a", hms_priority="1")
     joining = mesh._make_joining(Random(1), {})
     assert joining is not None
-    assert joining.plugin._me.traits == Traits("v2", 3, "a", priority=1)
+    assert joining.plugin.me.traits == Traits("v2", 3, "a", priority=1)
     await joining.close()
 
 

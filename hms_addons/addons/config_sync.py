@@ -84,7 +84,7 @@ class ConfigSync:
         self._source = source
         self._client = client
         self._identity = identity
-        self._me = me
+        self.me: Final = me
         self._rng = rng
         self._tasks = TaskSet("config_sync")
         self._mesh: Mesh | None = None
@@ -112,7 +112,7 @@ class ConfigSync:
         mesh = self._mesh
         assert mesh is not None  # noqa: S101 - opened before
         self._reports = Reports(
-            self._client, self._me.sidecar, self._report, self._answered, mesh.clock, self._rng
+            self._client, self.me.sidecar, self._report, self._answered, mesh.clock, self._rng
         )
         self._source.on_change = self._changed
         self._identity.holder.subscribe(self._renewed)
@@ -133,7 +133,7 @@ class ConfigSync:
     @hookimpl
     async def hms_startup(self, mesh: Mesh) -> None:
         """Begin to follow and to report."""
-        me = self._me
+        me = self.me
         self._farewell = None
         self._presence = Presence(
             self._client, me.sidecar, me.traits, self._address, mesh.clock, self._rng
@@ -228,7 +228,7 @@ class ConfigSync:
             host = host.strip("[]")
             if host in _ANYWHERE:
                 host = self._host or ""
-            return _advertised(self._me.advertise, host, port)
+            return _advertised(self.me.advertise, host, port)
         return None
 
     # -- reports --------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class ConfigSync:
         endpoints = [endpoint for cluster in clusters for endpoint in cluster["endpoints"]]
         current = self._identity.holder.current
         return {
-            "service": self._me.service,
+            "service": self.me.service,
             "version": told.version if told is not None else 0,
             "digest": told.digest if told is not None else "",
             "history": told.history if told is not None else "",
@@ -279,7 +279,7 @@ class ConfigSync:
                 "total": len(endpoints),
             },
             "breakers_open": [c["name"] for c in clusters if c["state"] == "open"][:256],
-            "hms_version": self._me.hms_version,
+            "hms_version": self.me.hms_version,
         }
 
     async def _answered(self, sequence: int | None) -> None:

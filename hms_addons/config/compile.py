@@ -32,6 +32,7 @@ from hms_addons.config.compile_policies import (
 from hms_addons.config.compile_propagation import compile_propagation
 from hms_addons.config.compile_routes import Traffic, compile_inbound, compile_outbound
 from hms_addons.config.compile_shaping import check_owned
+from hms_addons.config.compile_tracing import compile_tracing
 from hms_addons.config.naming import digest, redacted
 from hms_addons.config.places import places_of
 from hms_addons.config.problems import listing
@@ -150,6 +151,7 @@ class _Compiler:
             rbac=compile_rbac(config.rbac, self._file),
             headers=headers,
             access_log=compile_access_log(config.access_log, self._file),
+            tracing=compile_tracing(config.tracing),
             plugins=config.plugins,
             places=places_of(self._document),
             document=redacted(document),

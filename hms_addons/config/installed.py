@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hms_addons.config.problems import closest, listing
@@ -18,6 +19,20 @@ BALANCERS: Final = HASHING | {"ewma", "least_request", "random", "round_robin"}
 """The built-in ones."""
 
 
+NO_OTEL: Final = (
+    "spans need the Python package opentelemetry-proto, which is not installed here; "
+    "install the extra (pip install 'hms-svc[otel]'), or take `tracing:` out"
+)
+
+
+def has_otel() -> bool:
+    """Whether what the extra `otel` brings is installed here."""
+    try:
+        return find_spec("opentelemetry.proto") is not None
+    except ModuleNotFoundError:  # not even `opentelemetry`
+        return False
+
+
 class Installed(NamedTuple):
     """The plugins of this machine."""
 
@@ -28,6 +43,8 @@ class Installed(NamedTuple):
 
     Raises `MeshError` if one of them cannot be loaded.
     """
+    otel: bool = True
+    """The extra `otel` is there."""
 
 
 class Known(NamedTuple):
@@ -70,6 +87,8 @@ def check_installed(
     if installed is None and not elsewhere:
         return
     told = report.warning if elsewhere else report.error
+    if installed is not None and not installed.otel and not elsewhere and config.tracing:
+        report.error(("tracing",), NO_OTEL, at_key=True)
     if installed is not None:
         for name in config.plugins:
             if name not in installed.plugins and report.known("plugins", name):

@@ -2,7 +2,7 @@
 
 - Listeners and clusters (lists of named things) and secrets merge by name: a new name is added, for
   a known one the later file's keys are added or replace the earlier ones.
-- `governance`, `rbac`, `headers`, `access_log` and each plugin's options merge by key in the same way.
+- `governance`, `rbac`, `headers`, `access_log`, `tracing` and each plugin's options merge by key in the same way.
 - `rbac.providers` and `rbac.policies` merge by name as well, so an overlay cannot drop a policy by
   accident.
 - Everything else is replaced whole, lists too: a later file's `routes` take the place of a listener's
@@ -28,7 +28,16 @@ _NAMED_LISTS: Final = frozenset(
 )
 """Lists whose items merge by their `name`."""
 _MERGED_MAPPINGS: Final = frozenset(
-    {(), ("secrets",), ("governance",), ("rbac",), ("headers",), ("access_log",), ("plugins",)}
+    {
+        (),
+        ("secrets",),
+        ("governance",),
+        ("rbac",),
+        ("headers",),
+        ("access_log",),
+        ("tracing",),
+        ("plugins",),
+    }
 )
 """Mappings that merge key by key; so do the items of named lists, of `secrets` and `plugins`."""
 _MERGED_ITEMS: Final = frozenset({"secrets", "plugins"})

@@ -32,7 +32,7 @@ def places_of(document: Document) -> dict[str, Place]:
     found: dict[str, Place] = {}
     if not isinstance(data, dict):
         return found
-    for section in ("plugins", "secrets", "rbac", "governance"):
+    for section in ("plugins", "secrets", "rbac", "governance", "tracing"):
         if section in marks.keys:
             found[section] = marks.keys[section]
     for path in _below(data.get("plugins"), ("plugins",)):

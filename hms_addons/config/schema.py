@@ -32,6 +32,7 @@ from hms_addons.config.schema_interception import DnsModel, Kind, UnmatchedWord,
 from hms_addons.config.schema_policies import GovernanceModel, HeadersModel, RbacModel
 from hms_addons.config.schema_routes import RouteModel, ThresholdsModel
 from hms_addons.config.schema_shaping import HeaderRulesModel, RateLimits
+from hms_addons.config.schema_tracing import TracingModel
 
 _TRAFFIC_POLICY = re.compile(r"weight\s*=\s*([0-9]{1,9})\s*%?")
 
@@ -304,5 +305,7 @@ class Config(Model):
         AlsoAccepts({"type": "boolean"}),
     ] = None
     """A line for each request; true for the default one."""
+    tracing: TracingModel | None = None
+    """Spans, sent to an OpenTelemetry collector."""
     plugins: dict[str, dict[str, Any]] = {}
     """Options of third-party plugins, by plugin name."""

@@ -45,7 +45,8 @@ _NOT_OURS: Final = frozenset(
 _TextList = Annotated[list[str], BeforeValidator(one_or_many), AlsoAccepts({"type": "string"})]
 
 
-def _url(value: str) -> str:
+def plain_url(value: str) -> str:
+    """`value`, a URL of http or https without user, query and fragment; raises a fault."""
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -59,14 +60,15 @@ def _url(value: str) -> str:
 
 
 def _jwks_uri(value: str) -> str:
-    """As `_url`, but for the query, by which some issuers tell their tenants apart."""
+    """As `plain_url`, but for the query, by which some issuers tell their tenants apart."""
     address, mark, query = value.partition("?")
     if mark and (not query or not query.isascii() or not query.isprintable() or " " in query):
         raise fault(f"{shown(value)} is not a URL: its query cannot be sent")
-    return _url(address) + mark + query
+    return plain_url(address) + mark + query
 
 
-def _env_name(value: str) -> str:
+def env_name(value: str) -> str:
+    """`value`, the name of an environment variable; raises a fault."""
     if not _ENV_NAME.fullmatch(value):
         raise fault(
             "this is the name of an environment variable that holds the secret, "
@@ -89,7 +91,7 @@ type GovernedName = Annotated[str, AfterValidator(_governed)]
 class GovernanceModel(Model):
     """Where the policy version header comes from."""
 
-    url: Annotated[str, AfterValidator(_url)]
+    url: Annotated[str, AfterValidator(plain_url)]
     """HMS-GOV; `/policy-header` is asked for below it."""
     ttl: PositiveDuration | None = None
     """How long an answer counts, unless it says so itself; default 60s."""
@@ -125,7 +127,7 @@ class JwtProviderModel(Model):
     """`aud` must hold one of them."""
     algorithms: Annotated[list[Algorithm], Field(min_length=1)] | None = None
     """The only ones taken; default RS256, or HS256 with hs256_secret_env."""
-    hs256_secret_env: Annotated[str, AfterValidator(_env_name)] | None = None
+    hs256_secret_env: Annotated[str, AfterValidator(env_name)] | None = None
     """Environment variable that holds the shared secret."""
     public_key_file: str | None = None
     """PEM file with the public key, relative to this file."""

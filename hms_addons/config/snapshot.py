@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot_forwarding import FallbackStep, Hedge, Mirror
     from hms_addons.config.snapshot_health import AdaptiveConcurrency, HealthCheck, SuccessRate
     from hms_addons.config.snapshot_interception import DnsListener, Intercept
+    from hms_addons.config.snapshot_tracing import Tracing
 
 
 DEFAULT_TIMEOUT: Final = 15.0
@@ -370,6 +371,8 @@ class Snapshot:
     headers: HeaderNames = HeaderNames()
     access_log: AccessLog | None = None
     """None: none is written."""
+    tracing: Tracing | None = None
+    """None: no spans are recorded."""
     plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The config's `plugins:` section: options of third-party plugins, by plugin name."""
     places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)

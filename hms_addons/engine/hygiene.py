@@ -2,7 +2,8 @@
 
 Removed, whoever sent them: the headers the mesh owns, hop-by-hop fields (RFC 9110 section 7.6.1)
 and those that `Connection` names, the client-certificate header, and framing, which is written
-anew. Added: `Via`, `X-Forwarded-*`, `X-Request-ID`, `traceparent`.
+anew. Added: `Via`, `X-Forwarded-*`, `X-Request-ID`, `traceparent`. A `traceparent` from which no trace can
+be continued goes, and so does a `tracestate` without a good one (W3C Trace Context 4.3).
 
 Each of the removed names goes in every spelling, with `_` for any `-`: CGI and WSGI turn both into
 `_`, so an app could not tell a forged `X_Caller_Role` or `Content_Length` from the real one. Other
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from hms_addons.engine.identifiers import new_traceparent
 from hms_addons.http_message import lower_name, spellings
+from hms_addons.trace_context import is_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +51,8 @@ _PROTECTED = frozenset(
 """Fields that a `Connection` header cannot have removed: that would change what is authorised, or
 leave the request without what every request has."""
 
+_TRACE = frozenset({b"traceparent", b"tracestate"})
+
 
 class Hygiene:
     """The rules for one set of mesh-owned header names; made once per snapshot.
@@ -78,17 +82,14 @@ class Hygiene:
         Args:
             fields: as received, or as a person left them.
             head: the same by lower-cased name; loses the mesh's own names, which no caller may supply:
-                neither a route nor a plugin may go by what he says there.
+                neither a route nor a plugin may go by what he says there. It also loses a bad trace context.
             own: the connection's `Via`, `X-Forwarded-For` and `-Proto`, made once (`own_fields`).
             request_id: used when the caller sent no `X-Request-ID`.
             peer: the caller's SPIFFE ID: a mesh sidecar's word on forwarding is kept.
             upgrade: the protocol to ask the upstream for, if this is an upgrade.
         """
-        drop = self._drop
-        named = head.get(b"connection")
-        if named is not None:
-            drop = drop | _connection_tokens(named)
-        if not drop.isdisjoint(head):
+        drop = self._dropped(head)
+        if drop is not self._drop or not drop.isdisjoint(head):
             kept: list[tuple[bytes, bytes]] = []
             for field in fields:  # a loop: compiled, a generator costs twice as much
                 if lower_name(field[0]) not in drop:
@@ -110,6 +111,16 @@ class Hygiene:
             cleaned.append((b"Connection", b"Upgrade"))
             cleaned.append((b"Upgrade", upgrade))
         return tuple(cleaned)
+
+    def _dropped(self, head: dict[bytes, bytes]) -> frozenset[bytes]:
+        """The names of what does not go on; a bad trace context goes out of `head` at once."""
+        drop = self._drop
+        named = head.get(b"connection")
+        if named is not None:
+            drop = drop | _connection_tokens(named)
+        if _forget_bad_trace(head):
+            drop = drop | _TRACE
+        return drop
 
     def clean_trailers(self, trailers: Fields) -> Fields:
         """Trailer fields that may be forwarded (RFC 9110 section 6.5.1).
@@ -133,6 +144,18 @@ _NOT_IN_TRAILERS = spellings(
     {b"host", b"authorization", b"cookie", b"content-type", b"content-encoding", b"set-cookie"}
 )
 """Fields that change routing, framing or authority when a recipient merges trailers."""
+
+
+def _forget_bad_trace(head: dict[bytes, bytes]) -> bool:
+    """Take a trace context that cannot be continued out of `head`; whether there was one."""
+    parent = head.get(b"traceparent")
+    if parent is None:
+        return head.pop(b"tracestate", None) is not None
+    if is_traceparent(parent):
+        return False
+    del head[b"traceparent"]
+    head.pop(b"tracestate", None)
+    return True
 
 
 def own_fields(client_ip: str, scheme: str) -> Fields:

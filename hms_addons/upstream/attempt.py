@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Route
     from hms_addons.exchange import Exchange
     from hms_addons.http_message import Answer, BodyStream
+    from hms_addons.trace_context import TracedTry
     from hms_addons.upstream.circuit_breaker import CircuitBreaker
     from hms_addons.upstream.cluster import Cluster
     from hms_addons.upstream.cluster_manager import ClusterManager
@@ -54,10 +55,12 @@ class Try:
         "_encoded",
         "_endpoint",
         "_exchange",
+        "_hedged",
         "_manager",
         "_probe",
         "_route",
         "_route_breaker",
+        "_span",
         "_tried",
     )
 
@@ -88,6 +91,8 @@ class Try:
         self._connection: Http1Connection | None = None
         self._answer: Answer | None = None  # in hand, and not yet handed on
         self._probe = False
+        self._hedged = like is not None
+        self._span: TracedTry | None = None  # of the try that goes on, where it is traced
         self._encoded: tuple[bytes, int | None, bytes | None]  # see `encode_request`
         if like is not None:
             self._encoded = like._encoded  # noqa: SLF001 - another of its kind
@@ -122,7 +127,7 @@ class Try:
         endpoint: Endpoint | None = None
         sent = probe = False
         try:
-            endpoint = self._choose(again)
+            endpoint = self._choose(again, started)
             probe = self._probe
             endpoint.active += 1
             endpoint.requests += 1
@@ -137,6 +142,8 @@ class Try:
             connection.route_breaker = route_breaker
             sent = True  # from here on the connection holds the slots
             head, length, upgrade = self._encoded
+            if exchange.trace is not None and self._span is not None:
+                head = exchange.trace.stamp(head, self._span)
             waiter = connection.send(
                 head,
                 self._deadline,
@@ -167,7 +174,7 @@ class Try:
         self._record_answer(endpoint, started, answer.status)
         return answer
 
-    def _choose(self, again: Endpoint | None) -> Endpoint:
+    def _choose(self, again: Endpoint | None, started: float) -> Endpoint:
         endpoint = again or self._cluster.pick(self._exchange, self._tried)
         if endpoint is None:
             raise failures.no_endpoint(self._route, self._cluster)
@@ -177,6 +184,11 @@ class Try:
         self._probe = endpoint.state is _HALF_OPEN and not endpoint.probing
         if self._probe:
             self._cluster.detector.begin_probe(endpoint)
+        trace = self._exchange.trace
+        if trace is not None:
+            self._span = trace.begin(
+                endpoint.address, self._cluster.name, started, hedged=self._hedged
+            )
         return endpoint
 
     def _head_deadline(self, started: float) -> float | None:
@@ -235,6 +247,8 @@ class Try:
         self._exchange.attempts.append(
             Attempt(endpoint.address, started, now, _STATUS_TEXT[status], cluster.name)
         )
+        if self._span is not None:
+            self._span.end(now, _STATUS_TEXT[status])
         learn = self._cluster.attempt_ended
         if learn is not None:
             learn(endpoint, now - started, status)
@@ -249,6 +263,8 @@ class Try:
         self._exchange.attempts.append(
             Attempt(endpoint.address, started, now, error.outcome.value, cluster.name)
         )
+        if self._span is not None:
+            self._span.end(now, error.outcome.value, error.detail)
         detector = cluster.detector
         status = STATUS_EQUIVALENT.get(error.outcome)
         if status is not None and not error.stale:

@@ -322,6 +322,8 @@ class Forwarding(Try):
                 exchange.attempts.append(
                     Attempt(address, began, now, "cancelled", self._cluster.name)
                 )
+                if lost._span is not None:  # noqa: SLF001 - as above
+                    lost._span.end(now, "cancelled")  # noqa: SLF001 - as above
         winner = rivals[finish.number].one
         self._answer = None
         self._endpoint = winner._endpoint  # noqa: SLF001 - as above

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from hms_addons.config.installed import BALANCERS, Installed, Known
+import pytest
+
+from hms_addons.config.installed import BALANCERS, Installed, Known, has_otel
 from hms_addons.config.load import load
 from hms_addons.upstream.balancers.built_in import BUILT_IN
 
@@ -49,3 +51,20 @@ clusters: [{name: a, endpoints: ["127.0.0.1:1"]}]
     )
     there = Installed(frozenset({"mene"}), frozenset)
     assert load([("a", text)], known=Known(installed=there)).problems == ()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_spans_need_the_extra_where_they_are_made(elsewhere: bool) -> None:
+    text = b"tracing: {otlp: 'http://127.0.0.1:4318'}"
+    for otel in (True, False):
+        known = Known(installed=Installed(frozenset(), frozenset, otel))
+        loaded = load([("a.yaml", text)], control=elsewhere, known=known)
+        told = [str(problem) for problem in loaded.problems if problem.severity == "error"]
+        assert [line.partition(": tracing: ")[0] for line in told] == (
+            [] if otel or elsewhere else ["a.yaml:1:1"]
+        )
+        assert all("install the extra (pip install 'hms-svc[otel]')" in line for line in told)
+
+
+def test_the_extra_is_here_where_tests_run() -> None:
+    assert has_otel()

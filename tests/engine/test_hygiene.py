@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OWNED = HeaderNames().all
 HYGIENE = Hygiene(OWNED)
 OWN = own_fields("10.0.0.7", "http")
+PARENT = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
 PEER = "spiffe://mpsa.mil/svc/claims-svc"
 
 
@@ -42,10 +43,34 @@ def test_what_every_request_gets() -> None:
 
 
 def test_what_the_caller_sent_of_those_is_kept() -> None:
-    parent = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
-    found = clean((b"Host", b"a"), (b"X-Request-ID", b"mine"), (b"traceparent", parent))
+    found = clean((b"Host", b"a"), (b"X-Request-ID", b"mine"), (b"traceparent", PARENT))
     assert found[b"x-request-id"] == b"mine"
-    assert found[b"traceparent"] == parent
+    assert found[b"traceparent"] == PARENT
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((b"TraceParent", b"00-bad"),),
+        ((b"traceparent", PARENT), (b"Traceparent", PARENT)),
+        (),
+    ],
+)
+def test_a_trace_context_that_is_none_is_made_anew(fields: Fields) -> None:
+    given = ((b"Host", b"a"), *fields, (b"TraceState", b"congo=1"), (b"X-A", b"b"))
+    head = index_fields(given)
+    found = index_fields(HYGIENE.clean(given, head, OWN, b"id-1", peer=PEER))
+    assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-00", found[b"traceparent"])
+    assert PARENT[3:35] not in found[b"traceparent"]
+    assert b"tracestate" not in found
+    assert found[b"x-a"] == b"b"
+    # Nor does any plugin go by it.
+    assert not {b"traceparent", b"tracestate"} & head.keys()
+
+
+def test_a_good_trace_context_goes_on_with_its_state() -> None:
+    found = clean((b"Host", b"a"), (b"traceparent", PARENT), (b"tracestate", b"congo=1"))
+    assert (found[b"traceparent"], found[b"tracestate"]) == (PARENT, b"congo=1")
 
 
 @pytest.mark.parametrize("peer", [None, PEER])

@@ -78,6 +78,7 @@ class Backends:
     app: Upstream
     second: Upstream
     governance: Upstream
+    collector: Upstream
     dead: int
     hole: int
 
@@ -85,8 +86,14 @@ class Backends:
 @pytest.fixture(scope="session")
 def backends() -> Iterator[Backends]:
     closed, hole = refusing(), Unreachable()
-    with closed, Upstream() as app, Upstream() as second, Upstream(governance) as policies:
-        yield Backends(app, second, policies, closed.getsockname()[1], hole.port)
+    with (
+        closed,
+        Upstream() as app,
+        Upstream() as second,
+        Upstream(governance) as policies,
+        Upstream(status(200, body=b"")) as collector,
+    ):
+        yield Backends(app, second, policies, collector, closed.getsockname()[1], hole.port)
         assert not app.errors
         assert not second.errors
     hole.close()
@@ -201,6 +208,7 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
                   fault:
                     abort: 503
                     when: {{header: {{X-Fault: abort}}}}
+              - {{match: {{prefix: /hop}}, action: {{cluster: hop, retries: 2}}}}
               - match: {{prefix: /delayed}}
                 action: {{cluster: app, timeout: 600ms, fault: {{delay: 700ms}}}}
           - name: peers
@@ -227,6 +235,7 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
           - {{name: gone-dr, service: gone, endpoints: ["{app}"], outlier_detection: false}}
           - {{name: dead-other, service: dead, endpoints: ["{app}"], outlier_detection: false}}
           - {{name: app-shadow, service: app, endpoints: ["{second}"], outlier_detection: false}}
+          - {{name: hop, endpoints: ["127.0.0.1:{inbound}"], outlier_detection: false}}
           - {{name: hedged, endpoints: ["{app}", "{second}"], outlier_detection: false}}
           - name: single
             endpoints: ["{app}"]
@@ -259,6 +268,7 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
             - {{name: trial, action: DENY, services: [app], paths: [/app/trial], mode: audit}}
           audit_log: {{path: audit.log}}
         access_log: {{path: access.log, sample: 0.5, headers: [Authorization, X-Tier]}}
+        tracing: {{otlp: "http://127.0.0.1:{backends.collector.port}", sample: 0}}
         """)
 
 
