@@ -39,6 +39,7 @@ def test_the_built_ins_come_first_and_in_order() -> None:
         "rate_limit",
         "governance",
         "header_rules",
+        "interception",
         "fault_injection",
         "own_answers",
         "fallback",
