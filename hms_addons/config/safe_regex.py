@@ -28,6 +28,8 @@ _MAX_SPELLINGS = 64
 """Alternatives of a pattern, multiplied out."""
 _MAX_SMALL = 10_000
 """Ways in which short bounded repeats, `{1,3}`, may share out a text."""
+_MAX_SMALL_SEARCH = 1000
+"""The same for a search, which begins anew at each character of a long text."""
 _UNBOUNDED = 8192
 """What `*` is counted as: the longest target."""
 
@@ -72,6 +74,10 @@ def compile_regex(pattern: str) -> re.Pattern[str]:
     Raises:
         UnsafeRegexError: it is not; the message says what to write instead.
     """
+    return _compile(pattern, _MAX_SMALL)
+
+
+def _compile(pattern: str, most_ways: int) -> re.Pattern[str]:
     if len(pattern) > MAX_LENGTH:
         message = f"the regex has {len(pattern)} characters; at most {MAX_LENGTH} are taken"
         raise UnsafeRegexError(message)
@@ -81,7 +87,7 @@ def compile_regex(pattern: str) -> re.Pattern[str]:
     except (re.error, RecursionError, OverflowError) as error:
         raise UnsafeRegexError(f"not a regular expression: {error}") from None
     for sequence in _Expander(ignore_case=bool(compiled.flags & re.IGNORECASE)).expand(tree):
-        _check(sequence)
+        _check(sequence, most_ways)
     return compiled
 
 
@@ -94,7 +100,7 @@ def compile_search(pattern: str, longest: int) -> re.Pattern[str]:
     Raises:
         UnsafeRegexError: it is not safe, can match nothing at all, or more than `longest` characters.
     """
-    compiled = compile_regex(pattern)
+    compiled = _compile(pattern, _MAX_SMALL_SEARCH)
     shortest, most = _parser.parse(pattern).getwidth()
     if shortest == 0:
         raise UnsafeRegexError("the regex matches the empty text, so it would match everywhere")
@@ -204,7 +210,7 @@ def _repeated(body: _Sequence, low: int, high: int) -> _Sequence:
     raise UnsafeRegexError(message)
 
 
-def _check(sequence: _Sequence) -> None:
+def _check(sequence: _Sequence, most_ways: int) -> None:
     """Refuse a sequence in which two repeats can share out one text in many ways."""
     small = 1
     for i, first in enumerate(sequence):
@@ -221,7 +227,7 @@ def _check(sequence: _Sequence) -> None:
                 second.high - second.low, _UNBOUNDED
             )
             small *= ways + 1
-            if small > _MAX_SMALL:
+            if small > most_ways:
                 message = (
                     "the regex has two repeats that can match the same text with nothing between "
                     "them that tells them apart; write [^/]* in place of .*, or use `prefix`"

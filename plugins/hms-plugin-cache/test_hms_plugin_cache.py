@@ -251,6 +251,7 @@ BOB = Principal(subject="bob", roles=("CLERK",))
     [
         ({"principal": ANN}, {"principal": BOB}),
         ({"principal": ANN}, {}),
+        ({"principal": ANN}, {"principal": ANN._replace(claims={"tenant": "b"})}),
         ({"peer": "spiffe://m/a"}, {"peer": "spiffe://m/b"}),
     ],
 )
@@ -261,6 +262,15 @@ async def test_callers_do_not_share_answers(one: dict[str, Any], other: dict[str
         await world.ask(**who)
     assert (await world.ask(**one)).body == b"one"
     assert (await world.ask(**other)).body == b"other"
+
+
+async def test_a_fresh_token_that_says_the_same_gets_the_same_answer() -> None:
+    world = World()
+    world.answers("Cache-Control: max-age=60")
+    for number in range(2):
+        claims = {"tenant": "a", "jti": str(number), "exp": WALL + number}
+        await world.ask(f"Authorization: {number}", principal=ANN._replace(claims=claims))
+    assert world.cache.counts["hit"] == 1
 
 
 @pytest.mark.parametrize("field", ["Authorization: Bearer", "Cookie: sid"])
@@ -453,6 +463,14 @@ def test_memory_is_bounded_and_the_least_recently_used_goes_first() -> None:
     assert len(store) <= 1
     store.clear()
     assert (store.size, len(store)) == (0, 0)
+
+
+def test_the_values_that_vary_names_take_memory_too() -> None:
+    store = Store()
+    store.resize(3000, 10)
+    entry = an_entry()._replace(selected=((b"accept-language", b"x" * 3000),))
+    assert not store.put((b"a", b""), entry, 0)
+    assert store.size == 0
 
 
 # -- bodies and answers that are not kept ----------------------------------------------------------

@@ -280,6 +280,12 @@ def test_right_parameters_pass(plugin: OpenApi, query: str) -> None:
         ("/api/claims", ((b"X-Trace", b"yes"),), "header parameter 'X-Trace': "),
         ("/api/claims", ((b"Cookie", b"a=b; sid=abc"),), "cookie parameter 'sid': "),
         ("/api/claims/seven", (), "path parameter 'id': "),
+        # Which of two counts, services see differently.
+        ("/api/claims?ids=x&ids=1", (), "query parameter 'ids': at /0: "),
+        ("/api/claims?where[age]=old&where[age]=1", (), "query parameter 'where': at /age: "),
+        ("/api/claims?filter=[]&filter={}", (), "query parameter 'filter': "),
+        ('/api/claims?filter={"a":1,"a":2}', (), "query parameter 'filter': it is no JSON"),
+        ("/api/claims", ((b"Cookie", b"sid=x; sid=abcd"),), "cookie parameter 'sid': "),
     ],
 )
 def test_wrong_parameters_are_named(
@@ -313,6 +319,27 @@ def test_very_many_parameters_are_refused(plugin: OpenApi) -> None:
 def post(plugin: OpenApi, body: Any, *fields: tuple[bytes, bytes]) -> Exchange:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return ask(plugin, PLAIN, "POST", "/api/claims", *(fields or (JSON,)), body=content)
+
+
+def test_a_body_where_none_is_taken_is_refused(plugin: OpenApi) -> None:
+    status, detail = refused(ask(plugin, PLAIN, "GET", "/api/claims", JSON, body=b"{}"))
+    assert (status, detail) == (400, "GET /claims: body: it takes none")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"application/json; charset=utf-16",
+        b"application/json; charset=utf-8; Charset = 'utf-7'",
+        b"application/json, text/plain",
+    ],
+)
+def test_a_content_type_that_can_be_read_in_two_ways_is_refused(
+    plugin: OpenApi, kind: bytes
+) -> None:
+    assert refused(post(plugin, {"amount": 5}, (b"Content-Type", kind)))[0] == 415
+    utf8 = (b"Content-Type", b'application/json; charset="UTF-8"')
+    assert post(plugin, {"amount": 5}, utf8).failure is None
 
 
 def test_a_right_body_passes_without_what_is_read_only(plugin: OpenApi) -> None:
@@ -523,3 +550,82 @@ def test_it_costs_nothing_where_nobody_has_configured_it() -> None:
     assert "openapi" not in repr(plugins.compile_chain(Random(1), snapshot=empty))
     plugins.configure(PLAIN, empty)
     assert "openapi" in repr(plugins.compile_chain(Random(1), snapshot=PLAIN))
+
+
+# -- documents that are none -----------------------------------------------------------------------
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
+def with_schema(schema: Any, **schemas: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema}}
+    return {
+        "openapi": "3.1.0",
+        "paths": {"/x": {"post": {"requestBody": {"content": content}}}},
+        "components": {"schemas": schemas},
+    }
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"openapi": "3.1.0", "paths": {"/x": {"get": {"parameters": None}}}},
+        {"openapi": "3.1.0", "paths": {"/x": {"get": {"parameters": "abc"}}}},
+        {
+            "openapi": "3.1.0",
+            "paths": {
+                "/x": {
+                    "get": {"parameters": [{"name": "a", "in": "query", "content": {"x/json": 5}}]}
+                }
+            },
+        },
+        with_schema({"allOf": "x"}),
+        with_schema({"type": [5]}),
+        with_schema({"$id": "http://127.0.0.1:9/x", "properties": {}}),
+        with_schema({"$dynamicRef": "file:///etc/passwd"}),
+        {"openapi": "3.1.0", "paths": {(1, 2): {}}},
+        *(with_schema(nested(depth)) for depth in (400, 900, 20_000)),
+    ],
+)
+def test_a_document_that_cannot_be_used_is_refused_whatever_is_wrong(
+    document: dict[str, Any],
+) -> None:
+    with pytest.raises(ConfigError, match=r"^plugins\.openapi\.services\.claims-svc: "):
+        OpenApi().hms_configure(snapshot(document))
+
+
+def test_servers_that_are_none_give_no_base_path() -> None:
+    OpenApi().hms_configure(snapshot({"openapi": "3.1.0", "servers": ["x"], "paths": {}}))
+
+
+def test_schemas_that_refer_to_themselves_in_many_ways_are_read_at_once() -> None:
+    itself = {"$ref": "#/components/schemas/A"}
+    OpenApi().hms_configure(snapshot(with_schema(itself, A={"anyOf": [itself] * 9})))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x0: &a0 [x, x, x, x, x, x, x, x]\n"
+        + "".join(f"x{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 12)),
+        "x: &a [*a]\n",
+    ],
+)
+def test_aliases_that_stand_for_more_than_fits_into_memory_are_refused(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "bomb.yaml").write_text(f"openapi: 3.1.0\npaths: {{}}\n{text}")
+    written = {"services": {"claims-svc": {"file": str(tmp_path / "bomb.yaml")}}}
+    with pytest.raises(ConfigError, match="too large, or its aliases go round"):
+        OpenApi().hms_configure(Snapshot(version="1", source="t", plugins={"openapi": written}))
+
+
+def test_what_is_no_file_is_not_read() -> None:
+    written = {"services": {"claims-svc": {"file": "/dev/zero"}}}
+    with pytest.raises(ConfigError, match="/dev/zero: is no file"):
+        OpenApi().hms_configure(Snapshot(version="1", source="t", plugins={"openapi": written}))

@@ -137,6 +137,50 @@ async def test_a_repeated_key_hides_nothing() -> None:
     assert answer.body == b'{"user":{}}'
 
 
+async def test_what_names_no_type_and_looks_like_json_is_read_as_json() -> None:
+    other = (b"X-Other", b"1")
+    answer = await answered(b'\n{"ssn": "1"}', other)
+    assert answer.body == b'{"ssn":"[redacted]"}'
+    assert withheld(await answered(b'{"ssn": "1", "x": NaN}', other), "no JSON")
+    assert (await answered(b"12", other)).body == b"12"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "why"),
+    [
+        (SECRET.encode("utf-16-le"), (TEXT,), "NUL"),
+        (b"a", ((b"Content-Type", b"image/png"), JSON), "several content types"),
+        (b"a", ((b"Content-Type", b"text/plain; charset=utf-8; charset=utf-7"),), "charset"),
+        (b"a", ((b"Content-Type", b"text/plain; charset=utf-8; charset=latin1"),), "charset"),
+    ],
+)
+async def test_what_can_be_read_in_two_ways_is_withheld(
+    body: bytes, fields: tuple[tuple[bytes, bytes], ...], why: str
+) -> None:
+    assert withheld(await answered(body, *fields), why)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "asked"),
+    [
+        (b"br, GZIP;q=0.5", [b"gzip"]),
+        (b"x-gzip", [b"gzip"]),
+        (b"gzip; q=1.0, br", [b"gzip"]),
+        (b"gzip;q=0, identity", []),
+        (b"br, gzip ; q=0.000", []),
+        (b"identity", []),
+    ],
+)
+async def test_gzip_is_asked_for_only_where_the_client_takes_it(
+    accepted: bytes, asked: list[bytes]
+) -> None:
+    exchange = exchange_of(snapshot(), b"", (b"Accept-Encoding", accepted))
+    plugin = Redact()
+    plugin.hms_configure(exchange.snapshot)
+    plugin.hms_prepare(exchange)
+    assert [value for _, value in exchange.fields] == asked
+
+
 async def test_a_body_without_any_goes_out_as_it_came() -> None:
     body = b'{ "price": 1.10, "big": 123456789012 }\n'
     answer = await answered(body, JSON, (b"Digest", b"x"))

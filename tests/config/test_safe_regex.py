@@ -100,6 +100,7 @@ def test_it_is_python_s_own_regex(pattern: str, text: str) -> None:
 
 
 def test_what_is_searched_for_is_short() -> None:
+    assert compile_search(r"\+?\d{1,3}[ -]?\d{2,4}[ -]?\d{3,8}", 19).search("on +41 79 1234567")
     assert compile_search(r"[0-9]{13,19}", 19).sub("x", "a 4111111111111111 b") == "a x b"
 
 
@@ -111,6 +112,7 @@ def test_what_is_searched_for_is_short() -> None:
         (r"[0-9]*?", "empty text"),
         (r"\b", "empty text"),
         (r"(a+)+", "repeat inside a repeat"),
+        (r"[a-z]{0,4}[a-z]{0,4}[a-z]{0,4}!", "two repeats"),
     ],
 )
 def test_what_cannot_be_searched_for(pattern: str, why: str) -> None:

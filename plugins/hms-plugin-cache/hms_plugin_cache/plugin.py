@@ -59,6 +59,8 @@ _ASKED: Final = frozenset({b"if-none-match", b"if-modified-since"})
 _IN_304: Final = frozenset(
     {b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary", b"age"}
 )
+_OF_A_TOKEN: Final = frozenset({"exp", "iat", "nbf", "jti", "auth_time"})
+"""Claims about the token itself (RFC 7519 section 4.1), not about its bearer."""
 _BODY_LESS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -346,11 +348,12 @@ def _key(exchange: Exchange, options: Options) -> Key:
     if options.shared_by == "everyone":
         return _uri(exchange), b""
     principal, head = exchange.principal, exchange.head
-    # A verified token stands for who it is about: a fresh one has the same answers.
+    # A verified token stands for what it says: a fresh one that says the same has the same answers.
+    claims = [(n, principal.claims[n]) for n in sorted(principal.claims) if n not in _OF_A_TOKEN]
     token = head.get(b"authorization") if principal.subject is None else None
     who = (
         exchange.peer,
-        (principal.issuer, principal.subject, principal.roles),
+        (principal.issuer, principal.subject, principal.roles, claims),
         token,
         head.get(b"cookie"),
     )

@@ -36,7 +36,8 @@ class Entry(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes that it costs."""
-        return _OVERHEAD + len(self.body) + sum(len(n) + len(v) for n, v in self.fields)
+        selected = sum(len(n) + len(v or b"") for n, v in self.selected)
+        return _OVERHEAD + len(self.body) + sum(len(n) + len(v) for n, v in self.fields) + selected
 
     def age_at(self, now: float) -> float:
         """Its current age in seconds (RFC 9111 section 4.2.3)."""

@@ -113,10 +113,10 @@ class Api:
             query = parse_qs(request.query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
         except ValueError:
             return Verdict(400, f"{operation.name}: more than {MOST_FIELDS} query parameters")
-        cookies = {}
+        cookies: dict[str, list[str]] = {}
         for part in request.headers.get("cookie", "").split(";"):
             name, _, value = part.strip().partition("=")
-            cookies[name] = value
+            cookies.setdefault(name, []).append(value)
         values = Values(variables, query, request.headers, cookies)
         for parameter in operation.parameters:
             why = parameter.fault(values)
@@ -134,7 +134,11 @@ class Api:
     def _body_fault(self, operation: Operation, request: Request) -> Verdict | None:
         body = operation.body
         if body is None:
-            return None
+            if request.content == b"" or (
+                request.content is None and self._options.streaming == "pass"
+            ):
+                return None
+            return Verdict(400, f"{operation.name}: body: it takes none")
         kind = request.headers.get("content-type", "")
         if request.content is None:
             if self._options.streaming == "pass":

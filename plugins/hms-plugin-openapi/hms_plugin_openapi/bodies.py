@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 from hms_plugin_openapi.document import DocumentError, pointer
-from hms_plugin_openapi.parameters import Typed, describe, read_form, typed
+from hms_plugin_openapi.parameters import Typed, describe, read_form, read_json, typed
 
 if TYPE_CHECKING:
     from hms_plugin_openapi.document import Document
+
+
+_CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\s;,\"']*)", re.IGNORECASE)
+_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 class BodyFault(NamedTuple):
@@ -46,14 +50,14 @@ class Body(NamedTuple):
             return None
         if coding.strip().lower() not in {"", "identity"}:
             return BodyFault(415, "its Content-Encoding cannot be looked into")
+        if not {found.lower() for found in _CHARSET.findall(content_type)} <= _CHARSETS:
+            return BodyFault(415, "its charset is not UTF-8")
         try:
             if is_form:
                 parsed = parse_qs(content.decode(), keep_blank_values=True, max_num_fields=1000)
                 value: Any = read_form(parsed, schema)
             else:
-                value = json.loads(
-                    content.decode(), parse_constant=_no_constant, object_pairs_hook=_unique
-                )
+                value = read_json(content.decode())
         except (ValueError, RecursionError):
             return BodyFault(
                 400, "it is no form" if is_form else "it is no JSON, or has a key twice"
@@ -64,6 +68,8 @@ class Body(NamedTuple):
     def _schema(self, content_type: str) -> Any:
         """The schema of a media type: the most exact one counts. `...` if none is."""
         kind = _plain(content_type)
+        if "," in kind:  # two fields: services differ in which they read
+            return ...
         for known in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
             if known in self.media:
                 return self.media[known]
@@ -76,18 +82,6 @@ def _plain(content_type: str) -> str:
 
 def _is_json(kind: str) -> bool:
     return kind.endswith(("/json", "+json"))
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; readers differ about which of two like keys counts, so there may be no two."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a key stands in it twice")
-    return made
 
 
 def compile_body(document: Document, body: dict[str, Any], at: str) -> Body:

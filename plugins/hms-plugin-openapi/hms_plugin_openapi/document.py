@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 URI: Final = "urn:hms:document"
 MAX_FILE: Final = 8 * 1024 * 1024
+"""Bytes of a file."""
+MAX_VALUES: Final = 500_000
+"""Once aliases are written out."""
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _MOST_HOPS: Final = 20
 """References that lead to references."""
@@ -34,7 +37,10 @@ def read_file(path: Path) -> Any:
         DocumentError: it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DocumentError(f"{path}: is no file")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise DocumentError(f"{path}: {error.strerror}") from None
     if len(data) > MAX_FILE:
@@ -68,13 +74,17 @@ class Document:
         if not isinstance(version, str) or version[:4] not in {"3.0.", "3.1."}:
             raise DocumentError("no OpenAPI document of version 3.0 or 3.1 (`openapi: 3.1.0`)")
         self._old = version.startswith("3.0.")
+        _check_size(content)
         try:
             # As JSON has it: YAML reads `200:` as a number, and a date as one.
             content = json.loads(json.dumps(content, default=str))
-        except (ValueError, RecursionError):
-            raise DocumentError("it is nested too deep") from None
-        _refuse_foreign(content)
-        self.content: dict[str, Any] = _for_requests(content, old=self._old)
+            _refuse_foreign(content)
+            self.content: dict[str, Any] = _for_requests(content, old=self._old)
+        except DocumentError:
+            raise
+        except (ValueError, TypeError, RecursionError):
+            message = "it is nested too deep, or has a key that is no text"
+            raise DocumentError(message) from None
         draft = jsonschema_rs.Draft4 if self._old else jsonschema_rs.Draft202012
         try:
             self._registry = jsonschema_rs.Registry([(URI, self.content)], draft=draft)
@@ -85,7 +95,8 @@ class Document:
     def base_path(self) -> str:
         """The path of the first server; empty where it has none, or one with variables."""
         servers = self.content.get("servers")
-        url = servers[0].get("url") if isinstance(servers, list) and servers else ""
+        first = servers[0] if isinstance(servers, list) and servers else {}
+        url = first.get("url") if isinstance(first, dict) else ""
         if not isinstance(url, str) or "{" in url:
             return ""
         path = url.partition("://")[2] if "://" in url else url
@@ -158,21 +169,33 @@ class Document:
         item, item_at = self.resolve(self.content["paths"][path], pointer("paths", path))
         found: dict[tuple[Any, Any], tuple[dict[str, Any], str]] = {}
         for holder, where in ((operation, at), (item, item_at)):
-            for index, written in enumerate(holder.get("parameters", [])):
+            listed = holder.get("parameters", [])
+            if not isinstance(listed, list):
+                raise DocumentError(f"{where}/parameters: expected a list")
+            for index, written in enumerate(listed):
                 parameter, place = self.resolve(written, where + pointer("parameters", index))
                 found.setdefault((parameter.get("in"), parameter.get("name")), (parameter, place))
         return list(found.values())
 
-    def types(self, schema: Any, at: str, depth: int = 0) -> set[str]:
+    def types(self, schema: Any, at: str) -> set[str]:
         """The types that a schema speaks of, itself and in what it is made of."""
-        if not isinstance(schema, dict) or depth > _MOST_HOPS:
-            return set()
-        schema, at = self.resolve(schema, at)
-        kind = schema.get("type", ())
-        found = {kind} if isinstance(kind, str) else set(kind)
-        for key in ("allOf", "anyOf", "oneOf"):
-            for index, inner in enumerate(schema.get(key, ())):
-                found |= self.types(inner, at + pointer(key, index), depth + 1)
+        found: set[str] = set()
+        seen: set[str] = set()
+        left = [(schema, at)]
+        while left:
+            inner, at = left.pop()
+            if not isinstance(inner, dict):
+                continue
+            inner, at = self.resolve(inner, at)
+            if at in seen:  # schemas may refer to themselves
+                continue
+            seen.add(at)
+            kind = inner.get("type", ())
+            found |= {kind} if isinstance(kind, str) else set(_texts(kind))
+            for key in ("allOf", "anyOf", "oneOf"):
+                parts = inner.get(key)
+                if isinstance(parts, list):
+                    left += [(part, at + pointer(key, i)) for i, part in enumerate(parts)]
         return found
 
     def schema_at(self, schema: dict[str, Any], at: str, *keys: str) -> tuple[Any, str] | None:
@@ -183,6 +206,27 @@ class Document:
                 return None
             schema, at = schema[key], at + pointer(key)
         return schema, at
+
+
+def _texts(value: Any) -> list[str]:
+    """What is no list of texts is refused by whoever compiles the schema."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _check_size(content: Any) -> None:
+    """Raise if it is large once YAML's aliases are written out; they can stand for anything."""
+    left, values, characters = [content], 0, 0
+    while left:
+        value = left.pop()
+        values += 1
+        if isinstance(value, str):
+            characters += len(value)
+        elif isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+        if values + len(left) > MAX_VALUES or characters > MAX_FILE:
+            raise DocumentError("it is too large, or its aliases go round in circles")
 
 
 def _at(content: Any, reference: str) -> Any:
@@ -211,6 +255,10 @@ def _refuse_foreign(content: Any) -> None:
                         f"$ref {reference!r} leads out of the document; bundle it into one first"
                     )
                 _at(content, reference)
+            if isinstance(value.get("$id"), str):
+                raise DocumentError(
+                    f"$id {value['$id']!r}: schemas are found by their place; leave it out"
+                )
             left.extend(value.values())
         elif isinstance(value, list):
             left.extend(value)

@@ -37,7 +37,7 @@ class Values(NamedTuple):
     path: Mapping[str, str]
     query: Mapping[str, list[str]]
     header: Mapping[str, str]
-    cookie: Mapping[str, str]
+    cookie: Mapping[str, list[str]]
 
 
 class Typed(NamedTuple):
@@ -101,9 +101,9 @@ class Parameter(NamedTuple):
             return None
         if self.is_json:
             try:
-                candidates = [json.loads(given[0] if isinstance(given, list) else given)]
+                candidates = [read_json(given if isinstance(given, str) else _only(given))]
             except (ValueError, RecursionError):
-                return "it is no JSON"
+                return "it is no JSON, has a key twice, or is given twice"
         else:
             candidates = self._candidates(given, self.schema)
         return self.schema.fault(candidates)
@@ -113,29 +113,31 @@ class Parameter(NamedTuple):
         if self.style == "deepObject":
             prefix = f"{self.name}["
             found = {
-                key[len(prefix) : -1]: texts[-1]
+                key[len(prefix) : -1]: texts
                 for key, texts in query.items()
                 if key.startswith(prefix) and key.endswith("]")
             }
             return found or None
         if schema is not None and "object" in schema.types and self.explode and not self.is_json:
-            return {key: query[key][-1] for key in schema.properties if key in query} or None
+            return {key: query[key] for key in schema.properties if key in query} or None
         return query.get(self.name)
 
     def _candidates(self, given: Any, schema: Typed) -> list[Any]:
         """The values that a text, or several, can stand for; always at least one."""
         if isinstance(given, dict):
             known = schema.properties
-            return [{key: _read(text, known.get(key, ()))[0] for key, text in given.items()}]
+            return [{key: _read_all(texts, known.get(key, ())) for key, texts in given.items()}]
         texts = given if isinstance(given, list) else [given]
         candidates: list[Any] = []
         if "array" in schema.types:
             split = texts
             if not (self.explode and self.place == "query"):
-                split = texts[-1].split(_SEPARATORS[self.style])
+                # Given twice: services read the first, the last or all.
+                split = [part for text in texts for part in text.split(_SEPARATORS[self.style])]
             candidates.append([_read(text, schema.items)[0] for text in split])
         if "object" in schema.types:
-            candidates.append(_object(texts[-1], schema, explode=self.explode))
+            one = len(texts) == 1
+            candidates.append(_object(texts[0], schema, explode=self.explode) if one else texts)
         if schema.types - {"array", "object"} or not candidates:
             # Twice where once is meant: services read the first or the last, so all must be right.
             if len(texts) > 1:
@@ -146,13 +148,39 @@ class Parameter(NamedTuple):
 
 def read_form(form: Mapping[str, list[str]], schema: Typed) -> dict[str, Any]:
     """The object that a form stands for: each property by its type."""
-    made: dict[str, Any] = {}
-    for key, texts in form.items():
-        types = schema.properties.get(key, frozenset())
-        made[key] = list(texts) if "array" in types else _read(texts[-1], types)[0]
-        if len(texts) > 1 and "array" not in types:
-            made[key] = list(texts)
+    return {
+        key: list(texts) if "array" in types else _read_all(texts, types)
+        for key, texts in form.items()
+        for types in (schema.properties.get(key, frozenset()),)
+    }
+
+
+def read_json(text: str) -> Any:
+    """A JSON document as every reader reads it: no NaN, no key twice.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; readers differ about which of two like keys counts, so there may be no two."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key stands in it twice")
     return made
+
+
+def _only(texts: Sequence[str]) -> str:
+    if len(texts) > 1:
+        raise ValueError("it is given twice")
+    return texts[0]
+
+
+def _read_all(texts: Sequence[str], types: Any) -> Any:
+    """The value of a text; of several the list, which is no such value, as services differ in which they read."""
+    return _read(texts[0], types)[0] if len(texts) == 1 else list(texts)
 
 
 def _object(text: str, schema: Typed, *, explode: bool) -> dict[str, Any]:
@@ -215,6 +243,8 @@ def compile_parameter(document: Document, parameter: dict[str, Any], at: str) ->
     content = parameter.get("content")
     if isinstance(content, dict) and content:
         media = next(iter(content))
+        if not isinstance(content[media], dict):
+            raise DocumentError(f"{at}/content: expected media types")
         if "schema" in content[media] and media.endswith("json"):
             where = at + pointer("content", media, "schema")
             schema = typed(document, content[media]["schema"], where)

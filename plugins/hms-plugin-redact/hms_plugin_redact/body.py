@@ -61,6 +61,12 @@ def type_of(fields: Fields) -> str:
     return value.partition(";")[0].strip().lower()
 
 
+def types_of(fields: Fields) -> set[str]:
+    """Each content type that a message names, as `type_of`: readers differ in which of several counts."""
+    found = {type_of((field,)) for field in fields if field[0].lower() == b"content-type"}
+    return found or {""}
+
+
 def is_one_of(kind: str, wanted: Sequence[str]) -> bool:
     """Whether a content type is one of those; one that is not named is."""
     if not kind:
@@ -97,10 +103,13 @@ def kind_of(fields: Fields, *, decode: bool) -> Kind:
     gzipped = codings in (["gzip"], ["x-gzip"])
     if codings and not (gzipped and decode):
         raise UnreadableError(415, "its Content-Encoding is not one that can be looked into")
+    types = types_of(fields)
+    if len(types) > 1:
+        raise UnreadableError(415, "it has several content types")
     value = (get_field(fields, b"content-type") or b"").decode("latin-1")
-    found = _CHARSET.search(value)
-    charset = _CHARSETS.get(found[1].lower()) if found is not None else "utf-8"
-    if charset is None:
+    charsets = {_CHARSETS.get(found.lower()) for found in _CHARSET.findall(value)} or {"utf-8"}
+    charset = charsets.pop()
+    if charset is None or charsets:
         raise UnreadableError(415, "its charset is not one that can be looked into")
     return Kind(type_of(fields), charset, gzipped)
 
@@ -116,9 +125,12 @@ def to_text(data: bytes, kind: Kind, limit: int) -> str:
     if len(data) > limit:
         raise UnreadableError(413, "it is too long to be looked at")
     try:
-        return data.decode(kind.charset)
+        text = data.decode(kind.charset)
     except UnicodeDecodeError:
         raise UnreadableError(400, "it is not in the charset that it says") from None
+    if "\0" in text:  # UTF-16, most likely, in which no rule would find anything
+        raise UnreadableError(400, "it holds NUL, and is no text")
+    return text
 
 
 def to_bytes(text: str, kind: Kind) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import re
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,15 @@ from hms_addons.config.plugin_options import plugin_options
 from hms_addons.errors import Failure, Flag, problem
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer, BodyStream, get_field, without_fields
-from hms_plugin_redact.body import UnreadableError, is_one_of, kind_of, to_bytes, to_text, type_of
+from hms_plugin_redact.body import (
+    UnreadableError,
+    is_one_of,
+    kind_of,
+    to_bytes,
+    to_text,
+    type_of,
+    types_of,
+)
 from hms_plugin_redact.options import Options
 from hms_plugin_redact.rules import WINDOW, NotJsonError, Rules
 
@@ -34,6 +43,8 @@ NAME: Final = "redact"
 _NO_BODY: Final = frozenset({204, 205, 304})
 _PARTIAL: Final = 206
 _ASKING: Final = frozenset({b"accept-encoding", b"range", b"if-range"})
+_GZIP: Final = re.compile(rb"\b(?:x-)?gzip\s*(?:,|$|;\s*q\s*=\s*(?:1|0\.0*[1-9]))", re.IGNORECASE)
+"""In `Accept-Encoding`, but for what has a weight of 0."""
 _OF_THE_BYTES: Final = frozenset({b"content-md5", b"digest", b"content-digest", b"repr-digest"})
 
 
@@ -55,7 +66,7 @@ class Redactor:
 
     def looks_at(self, fields: Fields) -> bool:
         """Whether bodies of this content type are looked at."""
-        return is_one_of(type_of(fields), self.options.content_types)
+        return any(is_one_of(kind, self.options.content_types) for kind in types_of(fields))
 
     def steps(self, data: bytes, fields: Fields) -> Generator[None, None, bytes]:
         """The body as it may be sent on; the very same bytes where no rule applies.
@@ -66,7 +77,10 @@ class Redactor:
         kind = kind_of(fields, decode=self.options.encoded == "decode")
         text = to_text(data, kind, self.options.max_size)
         try:
-            new = yield from (self.rules.json(text) if kind.is_json else self.rules.text(text))
+            if kind.is_json or (not kind.type and text.lstrip("\ufeff \t\r\n")[:1] in {"{", "["}):
+                new = yield from self.rules.json(text)
+            else:
+                new = yield from self.rules.text(text)
         except NotJsonError as error:
             raise UnreadableError(400, str(error)) from None
         return data if new is text or new == text else to_bytes(new, kind)
@@ -153,9 +167,9 @@ class Redact:
             return None
         options = redactor.options
         if options.responses and not _ASKING.isdisjoint(exchange.head):
-            accepted = exchange.head.get(b"accept-encoding", b"").lower()
+            accepted = exchange.head.get(b"accept-encoding", b"")
             exchange.fields = without_fields(exchange.fields, _ASKING)
-            if b"gzip" in accepted and options.encoded == "decode":
+            if _GZIP.search(accepted) and options.encoded == "decode":
                 exchange.set_request_header(b"Accept-Encoding", b"gzip")
         if not options.requests or not redactor.looks_at(exchange.fields):
             return None
