@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Route, Snapshot
     from hms_addons.errors import Failure
     from hms_addons.exchange import Exchange
-    from hms_addons.http_message import Answer
+    from hms_addons.http_message import Answer, BodyStream
     from hms_addons.metrics_registry import Collector, Exposition
+    from hms_addons.recording_wish import RecordingWish
 
 PROJECT = "hms"
 """pluggy's project name."""
@@ -105,6 +106,18 @@ class Mesh(Protocol):
         Raises:
             MeshError: that is being done already, or there is no configuration yet.
         """
+
+    async def record(self, wish: RecordingWish) -> BodyStream:
+        """Record requests for a while: a mitmproxy flow file, without secrets, to be read as it comes.
+
+        To close the stream ends the recording. Whoever reads slowly loses flows, which are counted.
+
+        Raises:
+            MeshError: somebody records already.
+        """
+
+    def recording(self) -> dict[str, Any]:
+        """Whether somebody records, and how many flows the last recording has, and lost; JSON-ready."""
 
     def certificates(self) -> list[dict[str, Any]]:
         """Every secret's SPIFFE ID, validity and generation, as JSON-ready types; no keys."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 REDACTED: Final = "[redacted]"
 """Stands in a secret's place."""
 
+HIDDEN: Final = re.compile(rb"\[redacted(?:-[0-9a-f]+)?\]")
+"""What stands in a secret's place, here or in what the window saves."""
+_JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _BYTES: Final = REDACTED.encode()
 _SECRET: Final = "|".join(
     "authorization cookie token secret passw api[-_]?key credential session signature private".split()
@@ -45,7 +48,7 @@ def redact_target(target: bytes) -> bytes:
 
 
 def redact_fields(fields: Fields) -> Fields:
-    """Header fields without secret values. That they were there remains."""
+    """Header fields without secret values, nor JWTs in any. That they were there remains."""
     found = []
     for name, value in fields:
         if is_secret(name.decode("latin-1")):
@@ -53,5 +56,5 @@ def redact_fields(fields: Fields) -> Fields:
         elif name.lower() in _WITH_URL:
             found.append((name, redact_target(value)))
         else:
-            found.append((name, value))
+            found.append((name, _JWT.sub(_BYTES, value)))
     return tuple(found)

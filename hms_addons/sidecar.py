@@ -25,6 +25,7 @@ from hms_addons.engine.listener import PortListener
 from hms_addons.engine.original_destination import meet
 from hms_addons.engine.peer import identify_connection
 from hms_addons.engine.ports import Ports
+from hms_addons.engine.recorder import Recorder
 from hms_addons.engine.server_events import ServerEvents
 from hms_addons.errors import ConfigError
 from hms_addons.identity.file_secret import SecretFiles
@@ -45,10 +46,11 @@ if TYPE_CHECKING:
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
     from hms_addons.hookspecs import AdminRequest
-    from hms_addons.http_message import Answer
+    from hms_addons.http_message import Answer, BodyStream
     from hms_addons.identity.identity_holder import IdentityHolder
     from hms_addons.metrics_registry import Collector, Exposition
     from hms_addons.plugins import PluginManager
+    from hms_addons.recording_wish import RecordingWish
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ class Sidecar:
         self._mode = mode
         self._on_drained = on_drained
         self._tasks = TaskSet("sidecar")
+        self._recorder = Recorder(self.events, clock)
         self._secrets = SecretStore(clock, self._tasks, self._secret_changed, provided)
         balancers = {
             name: balancer
@@ -176,6 +179,7 @@ class Sidecar:
         if self._plugins_started:
             self._plugins_started = False
             await self.plugins.shutdown(self.clock)
+        self._recorder.close()
         for listener, lane in self._admin:
             listener.close()
             await drain([lane.connections], self.clock, 0.5)
@@ -378,6 +382,14 @@ class Sidecar:
             message = "there is no configuration yet"
             raise ConfigError(message)
         return await measure(self._chain, self.clock, seconds)
+
+    async def record(self, wish: RecordingWish) -> BodyStream:
+        """See `hookspecs.Mesh`."""
+        return await self._recorder.begin(wish)
+
+    def recording(self) -> dict[str, Any]:
+        """See `hookspecs.Mesh`."""
+        return self._recorder.state()
 
     def certificates(self) -> list[dict[str, Any]]:
         """See `hookspecs.Mesh`."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hms_addons.redaction import is_secret, redact_fields, redact_query, redact_target
+from hms_addons.redaction import HIDDEN, is_secret, redact_fields, redact_query, redact_target
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,10 @@ def test_secrets_in_urls() -> None:
     assert redact_fields(((b"Location", b"/in?token=t&a=1"),)) == (
         (b"Location", b"/in?token=[redacted]&a=1"),
     )
+
+
+def test_a_jwt_is_a_secret_in_any_header() -> None:
+    fields = ((b"X-Identity", b"jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqYW5lIn0.sig-1"),)
+    assert redact_fields(fields) == ((b"X-Identity", b"jwt [redacted]"),)
+    assert HIDDEN.search(b"a=[redacted-0123456789abcdef]")
+    assert HIDDEN.search(redact_fields(fields)[0][1])

@@ -18,16 +18,17 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from hms_addons.config.schema_base import parse_duration
-from hms_addons.errors import Failure, Flag, MeshError, problem, reason_phrase
+from hms_addons.errors import ConfigError, Failure, Flag, MeshError, problem, reason_phrase
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
+from hms_addons.recording_wish import RecordingWish
 from hms_addons.text_table import flat, indent, table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hms_addons.hookspecs import AdminRequest, Mesh
-    from hms_addons.http_message import Fields
+    from hms_addons.http_message import BodyStream, Fields
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,20 @@ class _Scrape(NamedTuple):
     body: bytes
 
 
+class _Recording(NamedTuple):
+    """A flow file, as it comes to be."""
+
+    body: BodyStream
+
+
 class _Endpoint(NamedTuple):
     """One path of the admin port."""
 
-    show: Callable[[Mesh, AdminRequest], _Page | Awaitable[_Page | _Scrape]]
+    show: Callable[[Mesh, AdminRequest], _Page | Awaitable[_Page | _Scrape | _Recording]]
     about: str
     methods: tuple[str, ...] = _READ
+    local: bool = False
+    """Only for this machine: what it shows is more than states and counts."""
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
@@ -122,6 +131,9 @@ class Admin:
         if isinstance(page, _Scrape):
             fields = ((b"Content-Type", page.content_type.encode()), _NO_STORE)
             return _answer(request, 200, fields, page.body)
+        if isinstance(page, _Recording):
+            fields = ((b"Content-Type", b"application/octet-stream"), _NO_STORE)
+            return Answer(200, b"OK", fields, page.body, local=True)
         if as_json:
             body, kind = json.dumps(page.data, indent=2, ensure_ascii=False), "application/json"
         else:
@@ -129,7 +141,7 @@ class Admin:
         fields = ((b"Content-Type", kind.encode()), _NO_STORE)
         return _answer(request, page.status, fields, body.rstrip("\n").encode() + b"\n")
 
-    def _page(self, request: AdminRequest) -> _Page | Awaitable[_Page | _Scrape]:
+    def _page(self, request: AdminRequest) -> _Page | Awaitable[_Page | _Scrape | _Recording]:
         mesh = self._mesh
         if mesh is None:
             raise _Refused(503, "Not started", "the sidecar has not started yet")
@@ -146,6 +158,12 @@ class Admin:
                 f"{request.path} ({endpoint.about}) takes {allowed}, not {request.method}; "
                 f"as in: curl -X {endpoint.methods[0]} {self.url}{request.path}",
                 ((b"Allow", allowed.encode()),),
+            )
+        if endpoint.local and not self._only_local:
+            raise _Refused(
+                403,
+                "Only for this machine",
+                f"{request.path} shows whole requests, and this admin port is open beyond its machine",
             )
         return endpoint.show(mesh, request)
 
@@ -323,6 +341,26 @@ async def _metrics(mesh: Mesh, request: AdminRequest) -> _Scrape:
     return _Scrape(*await mesh.metrics(request.headers.get("accept", "")))
 
 
+def _record(mesh: Mesh, request: AdminRequest) -> _Page | Awaitable[_Recording]:
+    if request.method == "POST":
+        return _recording(mesh, request)
+    state = mesh.recording()
+    last = "nothing yet" if state["last"] is None else flat(state["last"])
+    how = "somebody records" if state["recording"] else "nobody records"
+    return _Page(state, f"{how}; {last}")
+
+
+async def _recording(mesh: Mesh, request: AdminRequest) -> _Recording:
+    try:
+        wish = RecordingWish.of(request.query)
+    except ConfigError as error:
+        raise _Refused(400, "Bad request", str(error)) from None
+    try:
+        return _Recording(await mesh.record(wish))
+    except MeshError as error:
+        raise _Refused(409, "Not now", str(error)) from None
+
+
 def _explain(mesh: Mesh, request: AdminRequest) -> _Page:
     from hms_addons.config.explain_text import to_text  # noqa: PLC0415 - seldom asked for
 
@@ -377,6 +415,12 @@ _ENDPOINTS: Final[dict[str, _Endpoint]] = {
     "/metrics": _Endpoint(_metrics, "what has been counted, for Prometheus"),
     "/explain": _Endpoint(
         _explain, "what would happen to ?request=GET+http://…&header=Name:+value"
+    ),
+    "/record": _Endpoint(
+        _record,
+        "POST ?for=30s: requests as a mitmproxy flow file, without secrets; GET: how the last one went",
+        ("POST", *_READ),
+        local=True,
     ),
     "/drain": _Endpoint(_drain, "finish what is in flight, take nothing new, then exit", ("POST",)),
     "/quit": _Endpoint(_quit, "exit at once; what is in flight is cut off", ("POST",)),

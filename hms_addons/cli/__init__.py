@@ -2,7 +2,8 @@
 
 A file here holds the commands of one kind: `sidecar`, `config_files` (`check`, `explain`), `certs`,
 `plugins`, `control`, `fleet` (`status`, `services`), `config`, `token`, `ca`; `up` (`up`, `down`), `running`
-(`logs`, `open`, `top`), `init`, `iptables`. `output` is how they all fail and print, `operator` what those share that ask a control plane.
+(`logs`, `open`, `top`), `init`, `iptables`; `recordings` (`record`, `replay`). `output` is how they all fail and print, `operator`
+what those share that ask a control plane.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hms_addons.cli.init import init
 from hms_addons.cli.iptables import iptables
 from hms_addons.cli.output import run
 from hms_addons.cli.plugins import plugins
+from hms_addons.cli.recordings import record, replay
 from hms_addons.cli.running import logs, open_service, top
 from hms_addons.cli.sidecar import sidecar
 from hms_addons.cli.token import token
@@ -43,6 +45,8 @@ app.command()(logs)
 app.command("open")(open_service)
 app.command()(top)
 app.command(context_settings={"allow_interspersed_args": False})(sidecar)
+app.command()(record)
+app.command()(replay)
 app.command()(check)
 app.command()(explain)
 app.command()(plugins)

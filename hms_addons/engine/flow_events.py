@@ -35,6 +35,7 @@ class FlowEvents:
         watched: somebody listens to flows, so flows are annotated and responses built.
         live_connections: by a client connection's id, who takes what mitmproxy's `inject.…` commands
             send into it (`await server_event(event)`); mitmproxy's own mapping, where there is one.
+        host: adds an addon to mitmproxy's own chain, where there is one, and returns what takes it out.
         shows_websockets: false if mitmproxy's option `websocket` says so.
     """
 
@@ -59,6 +60,9 @@ class FlowEvents:
         self.watched = False
         self.live_connections: MutableMapping[Any, Any] = {}
         self.options: Any = None
+        self.host: Callable[[Any], Callable[[], None]] | None = None
+        self._given: tuple[Iterable[Any], Any] = ((), None)
+        self._attached: list[Any] = []
         self.compile(())
 
     def __repr__(self) -> str:
@@ -72,8 +76,9 @@ class FlowEvents:
 
     def compile(self, addons: Iterable[Any], own: Any = None) -> None:
         """Rebuild every tuple from mitmproxy's addon chain, leaving out `own` (the mesh itself)."""
+        self._given = (addons, own)
         found: dict[str, list[Callable[..., Any]]] = {name: [] for name in EVENTS}
-        for addon in _traverse(addons):
+        for addon in (*_traverse(addons), *self._attached):
             if addon is own:
                 continue
             for name, listeners in found.items():
@@ -84,6 +89,19 @@ class FlowEvents:
         for name, listeners in found.items():
             setattr(self, name, tuple(listeners))
         self.watched = any(found[name] for name in _OF_FLOWS)
+
+    def attach(self, addon: Any) -> Callable[[], None]:
+        """Have `addon` hear of flows from now on, in both lanes; what comes back ends that."""
+        if self.host is not None:
+            return self.host(addon)
+        self._attached.append(addon)
+        self.compile(*self._given)
+
+        def detach() -> None:
+            self._attached.remove(addon)
+            self.compile(*self._given)
+
+        return detach
 
     async def fire(self, listeners: Listeners, data: Any) -> None:
         """Call `listeners` with `data` (a connection, a connection hook's data, or flows)."""

@@ -141,7 +141,25 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
         wrap(name)
     recompile()
 
+    def attach(addon: object) -> Callable[[], None]:
+        manager.add(addon)
+        if own in manager.chain:
+            # Before the native lane, which lets plugins change the answer: the fast lane does so after
+            # all addons, and both are to show the same.
+            manager.chain.remove(addon)
+            manager.chain.insert(manager.chain.index(own), addon)
+            recompile()
+
+        def detach() -> None:
+            if addon in manager.chain:
+                manager.remove(addon)
+
+        return detach
+
+    events.host = attach
+
     def stop() -> None:
+        events.host = None
         for name in names:
             manager.__dict__.pop(name, None)
 

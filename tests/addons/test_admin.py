@@ -9,8 +9,10 @@ import yaml
 
 from hms_addons.addons.admin import Admin
 from hms_addons.config.explain import explain
-from hms_addons.errors import ConfigError
+from hms_addons.errors import ConfigError, MeshError
+from hms_addons.http_message import BodyStream
 from hms_addons.metrics_registry import Exposition
+from hms_addons.recording_wish import RecordingWish
 from tests.fakes.clock import FakeClock
 from tests.fakes.configs import snapshot_of
 
@@ -67,6 +69,7 @@ class FakeMesh:
         self.drains = 0
         self.quits = 0
         self.bound = "127.0.0.1"
+        self.wishes: list[RecordingWish] = []
         self.rejected: dict[str, str] | None = None
         self.control: dict[str, Any] | None = None
         self.providers: list[dict[str, Any]] = []
@@ -111,6 +114,16 @@ class FakeMesh:
         if self.draining:
             raise ConfigError("not now")
         return [{"plugin": "mtls", "hook": "hms_identify", "calls": int(seconds * 100)}]
+
+    async def record(self, wish: RecordingWish) -> BodyStream:
+        if self.draining:
+            raise MeshError("somebody records already")
+        self.wishes.append(wish)
+        return BodyStream(lambda: None, lambda: None)
+
+    def recording(self) -> dict[str, Any]:
+        last = {"recorded": 3, "dropped": 1} if self.wishes else None
+        return {"recording": False, "last": last}
 
     def explain(
         self, request_line: str, headers: Mapping[str, str] | Iterable[tuple[str, str]]
@@ -241,9 +254,11 @@ async def test_the_index_lists_every_endpoint_and_each_is_there(bench: Bench) ->
         assert f"{entry['methods'][0]:<5}{path}" in text
         assert entry["about"] in text
         for form in ("text", "json"):
-            query = [("format", form), ("request", "GET http://auth-svc.svc/")]
-            status, _ = await bench.ask(path, *query, method=entry["methods"][0])
-            assert status < 300 or path == "/ready"
+            query = [("format", form)]
+            if path == "/explain":
+                query.append(("request", "GET http://auth-svc.svc/"))
+            answer = await bench.answer(path, *query, method=entry["methods"][0])
+            assert answer.status < 300 or path == "/ready"
 
 
 async def test_live_and_ready(bench: Bench) -> None:
@@ -534,3 +549,32 @@ async def test_a_page_of_another_origin_may_not_drain(
 ) -> None:
     assert (await bench.ask("/drain", method="POST", origin=origin))[0] == status
     assert bench.mesh.drains == (status == 202)
+
+
+# -- recordings ---------------------------------------------------------------------------------
+
+
+async def test_a_recording_is_a_stream(bench: Bench) -> None:
+    assert (await bench.ask("/record"))[1] == "nobody records; nothing yet\n"
+    answer = await bench.answer("/record", ("for", "5s"), method="POST")
+    assert (answer.status, answer.length) == (200, None)
+    assert isinstance(answer.body, BodyStream)
+    assert bench.mesh.wishes == [RecordingWish(5.0)]
+    assert (await bench.ask("/record"))[1] == "nobody records; recorded 3, dropped 1\n"
+    assert (await bench.data("/record"))["last"] == {"recorded": 3, "dropped": 1}
+
+
+async def test_a_recording_that_cannot_be_is_refused(bench: Bench) -> None:
+    status, text = await bench.ask("/record", ("for", "5"), method="POST")
+    assert (status, "for: expected a duration" in text) == (400, True)
+    bench.mesh.draining = True
+    assert (await bench.ask("/record", method="POST"))[0] == 409
+    status, text = await bench.ask("/record", method="POST", origin="http://evil.example")
+    assert (status, "Origin refused" in text) == (403, True)
+
+
+async def test_whole_requests_are_shown_to_this_machine_only(bench: Bench) -> None:
+    bench.admin = Admin("0.0.0.0", 15000)
+    status, text = await bench.ask("/record", method="POST")
+    assert (status, "Only for this machine" in text) == (403, True)
+    assert not bench.mesh.wishes

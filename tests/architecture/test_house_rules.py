@@ -20,6 +20,7 @@ MITMPROXY_USERS = {
     "hms_addons.engine.flow_builder",
     "hms_addons.engine.native_lane",
     "hms_addons.engine.native_trailers",
+    "hms_addons.replay.flow_file",
     "hms_addons.mesh",
 }
 CTX_USERS = {"hms_addons.engine.mode", "hms_addons.mesh"}

@@ -189,3 +189,16 @@ async def test_a_kill_before_the_response_ends_with_the_error_event_once() -> No
     flow = tflow()
     await events.fire_flow(events.request, flow)
     assert log == ["Connection killed."]
+
+
+async def test_what_is_attached_hears_last_until_it_is_detached() -> None:
+    log: list[str] = []
+    events = compiled(Recorder("first", log))
+    detach = events.attach(Recorder("attached", log))
+    await events.fire(events.request, tflow())
+    assert log == ["first", "attached"]
+    events.compile([Recorder("other", log)])
+    assert len(events.request) == 2, "it outlives a change of addons"
+    detach()
+    assert len(events.request) == 1
+    assert not FlowEvents().watched

@@ -180,3 +180,24 @@ async def test_a_bare_master_carries_addons_and_their_events() -> None:
     assert events.watched
     await events.fire_flow(events.request, tflow())
     assert addon.heard == 1
+
+
+async def test_what_is_attached_joins_mitmproxy_s_addons_before_the_native_lane(
+    mitmproxy: Any,
+) -> None:
+    events, own = make_flow_events(), type("Own", (Listens,), {"name": "own"})()
+    manager = mitmproxy.master.addons
+    stop = follow_addons(manager, events, own)
+    manager.add(own)
+    addon = Listens()
+    detach = events.attach(addon)
+    assert manager.chain.index(addon) == manager.chain.index(own) - 1
+    assert addon.request in events.request
+    detach()
+    assert addon not in manager.chain
+    assert addon.request not in events.request
+    detach = events.attach(addon)
+    manager.remove(addon)
+    detach()
+    stop()
+    assert events.host is None

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
+import httpx
+
+from tests.fakes.cli import hms
 from tests.integration.basics import free_port, until
 from tests.integration.clients import fetch
 from tests.integration.processes import hms_sidecar
@@ -78,6 +83,49 @@ def test_a_sample_of_those_that_went_well_is_logged(lane: Lane) -> None:
         assert lane.fetch("GET", "/app/sampled").status == 200
     until(lambda: len(lines_of(lane.access_log, "/app/sampled")) >= 6, "some lines")
     assert len(lines_of(lane.access_log, "/app/sampled")) <= 34
+
+
+def test_what_is_recorded_can_be_replayed_to_another_version(
+    lane: Lane, backends: Backends, tmp_path: Path
+) -> None:
+    """Here, as it is of the same kind, and these lanes run."""
+    app, second, flows = backends.app, backends.second, tmp_path / "x.flows"
+    kind = "Content-Type: application/json"
+    for path, before, after in (("/app/r1", b"1", b"1"), ("/app/r2", b'{"a":[1]}', b'{"a":[2]}')):
+        app.on(path, status(200, kind, "Set-Cookie: id=hunter2", body=before))
+        second.on(path, status(200, kind, "Set-Cookie: id=other", body=after))
+    url = f"http://127.0.0.1:{lane.admin}/record"
+
+    def calls() -> None:
+        until(lambda: httpx.get(url, params={"format": "json"}).json()["recording"], "recording")
+        secret = bearer(sub="jane@mpsa.mil")
+        for method, target in (("GET", "r1?n=[1]"), ("POST", "r1"), ("GET", "r2")):
+            assert lane.fetch(method, f"/app/{target}", secret).status == 200
+        assert lane.fetch("GET", "/nowhere-at-all").status == 404
+        until(lambda: flows.read_bytes().count(b"8:response;") >= 4, "four flows")
+        os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does
+
+    caller = threading.Thread(target=calls)
+    caller.start()
+    said = hms("record", "--admin", f"127.0.0.1:{lane.admin}", "--direction", "outbound",
+               "--out", flows)  # fmt: skip
+    caller.join()
+    assert (said.exit_code, said.stdout) == (0, f"4 requests in {flows}\n"), said.output
+    assert b"hunter2" not in flows.read_bytes()
+    app.requests.clear()
+
+    to = f"http://127.0.0.1:{second.port}"
+    replayed = hms("replay", flows, "--to", to, "-H", "Authorization: Bearer new")
+    assert replayed.exit_code == 1, replayed.output
+    assert "    body    $.a[0]: 1 → 2\n" in replayed.stdout
+    assert f"2 requests compared with {to}: 1 the same, 1 different\n" in replayed.stdout
+    assert "1 left out: the mesh itself answered them" in replayed.stdout
+    assert "1 left out: their methods may change something" in replayed.stdout
+    first = second.one("/app/r1")
+    assert first.target == "/app/r1?n=[1]"
+    assert first.header("authorization") == "Bearer new"
+    assert first.header("x-policy-version"), "as the app would have got it"
+    second.requests.clear()
 
 
 def test_nothing_of_the_access_log_is_lost_on_sigterm_and_it_follows_a_rename(

@@ -1,0 +1,88 @@
+"""Compares a recorded answer with a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from hms_addons.http_message import get_field
+from hms_addons.redaction import REDACTED, is_secret
+from hms_addons.replay.body_difference import (
+    ABSENT,
+    Difference,
+    Path,
+    body_differences,
+    printable,
+)
+from hms_addons.replay.flow_file import decoded
+
+if TYPE_CHECKING:
+    from hms_addons.http_message import Fields
+    from hms_addons.replay.message import Answered, Recorded
+
+VOLATILE: Final = frozenset(
+    """age connection content-length date keep-alive server-timing traceparent tracestate
+    transfer-encoding via x-correlation-id x-request-id x-response-time x-runtime""".split()
+)
+"""Headers that differ from one answer to the next, or that the body's comparison covers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What may differ.
+
+    Attributes:
+        headers: names of response headers, in lower case, besides `VOLATILE`.
+        paths: into JSON bodies.
+    """
+
+    headers: frozenset[str] = frozenset()
+    paths: tuple[Path, ...] = ()
+
+
+def compare(recorded: Recorded, new: Answered, rules: Rules) -> list[Difference]:
+    """What is not as it was recorded. A body that was not recorded as a whole is not compared."""
+    old = recorded.answer
+    assert old is not None  # noqa: S101 - `selection` has seen to it
+    found: list[Difference] = []
+    if old.status != new.status:
+        found.append(Difference("status", "", str(old.status), str(new.status)))
+    skipped = VOLATILE | rules.headers
+    if recorded.method == "HEAD":
+        skipped -= {"content-length"} - rules.headers  # it is all that is told of the body
+    found += _header_differences(old.fields, new.fields, skipped)
+    if old.body is not None and new.body is not None:
+        kind = get_field(new.fields, b"content-type") or b""
+        found += body_differences(
+            decoded(old.fields, old.body),
+            decoded(new.fields, new.body),
+            kind=kind.decode("latin-1").lower(),
+            ignored=rules.paths,
+        )
+    return found
+
+
+def _header_differences(old: Fields, new: Fields, skipped: frozenset[str]) -> list[Difference]:
+    before, after = _by_name(old), _by_name(new)
+    found = []
+    for name in dict.fromkeys((*before, *after)):
+        if name in skipped:
+            continue
+        a, b = before.get(name, []), after.get(name, [])
+        if is_secret(name):
+            # Recordings have no values of them, and they are nobody's to be shown.
+            a, b = [REDACTED] * len(a), [REDACTED] * len(b)
+        if a != b:
+            found.append(Difference("header", printable(name), _shown(a), _shown(b)))
+    return found
+
+
+def _by_name(fields: Fields) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in fields:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+    return found
+
+
+def _shown(values: list[str]) -> str:
+    return " | ".join(printable(value) for value in values) if values else ABSENT
