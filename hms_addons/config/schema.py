@@ -295,7 +295,7 @@ class Config(Model):
     """Certificates by name; the control plane provides those that are not here."""
     governance: GovernanceModel | None = None
     """The policy version header."""
-    rbac: RbacModel = RbacModel()
+    rbac: RbacModel = RbacModel.model_construct()
     """Tokens, roles and policies."""
     headers: HeadersModel | None = None
     """Names of the headers that the mesh owns."""

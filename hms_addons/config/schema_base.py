@@ -39,11 +39,13 @@ MAX_PORT: Final = 65535
 
 
 class Model(BaseModel):
-    """Base of all sections: nothing unknown, nothing converted, nothing changed afterwards."""
+    """Base of all sections: nothing unknown, nothing converted, nothing changed afterwards.
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True
-    )
+    A validator is built when the first value comes, for all models below at once. Fields' docstrings are
+    read when a JSON Schema is made. Both take a while, and every process imports these models.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     def given(self) -> dict[str, Any]:
         """The values that were written, by field; what was left out has the snapshot's default."""
@@ -52,6 +54,18 @@ class Model(BaseModel):
             for name in type(self).model_fields
             if name in self.model_fields_set and (value := getattr(self, name)) is not None
         }
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        from hms_addons.config.field_docs import docs_of  # noqa: PLC0415 - seldom needed
+
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, about in docs_of(cls).items():
+            properties[name].setdefault("description", about)
+        return schema
 
 
 def fault(

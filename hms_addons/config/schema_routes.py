@@ -206,7 +206,7 @@ class RouteModel(Model):
 
     name: Name | None = None
     """For logs and metrics; otherwise made from the match."""
-    match: Annotated[MatchModel, BeforeValidator(_match)] = MatchModel()
+    match: Annotated[MatchModel, BeforeValidator(_match)] = MatchModel.model_construct()
     """Which requests; all, if it is left out."""
     action: ActionModel
     """What to do with them."""
