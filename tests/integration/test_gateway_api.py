@@ -7,6 +7,7 @@ are written in that order here, as a controller would. (`../shared/vectors/READM
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -47,8 +48,15 @@ MISSING = "httproute-invalid-nonexistent-backendref"
 BACKENDS = ("v1", "v2", "v3")
 
 
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, where it is: the file is long, and each process that runs tests reads it."""
+
+
+@cache
 def load() -> list[dict[str, Any]]:
-    tests: list[dict[str, Any]] = yaml.safe_load(FILE.read_text()) if FILE.is_file() else []
+    tests: list[dict[str, Any]] = []
+    if FILE.is_file():
+        tests = yaml.load(FILE.read_text(), LOADER)
     return tests
 
 
