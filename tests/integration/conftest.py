@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -31,7 +32,7 @@ from tests.integration.processes import (
 from tests.integration.servers import Unreachable, Upstream, governance, refusing, status
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 JWT_ENV = {"HMS_TEST_SECRET": pki.jwt_key("HS256").secret}
 
@@ -272,32 +273,54 @@ def lane_config(port: int, inbound: int, backends: Backends) -> str:
         """)
 
 
-@pytest.fixture(scope="session", params=["fast", "mitmdump", "native"])
-def lane(
-    request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lane]:
+@contextmanager
+def running_lane(name: str, backends: Backends, folder: Path) -> Iterator[Lane]:
+    """The lane of that name, with its configuration and its logs in `folder`."""
     port, inbound, admin = free_port(), free_port(), free_port()
     at = f"127.0.0.1:{admin}"
     keys = pki.jwks(pki.jwt_key("ES256")).encode()
     backends.second.on("/jwks", status(200, body=keys))
-    config = tmp_path_factory.mktemp(f"lane-{request.param}") / "mesh.yaml"
+    config = folder / "mesh.yaml"
     config.write_text(lane_config(port, inbound, backends))
-    if request.param == "fast":
+    if name == "fast":
         program = hms_sidecar("--config", config, "--admin", at, env=JWT_ENV)
-    elif request.param == "mitmdump":
+    elif name == "mitmdump":
         program = mitmdump_mesh(config, env=JWT_ENV, admin=at)
     else:
         program = mitmdump_reverse(
             backends.app.port, port, inbound, config=config, env=JWT_ENV, admin=at
         )
     with program:
-        if request.param == "native":
+        if name == "native":
             program.wait_for("is in force")
         program.wait_listening(port, inbound, admin)
         audit_log, access_log = config.parent / "audit.log", config.parent / "access.log"
-        yield Lane(request.param, port, inbound, admin, program, audit_log, access_log)
+        yield Lane(name, port, inbound, admin, program, audit_log, access_log)
         assert program.stop() == 0
         assert "Traceback" not in program.output
+
+
+@pytest.fixture(scope="session")
+def lanes(
+    backends: Backends, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Lane]]:
+    """Each lane by name. It is started when it is first asked for, and stays: each file's tests go through all."""
+    running: dict[str, Lane] = {}
+    with ExitStack() as until_the_end:
+
+        def named(name: str) -> Lane:
+            if name not in running:
+                folder = tmp_path_factory.mktemp(f"lane-{name}")
+                started = running_lane(name, backends, folder)
+                running[name] = until_the_end.enter_context(started)
+            return running[name]
+
+        yield named
+
+
+@pytest.fixture(scope="session", params=["fast", "mitmdump", "native"])
+def lane(request: pytest.FixtureRequest, lanes: Callable[[str], Lane]) -> Lane:
+    return lanes(request.param)
 
 
 @pytest.fixture
