@@ -32,6 +32,7 @@ once."""
 RETRY_FIRST: Final = 1.0
 """Seconds until it is asked again after a failure, doubled with each further one up to …"""
 RETRY_MAX: Final = 30.0
+"""… this, or a TTL that is shorter: so often it is asked when all is well, too."""
 
 _NEVER: Final = float("-inf")
 
@@ -213,7 +214,8 @@ class PolicySource:
     def _take_failure(self, error: str) -> None:
         self.error = error
         self._failures += 1
-        delay = min(RETRY_FIRST * 2 ** min(self._failures - 1, 10), RETRY_MAX)
+        most = min(RETRY_MAX, max(RETRY_FIRST, self.spec.ttl))
+        delay = min(RETRY_FIRST * 2 ** min(self._failures - 1, 10), most)
         delay *= self._rng.uniform(0.75, 1.0)
         self._next_at = self._clock.monotonic() + delay
         kept = "" if self._answer is None else f"; {self._answer.version} stays in use for now"

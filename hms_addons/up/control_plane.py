@@ -8,6 +8,7 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hms_addons.errors import MeshError
 from hms_addons.operator_client.client import OperatorClient, OperatorError, RefusedError
 from hms_addons.operator_client.trust_commands import create_token
 
@@ -56,10 +57,11 @@ class ControlPlane:
     def __repr__(self) -> str:
         return f"<ControlPlane {self.url}>"
 
-    def command(self, trust_domain: str) -> list[str]:
-        """What starts it."""
+    def command(self, trust_domain: str, svid_lifetime: float) -> list[str]:
+        """What starts it; its sidecars' certificates live so many seconds."""
         words = ["control", "--data", str(self._state.control)]
         words += ["--listen", f"127.0.0.1:{self._port}", "--trust-domain", trust_domain]
+        words += ["--svid-lifetime", f"{svid_lifetime:g}s"]
         there = self._state.control.exists()
         if not there:
             self._state.admin_token = None  # of one that is no more
@@ -103,6 +105,20 @@ class ControlPlane:
                     raise RefusedConfigError(_told(problems)) from error
                 raise
         return int(answer["version"]) if answer["changed"] else None
+
+    async def agrees(self, sidecars: int, listed: int) -> bool:
+        """Whether so many sidecars have what is in force, and so many are where others find them.
+
+        Until then an instance that is ready may not be known to those that would call it.
+        """
+        try:
+            async with self._client() as client:
+                fleet = (await client.ask("GET", "/v1/sidecars")).json()["sidecars"]
+        except MeshError:
+            return False
+        # What one refuses is told elsewhere, and it will not change its mind by itself.
+        settled = [one for one in fleet if one["state"] in {"in sync", "refused"}]
+        return len(settled) >= sidecars and sum(bool(one["address"]) for one in settled) >= listed
 
     async def join_token(self, service: str) -> str:
         """A token that lets one instance of a service in.

@@ -37,6 +37,8 @@ class Mesh:
     meaning: tuple[Any, ...] = ()
     """What they say, as plain data: comments and moved lines change nothing."""
     trust_domain: str = TRUST_DOMAIN
+    svid_lifetime: float = 86400.0
+    """Seconds."""
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
     """What was read: those to be watched."""
@@ -80,6 +82,7 @@ def read_mesh(path: Path) -> Mesh:
         tuple((name, content.decode("utf-8")) for name, content in config),
         meaning,
         _trust_domain(meaning),
+        model.svid_lifetime,
         loaded.problems,
         (path, *named),
     )

@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from hms_addons.config.problems import ConfigProblems, Report, closest, listing
-from hms_addons.config.schema_base import MAX_PORT, Model, Name, UrlPath, fault, shown
+from hms_addons.config.schema_base import (
+    MAX_PORT,
+    Duration,
+    Model,
+    Name,
+    UrlPath,
+    fault,
+    shown,
+)
 from hms_addons.config.validate import BOUNDS, EXPECTED, expected_instead
+from hms_addons.identity.enrolment import MAX_LIFETIME
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 if TYPE_CHECKING:
@@ -22,6 +31,8 @@ PLACEHOLDERS: Final = ("{port}", "{name}", "{python}", "{mesh}")
 """What a command's words and variables may hold: the app's port, the instance's name, this Python, and
 where the app calls the mesh, which is its own sidecar."""
 MAX_REPLICAS: Final = 100
+MIN_SVID_LIFETIME: Final = 5.0
+"""Seconds; a busy machine needs some to renew a certificate."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -80,6 +91,13 @@ def _mesh(value: object) -> object:
     raise fault(message)
 
 
+def _svid_lifetime(value: float) -> float:
+    if MIN_SVID_LIFETIME <= value <= MAX_LIFETIME:
+        return value
+    message = f"must be at least {MIN_SVID_LIFETIME:g}s and at most {MAX_LIFETIME / 86400:g} days"
+    raise fault(message)
+
+
 type ServiceName = Annotated[Name, AfterValidator(_service_name)]
 
 
@@ -132,6 +150,8 @@ class MeshFileModel(Model):
     """The programs, by name."""
     mesh: Annotated[Any, BeforeValidator(_mesh)] = None
     """The mesh's configuration: listeners, clusters, rbac …; or the file that says it, or several."""
+    svid_lifetime: Annotated[Duration, AfterValidator(_svid_lifetime)] = 86400.0
+    """How long sidecars' certificates live; each is replaced at half its life, or after an hour. Default 24h."""
 
 
 def validate_mesh_file(document: Document) -> MeshFileModel:

@@ -15,6 +15,7 @@ from hms_addons.errors import MeshError
 from hms_addons.tasks import TaskSet
 from hms_addons.up import child
 from hms_addons.up.admin_port import AdminPorts
+from hms_addons.up.announcement import Announcement
 from hms_addons.up.control_plane import ControlPlane, RefusedConfigError
 from hms_addons.up.keeper import Keeper, State
 from hms_addons.up.log_files import LogFiles
@@ -88,7 +89,7 @@ class Supervisor:
         """Each keeper's task, by its name."""
         self._stopping = asyncio.Event()
         self._failed = asyncio.Event()
-        self._said_up = False
+        self._announcement = Announcement(self._plane, report, clock)
         report.on_gone = self._stopping.set
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class Supervisor:
 
         self._plane.ready.clear()
         return await child.start(
-            self._plane.command(self._mesh.trust_domain),
+            self._plane.command(self._mesh.trust_domain, self._mesh.svid_lifetime),
             env=self._env,
             cwd=self._state.folder,
             folder=self._state.folder,
@@ -275,6 +276,9 @@ class Supervisor:
         actions = diff(self._mesh.instances, mesh.instances)
         if mesh.meaning != self._mesh.meaning and not await self._push(mesh):
             return
+        if mesh.svid_lifetime != self._mesh.svid_lifetime:
+            self._report.say("svid_lifetime has changed: restarting the control plane")
+            self._control.restart()
         self._mesh = mesh
         self._ports.taken.update(wanted_ports(mesh.instances))
         for problem in mesh.warnings:
@@ -322,7 +326,7 @@ class Supervisor:
                 self._report.table([member.row(self._clock.wall()) for member in members])
             if self._plane.ready.is_set():
                 self._control.set(State.READY)
-            self._say_up()
+            await self._announcement.consider(list(self._members.values()))
             await self._clock.sleep(LOOK)
 
     async def _restart_changed(self, members: list[Member]) -> None:
@@ -339,20 +343,6 @@ class Supervisor:
                 group.append(member)
         for group in groups.values():
             self._watchers.start(_restart(group), "restart")
-
-    def _say_up(self) -> None:
-        """Say once that all is well."""
-        if self._said_up or not all(m.keeper.state is State.READY for m in self._members.values()):
-            return
-        self._said_up = True
-        entries = [m for m in self._members.values() if m.instance.outbound is not None]
-        where = [f"calls: {m.url} (as {m.instance.service})" for m in entries]
-        apps = [f"{m.instance.name}: {m.address}" for m in self._members.values()]
-        self._report.say(
-            "\n".join([f"all {len(self._members)} instances are ready", *where, *apps]),
-            event="up",
-            instances=[m.document() for m in self._members.values()],
-        )
 
     def _tell(self) -> None:
         """Let other commands know."""

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hms_addons.up.machine import FreePorts, is_free
 from scripts.benchmark import machine
 from scripts.benchmark.process import START_SECONDS, BenchError, Child
-from scripts.demonstration.ports import FreePorts, is_free
 from scripts.pictures.browser import Browser
 
 if TYPE_CHECKING:

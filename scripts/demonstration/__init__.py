@@ -1,14 +1,11 @@
-"""`scripts/demo`: the Lost-Package mesh as real processes, and a tour through it; twice.
+"""`scripts/demo`: `hms up` on the Lost-Package mesh, a claim that goes through it, and a guided tour.
 
-    mesh_files ──────YAML──▶ LostPackageMesh ─┐
-                                              ├─starts──▶ Child, Child, …  (HMS-GOV, replicas, sidecars)
-    managed_files ─▶ Operator ─▶ ManagedMesh ─┘
-                     runs `hms`      ▲
-              Tour ──real calls──────┘ ──what came of it──▶ Report
+    configs/lost-package/mesh.yaml ──copy──▶ MeshFile ──┐
+                                                        ▼
+    Tour ──step──▶ LostPackage ──starts──▶ Up (the `hms up` process: what it says, line by line)
+      │                └──calls──▶ the portal's door, the sidecars' ports, `hms …` commands
+      └──tells──▶ Report
 
-The *parts* of the demo: sidecars that read files, then sidecars that have all from a control plane.
-
-A *Child* is a process that is ours to end, with its log. A *Replica* is an app and the inbound
-sidecar that runs it. The *mesh* knows all of them and can kill, restart and reconfigure. A *step* of
-the tour makes real requests and tells the *Report* what was seen and whether it is as it should be.
+A *step* makes real requests, breaks something on purpose, and tells the *Report* what was seen and
+whether it is as it should be. A *Pulse* calls all the while, so that a step can say that none failed.
 """

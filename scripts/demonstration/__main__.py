@@ -1,4 +1,4 @@
-"""Command line of `scripts/demo`: start a mesh, take the tour, end everything; twice."""
+"""Command line of `scripts/demo`: `hms up` on the Lost-Package mesh, a claim, the tour, the end."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.demonstration import leaving, parts
-from scripts.demonstration.children import DemoError
-from scripts.demonstration.mesh_files import LISTENER_PORT
-from scripts.demonstration.ports import FreePorts, PortError, require_free
+from scripts.demonstration import closing_steps, leaving, tour
+from scripts.demonstration.closing_steps import LIFETIME
+from scripts.demonstration.lost_package import DOOR, ISSUER, MESH, LostPackage
+from scripts.demonstration.mesh_file import NAME
 from scripts.demonstration.report import Report
+from scripts.demonstration.up import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from scripts.demonstration.mesh import Mesh
-
-DESCRIPTION = """\
-Runs the Lost-Package mesh on this machine and shows what it does, with real requests.
-Part 1, from files: a stub of HMS-GOV, five replicas of Auth-SVC, each behind its own sidecar with
-mutual TLS, and Claims-SVC's sidecar, started as `mitmdump -s hms_addons/mesh.py`; then the seed's
-own caller, then a tour. Part 2, by a control plane: every sidecar is given a name and a join token,
-and the rest comes from there. Exit code 0 if everything was as it should be, else 1."""
+DESCRIPTION = f"""\
+Runs the Lost-Package mesh on this machine and shows what it does, with real requests: `hms up` on a
+copy of {NAME}, a claim that goes from the portal to the refund, then a tour
+that breaks things on purpose. Exit code 0 if everything was as it should be, else 1."""
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
@@ -35,16 +32,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=DESCRIPTION)
     parser.add_argument(
-        "--part", type=int, choices=(1, 2), help="only this part (default: both, one by one)"
-    )
-    parser.add_argument(
         "--keep", action="store_true", help="leave everything running afterwards, until Ctrl-C"
     )
     parser.add_argument(
         "--work",
         type=Path,
         metavar="DIR",
-        help="a new or empty folder for keys, configuration files and logs, which is left there "
+        help="a new or empty folder for mesh.yaml, keys and logs, which is left there "
         "(default: a temporary one, which is removed if all went well)",
     )
     return parser.parse_args(arguments)
@@ -55,17 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     leaving.install()
     try:
-        require_free(LISTENER_PORT, "the seed's caller")
         work = _work_folder(options.work)
-    except PortError as error:
-        return _say(str(error), FAILED)
     except OSError as error:
         return _say(f"--work {options.work}: {error.strerror or error}", USAGE)
     leave_files = True
     try:
-        ok = _run(work, Report(), part=options.part, keep=options.keep)
+        ok = _run(work, Report(), keep=options.keep)
         leave_files = not ok or options.work is not None
-    except (DemoError, PortError) as error:
+    except DemoError as error:
         return _say(str(error), FAILED)
     except KeyboardInterrupt:
         leave_files = options.work is not None
@@ -75,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     finally:
         if leave_files:
-            sys.stderr.write(f"Keys, configuration files and logs are in {work}\n")
+            sys.stderr.write(f"mesh.yaml, keys and logs are in {work}\n")
         else:
             shutil.rmtree(work, ignore_errors=True)
     return 0 if ok else FAILED
@@ -86,25 +77,57 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _run(work: Path, report: Report, *, part: int | None, keep: bool) -> bool:
-    ports = FreePorts()
-    meshes: list[Mesh] = []
+def _run(work: Path, report: Report, *, keep: bool) -> bool:
+    report.heading("HMS-SVC: the Lost-Package mesh")
+    mesh = LostPackage(work, report.show)
+    mesh.file.edit("# svid_lifetime: 60s", f"svid_lifetime: {LIFETIME}")
     try:
-        if part != 2:  # noqa: PLR2004 - the second
-            parts.from_files(work / "files", ports, report, meshes)
-        if part != 1:
-            parts.by_control_plane(work / "control", ports, report, meshes, keep=keep)
+        report.show(f"$ cd {work}; hms up {NAME}")
+        took = mesh.start()
+        mesh.serials = mesh.serials_now()
+        report.show(f"ready after {took:.1f} s")
+        tour.run(mesh, report, tour.STEPS)
+        if keep:
+            _keep(mesh, report)
+        tour.run(mesh, report, [closing_steps.end])
         ok = report.summary()
         if not ok:
-            tails = "\n".join(mesh.processes.log_tails() for mesh in meshes)
-            sys.stderr.write(f"\nLast lines of the logs:\n{tails}\n")
-        if keep:
-            parts.keep(work, report, meshes)
+            sys.stderr.write(f"\nThe last lines of hms up:\n{mesh.up.tail()}\n")
         return ok
     finally:
-        with leaving.held():  # It takes a second; nothing may cut it short.
-            for mesh in meshes:
-                mesh.close()
+        with leaving.held():  # Nothing may cut it short.
+            mesh.end()
+
+
+def _keep(mesh: LostPackage, report: Report) -> None:
+    """Wait for Ctrl-C, with everything running.
+
+    Raises:
+        DemoError: `hms up` has ended by itself.
+    """
+    report.show("")
+    report.heading(
+        f"{'NOT all' if report.failures else 'All'} as it should be so far. Everything keeps running; Ctrl-C ends it."
+    )
+    report.show("To try, in another terminal:")
+    file = mesh.file.path
+    for line in (
+        f"TOKEN=$(curl -s 'localhost:{ISSUER}/token?role=PROGRAM_MANAGER')",
+        f"""curl -H "Authorization: $TOKEN" --json '{{"amount": "120 USD"}}' localhost:{DOOR}/claims""",
+        f"""curl -H "Authorization: $TOKEN" 'localhost:{MESH}/verify-id?host=auth-svc.svc'""",
+        f"hms top {file}",
+        f"hms logs auth-svc -f {file}",
+        f'eval "$(hms open control-plane {file})"; hms status',
+        f"$EDITOR {file}      # takes effect when it is saved",
+    ):
+        report.show(f"  {line}")
+    try:
+        while not mesh.up.wait(1800.0):
+            pass
+    except KeyboardInterrupt:
+        report.show("ending everything …")
+    else:
+        raise DemoError(f"hms up has ended (exit code {mesh.up.code}):\n{mesh.up.tail()}")
 
 
 def _work_folder(wanted: Path | None) -> Path:

@@ -27,6 +27,11 @@ class Answer(NamedTuple):
         """The response flag, when a sidecar itself has answered."""
         return self.headers["X-HMS-Flag"]
 
+    @property
+    def good(self) -> bool:
+        """It is a 2xx."""
+        return http.client.OK <= self.status < http.client.MULTIPLE_CHOICES
+
     def json(self) -> Any:
         """The body's JSON; `ValueError` when it holds none."""
         return json.loads(self.body)
@@ -58,11 +63,3 @@ def call(
         return Answer(response.status, response.headers, response.read())
     finally:
         connection.close()
-
-
-def answers_ok(port: int, path: str) -> bool:
-    """True if a GET on 127.0.0.1 is answered with 200."""
-    try:
-        return call(port, path).status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False

@@ -1,4 +1,4 @@
-"""Who may: forged headers, bad tokens, roles, and callers without a certificate."""
+"""Who may: forged headers, bad tokens, roles, callers without a certificate, and how often."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from scripts.demonstration.calls import PATIENCE, Answer, call
-from scripts.demonstration.first_steps import INVALID
-from scripts.demonstration.mesh_files import CALLER
-from scripts.demonstration.tokens import ROLE
-from scripts.demonstration.verify import TARGET, received, verify
+from scripts.demonstration.claim_steps import header, hops_of
+from scripts.demonstration.lost_package import MESH, ROLE, TARGET
+from scripts.demonstration.tally import all_good, statuses_of
 
 if TYPE_CHECKING:
-    from scripts.demonstration.lost_package_mesh import LostPackageMesh
+    from scripts.demonstration.lost_package import LostPackage
     from scripts.demonstration.report import Report
 
+INVALID = "❌ invalid"
 HOUR = 3600.0
 FORGED = {
     "X-Caller-Role": "GENERAL",
@@ -26,41 +26,19 @@ FORGED = {
     "X-Policy-Version": "0.0.0",
 }
 """Under the second spelling, too, CGI and WSGI apps would read the role."""
-
-
-def forged_headers(mesh: LostPackageMesh, report: Report) -> None:
-    """Headers that only the mesh may set are taken from callers."""
-    report.step(
-        "A forged role",
-        "A caller claims a role of its own; what reaches the app is the role of its token.",
-    )
-    report.show("sent:    " + ", ".join(f"{name}: {value}" for name, value in FORGED.items()))
-    answer = verify(mesh.issuer.token(), FORGED)
-    if not report.check(answer.status == HTTPStatus.OK, "the call is answered", answer.describe()):
-        return
-    roles, services = received(answer, "X-Caller-Role"), received(answer, "X-Caller-Service")
-    report.show(f"arrived: X-Caller-Role: {', '.join(roles)}, X-Caller-Service: {services[0]}")
-    report.check(roles == [ROLE], "the forged role is gone", f"saw {roles}")
-    report.check(services == [CALLER], "the forged caller is gone", f"saw {services}")
-    forged = [value for value in FORGED.values() if value in answer.body.decode()]
-    report.check(not forged, "nothing of it reached the app under any name", f"saw {forged}")
-    bare = verify(None, FORGED)
-    report.check(
-        bare.status == HTTPStatus.FORBIDDEN,
-        "without a token the forged role opens nothing: 403",
-        bare.describe(),
-    )
+LIMIT = 10
+"""Refunds that one person may have a minute."""
 
 
 def show_problem(report: Report, answer: Answer, *names: str) -> None:
     """Show a local answer: status, the header fields named, and the problem's members."""
     report.show(f"{answer.status} {http.client.responses.get(answer.status, '')}")
-    for name in ("Content-Type", "X-HMS-Flag", *names):
+    for name in ("X-HMS-Flag", *names):
         if answer.headers[name] is not None:
             report.show(f"{name}: {answer.headers[name]}")
     if answer.headers.get_content_type() == "application/problem+json":
-        for name, value in answer.json().items():
-            report.show(textwrap.fill(f"  {name}: {value}", 100, subsequent_indent="    "))
+        detail = f"detail: {answer.json().get('detail')}"
+        report.show(textwrap.fill(detail, 100, subsequent_indent="  "))
 
 
 def check_refusal(report: Report, answer: Answer, status: HTTPStatus, flag: str) -> None:
@@ -72,14 +50,32 @@ def check_refusal(report: Report, answer: Answer, status: HTTPStatus, flag: str)
     report.check(reason, "the reason is told (RFC 9457)", answer.describe())
 
 
-def expired_token(mesh: LostPackageMesh, report: Report) -> None:
+def forged_headers(mesh: LostPackage, report: Report) -> None:
+    """Headers that only the mesh may set are taken from callers."""
+    report.step(
+        "A forged role",
+        "Somebody claims a role of his own; what reaches the apps is the role of his token.",
+    )
+    report.show("sent: " + ", ".join(f"{name}: {value}" for name, value in FORGED.items()))
+    answer = mesh.claim(headers=FORGED)
+    hops = hops_of(answer)
+    roles = [header(hop, "X-Caller-Role") for hop in hops]
+    report.show(f"seen: X-Caller-Role: {', '.join(map(str, roles))}")
+    report.check(hops and set(roles) == {ROLE}, "the forged role is gone", answer.describe())
+    forged = [value for value in FORGED.values() if value in answer.body.decode()]
+    report.check(not forged, "nothing of it reached any app under any name", f"saw {forged}")
+    bare = mesh.claim(token="", headers=FORGED)
+    ok = bare.status == HTTPStatus.FORBIDDEN
+    report.check(ok, "without a token the forged role opens nothing: 403", bare.describe())
+
+
+def bad_token(mesh: LostPackage, report: Report) -> None:
     """An expired token is refused, with its reason."""
     report.step(
-        "An expired token",
-        "It ended an hour ago; Claims-SVC's own sidecar refuses it before it goes anywhere.",
+        "An expired token", "It ended an hour ago; the portal's door refuses it, no app sees it."
     )
-    token = mesh.issuer.token(lifetime=-HOUR)
-    answer = verify(token)
+    token = mesh.token(lifetime=-HOUR)
+    answer = mesh.claim(token)
     show_problem(report, answer, "WWW-Authenticate")
     check_refusal(report, answer, HTTPStatus.UNAUTHORIZED, "JWT")
     challenge = answer.headers.get("WWW-Authenticate", "")
@@ -88,30 +84,49 @@ def expired_token(mesh: LostPackageMesh, report: Report) -> None:
     report.check(printed == INVALID, f"the seed's caller prints {INVALID}", printed)
 
 
-def role_not_allowed(mesh: LostPackageMesh, report: Report) -> None:
-    """A genuine token of a role that the policy does not name."""
+def roles(mesh: LostPackage, report: Report) -> None:
+    """Genuine tokens of roles that may not."""
     report.step(
-        "A role that may not",
-        f"Auth-SVC's policy asks for {ROLE}; this token is genuine, but a CLERK's.",
+        "Roles that may not",
+        f"A SOLDIER may file a claim, but only a {ROLE} has it paid; an AUDITOR may only look.",
     )
-    answer = verify(mesh.issuer.token(subject="clerk-17", roles=["CLERK"]))
+    answer = mesh.claim(mesh.token("SOLDIER", subject="soldier-7"))
+    told = answer.json()
+    report.show(f"SOLDIER: {answer.status}, {told.get('error')}")
+    report.show(textwrap.fill(str(told.get("why")), 100))
+    report.check(
+        answer.status == HTTPStatus.FORBIDDEN and "managers-refund" in str(told.get("why")),
+        "refused on the way to Payments-SVC, and the portal can say by which policy",
+        answer.describe(),
+    )
+    answer = mesh.claim(mesh.token("AUDITOR", subject="auditor-1"))
+    report.show("AUDITOR:")
     show_problem(report, answer)
     check_refusal(report, answer, HTTPStatus.FORBIDDEN, "RBAC")
 
 
-def no_certificate(mesh: LostPackageMesh, report: Report) -> None:
-    """A replica's sidecar talks to nobody without an SVID."""
-    replica = mesh.replicas[0]
+def round_the_mesh(mesh: LostPackage, report: Report) -> None:
+    """A replica's sidecar talks to nobody without a certificate, nor to every one that has one."""
+    address = mesh.cluster("auth-svc")[0]["address"]
     report.step(
         "Round the mesh",
-        f"A caller without a certificate of the mesh tries {replica.name}'s sidecar directly.",
+        f"Auth-SVC's sidecar at {address} is called directly; then by a service that may not.",
     )
-    token = mesh.issuer.token()
+    port = int(address.rpartition(":")[2])
+    token = mesh.token()
     for how, outcome in (
-        ("plain HTTP", _attempt(replica.port, token)),
-        ("TLS without a certificate", _attempt_tls(replica.port, token)),
+        ("plain HTTP", _attempt(port, token)),
+        ("TLS without a certificate", _attempt_tls(port, token)),
     ):
         report.check(not outcome.startswith("200"), f"{how}: {outcome}")
+    portal = int(mesh.instances()["user-portal-1"]["url"].rpartition(":")[2])
+    answer = call(portal, TARGET, {"Authorization": token})
+    show_problem(report, answer)
+    ok = (answer.status, answer.flag) == (HTTPStatus.FORBIDDEN, "RBAC")
+    report.check(ok, "the portal has a certificate, and may not: 403", answer.describe())
+    answer = call(MESH, "/verify-id?host=elsewhere.svc", {"Authorization": token})
+    ok = (answer.status, answer.flag) == (HTTPStatus.NOT_FOUND, "NR")
+    report.check(ok, "an unknown service is a 404 NR: never an open proxy", answer.describe())
 
 
 def _attempt(port: int, token: str) -> str:
@@ -137,3 +152,22 @@ def _attempt_tls(port: int, token: str) -> str:
 
 def _closed(error: Exception) -> str:
     return f"the connection is closed without an answer ({type(error).__name__})"
+
+
+def rate_limit(mesh: LostPackage, report: Report) -> None:
+    """One person has so many refunds a minute."""
+    report.step(
+        "A rate limit",
+        f"{LIMIT} refunds a minute and person, counted where Claims-SVC calls Payments-SVC.",
+    )
+    token = mesh.someone()
+    answers = [mesh.claim(token) for _ in range(LIMIT)]
+    ok = all_good(answers)
+    report.check(ok, f"the first {LIMIT} are let through", statuses_of(answers))
+    answer = mesh.claim(token)
+    report.show(answer.describe())
+    wait = answer.headers.get("Retry-After", "")
+    ok = answer.status == HTTPStatus.TOO_MANY_REQUESTS and wait.isdigit()
+    report.check(ok, f"then 429, and when to come again: in {wait} s", answer.describe())
+    other = mesh.claim()
+    report.check(other.good, "another person has a limit of his own", other.describe())

@@ -29,7 +29,7 @@ class Pulse:
         self.calls = 0
         """Made so far."""
         self.failures: list[str] = []
-        """What came back that was no 200, or nothing."""
+        """What came back that was no 2xx, or nothing."""
 
     def __repr__(self) -> str:
         return f"<Pulse {self.calls} calls, {len(self.failures)} failed>"
@@ -50,6 +50,6 @@ class Pulse:
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
             else:
-                if answer.status != http.client.OK:
+                if not answer.good:
                     self.failures.append(answer.describe())
             self.calls += 1

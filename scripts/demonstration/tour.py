@@ -1,75 +1,68 @@
-"""The tours: their steps in order, each with real requests; a step that fails does not end them."""
+"""The tour: its steps in order, each with real requests; a step that fails does not end it."""
 
 from __future__ import annotations
 
 import http.client
+import subprocess
 from typing import TYPE_CHECKING
 
+from hms_addons.errors import MeshError
 from scripts.demonstration import (
-    enrolment_steps,
+    claim_steps,
+    closing_steps,
+    edit_steps,
     failure_steps,
-    first_steps,
-    load_steps,
-    outage_steps,
     policy_steps,
-    push_steps,
-    reload_steps,
-    traffic_steps,
 )
-from scripts.demonstration.children import DemoError
+from scripts.demonstration.up import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from scripts.demonstration.lost_package_mesh import LostPackageMesh
-    from scripts.demonstration.managed_mesh import ManagedMesh
+    from scripts.demonstration.lost_package import LostPackage
     from scripts.demonstration.report import Report
 
-type Step[M] = Callable[[M, Report], None]
+type Step = Callable[[LostPackage, Report], None]
 
-FROM_FILES: tuple[Step[LostPackageMesh], ...] = (
-    first_steps.seed_caller,
-    first_steps.spread,
-    first_steps.headers,
+STEPS: tuple[Step, ...] = (
+    claim_steps.a_claim,
+    claim_steps.seed_caller,
+    claim_steps.spread,
+    failure_steps.governance_stops,
     policy_steps.forged_headers,
-    policy_steps.expired_token,
-    policy_steps.role_not_allowed,
-    policy_steps.no_certificate,
-    failure_steps.one_replica_killed,
-    failure_steps.all_replicas_dead,
-    failure_steps.recovery,
-    reload_steps.new_route,
-    reload_steps.rate_limit,
-    reload_steps.broken_change,
-    traffic_steps.mirror,
-    traffic_steps.failover,
-    traffic_steps.fallback,
+    policy_steps.bad_token,
+    policy_steps.roles,
+    policy_steps.round_the_mesh,
+    policy_steps.rate_limit,
+    edit_steps.canary,
+    edit_steps.typo,
+    edit_steps.refused_by_one,
+    failure_steps.governance_returns,
+    edit_steps.mirror,
+    failure_steps.replica_dies,
+    edit_steps.one_fewer,
+    failure_steps.failover_and_fallback,
+    failure_steps.all_dead,
+    failure_steps.control_plane_dies,
+    closing_steps.certificates,
+    closing_steps.table,
 )
 
 
-BY_CONTROL_PLANE: tuple[Step[ManagedMesh], ...] = (
-    enrolment_steps.control_plane,
-    enrolment_steps.enrol,
-    enrolment_steps.first_push,
-    enrolment_steps.all_well,
-    load_steps.load_begins,
-    push_steps.canary,
-    push_steps.refused_push,
-    push_steps.nack,
-    load_steps.certificates,
-    outage_steps.control_plane_dies,
-    outage_steps.dying,
-    outage_steps.joining,
-    outage_steps.leaving,
-)
-
-
-def run[M](mesh: M, report: Report, steps: Sequence[Step[M]]) -> None:
+def run(mesh: LostPackage, report: Report, steps: Sequence[Step]) -> None:
     """Take every step."""
     for step in steps:
         try:
             step(mesh, report)
-        except (DemoError, OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            # What a sidecar that misbehaves can do to a caller: no answer, no HTTP, other JSON.
-            seen = str(error) if isinstance(error, DemoError) else repr(error)
+        except (
+            DemoError,
+            MeshError,
+            OSError,
+            http.client.HTTPException,
+            subprocess.TimeoutExpired,
+            LookupError,
+            ValueError,
+        ) as error:
+            # What a mesh that misbehaves can do to a caller: no answer, no HTTP, other JSON.
+            seen = str(error) if isinstance(error, DemoError | MeshError) else repr(error)
             report.check(ok=False, expectation="the step can be taken to its end", seen=seen)

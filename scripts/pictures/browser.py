@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import requests
 
-from scripts.demonstration.ports import FreePorts
+from hms_addons.up.machine import FreePorts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -121,6 +121,15 @@ async def test_a_change_is_counted_and_logged(
     assert not any("secret" in record.getMessage() for record in ours)
 
 
+async def test_one_that_is_away_is_asked_as_often_as_one_that_answers(bench: Bench) -> None:
+    source = await bench.started(ttl=4.0, max_stale=1000.0)
+    bench.answer = httpx.Response(503)
+    for _ in range(10):
+        await bench.clock.advance(4)
+        assert source.next_question_in() <= 4.0
+    assert bench.asked >= 11
+
+
 async def test_names_that_it_has_used_stay_its_own(bench: Bench) -> None:
     bench.answer = {"version": "1", "X-Zone": "eu"}
     source = await bench.started(ttl=10.0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from packaging.specifiers import SpecifierSet
 
-from scripts.demonstration.ports import FreePorts
+from tests.integration.ports import FreePorts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scripts.demonstration.ports import is_free
 from tests.fakes import pki
 from tests.integration.basics import free_port, until
 from tests.integration.clients import Connection, Response, fetch
+from tests.integration.ports import is_free
 from tests.integration.processes import (
     STARTED,
     Program,

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from scripts.demonstration.ports import is_free
 from tests.integration.basics import MESH, ROOT, Closing, until
 from tests.integration.clients import fetch
 from tests.integration.mitm_kit import App, MeshFiles
+from tests.integration.ports import is_free
 from tests.integration.processes import Program, hms_sidecar
 
 if TYPE_CHECKING:

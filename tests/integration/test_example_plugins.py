@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from scripts.demonstration.ports import FreePorts
 from tests.integration.basics import ROOT, plugin_packages, until
+from tests.integration.ports import FreePorts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,12 +56,14 @@ def test_a_lost_token_is_made_anew_and_an_old_one_forgotten(
     plane: ControlPlane, state: RunState
 ) -> None:
     state.admin_token = "of a control plane that is no more"
-    assert "--reset-admin-token" not in plane.command("x.org")
+    words = plane.command("x.org", 60.0)
+    assert words[words.index("--svid-lifetime") + 1] == "60s"
+    assert "--reset-admin-token" not in words
     assert state.admin_token is None
     state.control.mkdir(parents=True)
-    assert "--reset-admin-token" in plane.command("x.org")
+    assert "--reset-admin-token" in plane.command("x.org", 60.0)
     state.admin_token = "secret"
-    assert "--reset-admin-token" not in plane.command("x.org")
+    assert "--reset-admin-token" not in plane.command("x.org", 60.0)
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, plane: ControlPlane, state: RunState)
     calls: list[Any] = [b"{}"]
 
     async def ask(_: OperatorClient, method: str, path: str, **options: Any) -> Answer:
-        calls.append((method, path, options["json"]))
+        calls.append((method, path, options.get("json")))
         if isinstance(calls[0], Exception):
             raise calls[0]
         return Answer(200, {}, calls[0])
@@ -105,3 +108,16 @@ async def test_a_join_token_is_for_one_service(plane: ControlPlane, asked: list[
     asked[0] = b'{"token": "join"}'
     assert await plane.join_token("auth-svc") == "join"
     assert asked[1][2]["service"] == "auth-svc"
+
+
+async def test_a_fleet_agrees_once_all_have_the_configuration_and_are_listed(
+    plane: ControlPlane, asked: list[Any]
+) -> None:
+    fleet = [("in sync", "1.1.1.1:1"), ("in sync", ""), ("behind", "1.1.1.1:2"), ("refused", "x:3")]
+    told = [{"state": state, "address": address} for state, address in fleet]
+    asked[0] = json.dumps({"sidecars": told}).encode()
+    assert await plane.agrees(3, 2)
+    assert not await plane.agrees(4, 2), "one is behind"
+    assert not await plane.agrees(3, 3), "one is not listed"
+    asked[0] = RefusedError("busy", 503, {})
+    assert not await plane.agrees(0, 0)

@@ -49,6 +49,7 @@ services:
         ("services:\n  a b: {command: x}", "mesh.yaml:2:3: services.a b: 'a b' cannot be a name"),
         ("services:\n  a: {command: x}\nmesh: 3", "mesh.yaml:3:7: mesh: expected a configuration"),
         ("services:\n  a: {command: x, health: h}", "a path begins with '/'"),
+        ("services:\n  a: {command: x}\nsvid_lifetime: 1s", "must be at least 5s and at most"),
         (
             "services:\n  a: {command: x, sidecar: false, version: v2}",
             "mesh.yaml:2:44: services.a.version: version is the sidecar's",

@@ -156,6 +156,18 @@ async def test_an_edit_touches_only_what_it_changes(bench: Bench) -> None:
     assert "the file has changed: restart a-svc-1; start b-svc-2" in bench.report.said
 
 
+async def test_another_life_of_certificates_restarts_the_control_plane_alone(bench: Bench) -> None:
+    async def edit() -> None:
+        with bench.file.open("a") as file:
+            file.write("svid_lifetime: 60s\n")
+        await bench.supervisor._apply(read_mesh(bench.file))
+        await bench.clock.advance(0.01)
+        assert [name for name, _ in bench.started[3:]] == [CONTROL]
+
+    assert await bench.run(edit) == 0
+    assert any("svid_lifetime has changed" in said for said in bench.report.said)
+
+
 async def test_a_refused_configuration_changes_nothing(bench: Bench) -> None:
     async def edit() -> None:
         bench.refusal = RefusedConfigError("m.yaml:1:1: no")

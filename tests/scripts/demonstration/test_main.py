@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from scripts.demonstration import __main__ as demo
 from scripts.demonstration import leaving
-from scripts.demonstration.mesh_files import LISTENER_PORT
-from scripts.demonstration.ports import is_free
+from scripts.demonstration.lost_package import LostPackage
+from scripts.demonstration.up import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,38 +23,29 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_the_seeds_port_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mesh_that_does_not_come_up_is_told_and_its_files_are_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: LostPackage) -> float:
+        raise DemoError("port 15001 for claims-svc-1's sidecar is in use by process 7")
+
+    monkeypatch.setattr(LostPackage, "start", start)
     work = tmp_path / "work"
-    if is_free(LISTENER_PORT):
-        with socket.create_server(("127.0.0.1", LISTENER_PORT)):
-            code = demo.main(["--work", str(work)])
-    else:
-        code = demo.main(["--work", str(work)])
-    assert code == 1
+    assert demo.main(["--work", str(work)]) == 1
     said = capsys.readouterr().err
-    assert "port 15001 on 127.0.0.1 is taken, and the seed's caller needs it" in said
-    assert "Remedy:" in said
-    assert not work.exists()
+    assert "scripts/demo: port 15001 for claims-svc-1's sidecar is in use by process 7" in said
+    assert str(work) in said
+    assert (work / "configs" / "lost-package" / "mesh.yaml").is_file()
+    assert work.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_work_folder_with_something_in_it_is_not_touched(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if not is_free(LISTENER_PORT):
-        pytest.skip(f"port {LISTENER_PORT} is taken")
     (tmp_path / "mine").touch()
     assert demo.main(["--work", str(tmp_path)]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
-def test_there_are_two_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.parse(["--part", "2"]).part == 2
-    assert demo.parse([]).part is None
-    with pytest.raises(SystemExit) as left:
-        demo.parse(["--part", "3"])
-    assert left.value.code == 2
-    assert "--part" in capsys.readouterr().err
 
 
 def test_help_tells(capsys: pytest.CaptureFixture[str]) -> None:

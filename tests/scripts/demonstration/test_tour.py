@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from scripts.demonstration import tour
-from scripts.demonstration.children import DemoError
 from scripts.demonstration.report import Report
+from scripts.demonstration.up import DemoError
 
 if TYPE_CHECKING:
-    from scripts.demonstration.lost_package_mesh import LostPackageMesh
+    from scripts.demonstration.lost_package import LostPackage
 
-MESH = cast("LostPackageMesh", None)  # The steps below do not look at it.
+MESH = cast("LostPackage", None)  # The steps below do not look at it.
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_a_step_that_cannot_be_taken_fails_the_tour_and_the_next_is_taken(
 ) -> None:
     report = Report(Console(file=io.StringIO()))
 
-    def breaks(_mesh: LostPackageMesh, report: Report) -> None:
+    def breaks(_mesh: LostPackage, report: Report) -> None:
         report.step("Breaks", "…")
         raise error
 
-    def works(_mesh: LostPackageMesh, report: Report) -> None:
+    def works(_mesh: LostPackage, report: Report) -> None:
         report.step("Works", "…")
         report.check(ok=True, expectation="fine")
 
@@ -48,7 +48,7 @@ def test_a_step_that_cannot_be_taken_fails_the_tour_and_the_next_is_taken(
 
 
 def test_a_fault_of_the_demo_itself_is_not_hidden() -> None:
-    def wrong(_mesh: LostPackageMesh, _report: Report) -> None:
+    def wrong(_mesh: LostPackage, _report: Report) -> None:
         raise NameError
 
     with pytest.raises(NameError):
@@ -56,4 +56,4 @@ def test_a_fault_of_the_demo_itself_is_not_hidden() -> None:
 
 
 def test_each_step_is_taken_once() -> None:
-    assert len(set(tour.FROM_FILES)) == len(tour.FROM_FILES)
+    assert len(set(tour.STEPS)) == len(tour.STEPS)

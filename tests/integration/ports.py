@@ -1,4 +1,4 @@
-"""Ports: free ones for the demo's own processes, and whether a fixed one can be had."""
+"""Ports: free ones for the tests' own processes, and whether a fixed one can be had."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ LOWEST, HIGHEST = 20000, 32000
 that is down must find its port free when it comes back."""
 
 _random = SystemRandom()
-
-
-class PortError(Exception):
-    """A port cannot be had; the message says which and what to do."""
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
@@ -36,21 +32,6 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
         return True
 
 
-def require_free(port: int, who: str) -> None:
-    """Make sure that `who` can have `port` on localhost.
-
-    Raises:
-        PortError: somebody listens there already.
-    """
-    for host in ("127.0.0.1", "::1"):
-        if not is_free(port, host):
-            raise PortError(
-                f"port {port} on {host} is taken, and {who} needs it.\n"
-                f"Remedy: end what listens there (ss -ltnp 'sport = :{port}' or "
-                f"lsof -iTCP:{port} -sTCP:LISTEN tell); is it another demo with --keep?"
-            )
-
-
 class FreePorts:
     """Hands out free ports, none of them twice."""
 
@@ -58,14 +39,10 @@ class FreePorts:
         self._given: set[int] = set()
 
     def take(self) -> int:
-        """A port on 127.0.0.1 that nobody listens on.
-
-        Raises:
-            PortError: none was found.
-        """
+        """A port on 127.0.0.1 that nobody listens on."""
         for _ in range(1000):
             port = _random.randint(LOWEST, HIGHEST)
             if port not in self._given and is_free(port):
                 self._given.add(port)
                 return port
-        raise PortError(f"no free port was found between {LOWEST} and {HIGHEST}")
+        raise RuntimeError(f"no free port was found between {LOWEST} and {HIGHEST}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from scripts.demonstration.ports import HIGHEST, LOWEST, FreePorts, PortError, is_free, require_free
+from tests.integration.ports import HIGHEST, LOWEST, FreePorts, is_free
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +35,6 @@ def test_a_port_is_free_again_though_old_connections_linger() -> None:
 
 def test_an_address_that_this_machine_lacks_is_nobodys() -> None:
     assert is_free(15001, "192.0.2.1")  # RFC 5737: documentation only.
-
-
-def test_a_port_that_must_be_had_and_cannot(taken: int) -> None:
-    with pytest.raises(PortError, match=f"(?s)port {taken} on 127.0.0.1 is taken, .*Remedy: .*ss"):
-        require_free(taken, "the seed's caller")
 
 
 def test_ports_are_handed_out_once_and_below_those_for_outgoing_calls() -> None:
