@@ -26,6 +26,7 @@ BUILT_IN: Final = (
     "governance",
     "header_rules",
     "interception",
+    "dns_names",
     "fault_injection",
     "own_answers",
     "fallback",
@@ -78,6 +79,7 @@ def build_plugins(
     from hms_addons.addons.access_log import AccessLog  # noqa: PLC0415 - see above
     from hms_addons.addons.admin import Admin  # noqa: PLC0415 - see above
     from hms_addons.addons.audit_log import AuditLog  # noqa: PLC0415 - see above
+    from hms_addons.addons.dns_names import DnsNames  # noqa: PLC0415 - see above
     from hms_addons.addons.fallback import Fallback  # noqa: PLC0415 - see above
     from hms_addons.addons.fault_injection import FaultInjection  # noqa: PLC0415 - see above
     from hms_addons.addons.governance import Governance  # noqa: PLC0415 - see above
@@ -107,6 +109,7 @@ def build_plugins(
     plugins.register(Governance(), "governance")
     plugins.register(HeaderRules(), "header_rules")
     plugins.register(Interception(), "interception")
+    plugins.register(DnsNames(), "dns_names")
     plugins.register(FaultInjection(rng), "fault_injection")
     plugins.register(OwnAnswers(), "own_answers")
     resilience = Resilience()

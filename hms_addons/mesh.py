@@ -59,6 +59,7 @@ from hms_addons.engine.mode import (  # noqa: E402
     follow_addons,
     make_flow_events,
 )
+from hms_addons.engine.native_dns import NativeDns  # noqa: E402
 from hms_addons.engine.native_lane import NativeLane  # noqa: E402
 from hms_addons.engine.native_trailers import take_trailers  # noqa: E402
 from hms_addons.errors import Failure, Fault, MeshError  # noqa: E402
@@ -116,6 +117,9 @@ class Mesh:
         self._unfollow: Callable[[], None] = lambda: None
         self._forget_trailers: Callable[[], None] = lambda: None
         self._stock_modes: list[str] = []
+        # An event of this addon's own: scripts hear of a query before mitmproxy's resolver does, and
+        # addons that are added later do not.
+        self.dns_request = NativeDns(self._snapshot).dns_request
 
     def load(self, loader: Loader) -> None:
         """mitmproxy event: declare the options."""
@@ -199,6 +203,7 @@ class Mesh:
             _split(ctx.options.hms_disable),
             joining.plugin if joining is not None else None,
         )
+        plugins.get("dns_names").elsewhere = frozenset(port for port, _ in self._stock_ports())
         for addons in plugins.collect("hms_mitmproxy_addons"):
             ctx.master.addons.add(*addons)
         sidecar = self._sidecar = Sidecar(
@@ -237,6 +242,9 @@ class Mesh:
         """A new version of the files: apply it, or say why not and go on with the old one."""
         if self._sidecar is not None:
             await self._sidecar.apply(snapshot)
+
+    def _snapshot(self) -> Snapshot | None:
+        return None if self._sidecar is None else self._sidecar.snapshot
 
     def _modes(self) -> list[str]:
         """mitmproxy's list of modes as it should be: the stock ones asked for, the open listeners."""

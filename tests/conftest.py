@@ -61,6 +61,7 @@ PEERS = {
     "curl": Peer(("curl",), "apt-get install curl"),
     "wrk": Peer(("wrk",), "apt-get install wrk"),
     "chromium": Peer(("chromium", "chromium-browser", "google-chrome"), "apt-get install chromium"),
+    "netns": Peer(("iptables",), "apt-get install iptables iproute2"),
 }
 
 # Derandomised in CI: a red run there is about the change, and repeats. At a desk each run looks

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 type Kind = Literal["http", "transparent", "dns"]
 type UnmatchedWord = Literal["refuse", "original"]
 
-_EVERYWHERE: Final = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - compared with, not bound
 _NOT_OF_DNS: Final = (
     "app",
     "routes",
@@ -118,7 +117,7 @@ def _check_dns(model: ListenerModel, about: tuple[tuple[str | int, ...], ...]) -
         value: Any = getattr(model, key)
         if value is not None and value != []:
             raise fault(f"{key} is about HTTP, and this listener is dns", at=(key,), about=about)
-    if model.host is not None and model.host not in _EVERYWHERE:
+    if model.host is not None:
         try:
             ipaddress.ip_address(model.host)
         except ValueError:

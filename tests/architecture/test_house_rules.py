@@ -18,6 +18,7 @@ type Rule = Callable[[str, ast.Module], Iterator[tuple[int, str]]]
 MITMPROXY_USERS = {
     "hms_addons.engine.mode",
     "hms_addons.engine.flow_builder",
+    "hms_addons.engine.native_dns",
     "hms_addons.engine.native_lane",
     "hms_addons.engine.native_trailers",
     "hms_addons.replay.flow_file",
