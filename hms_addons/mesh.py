@@ -234,7 +234,7 @@ class Mesh:
         elif snapshot is not None:
             await sidecar.start(snapshot)
         self._show_modes()
-        sidecar.on_applied = self._show_modes
+        sidecar.on_applied = self._applied
         if source is not None:
             await source.watch(self._changed, sidecar.refuse)
 
@@ -245,6 +245,11 @@ class Mesh:
 
     def _snapshot(self) -> Snapshot | None:
         return None if self._sidecar is None else self._sidecar.snapshot
+
+    def _applied(self) -> None:
+        self._show_modes()
+        if self._window is not None:
+            self._window.applied()
 
     def _modes(self) -> list[str]:
         """mitmproxy's list of modes as it should be: the stock ones asked for, the open listeners."""

@@ -218,6 +218,10 @@ class Sidecar:
         Raises:
             ConfigError: a secret cannot be loaded, a plugin refused, or a port is not to be had.
         """
+        self.apply_now(snapshot)
+
+    def apply_now(self, snapshot: Snapshot) -> None:
+        """The same, for who cannot wait: nothing in it does."""
         try:
             self._apply(snapshot)
         except Exception as error:

@@ -200,7 +200,11 @@ class Cluster:
             in_use = [endpoint for endpoint in usable if endpoint.state is EndpointState.CLOSED]
             self._slow_start.observe(members, in_use)
         levels = self._levels
-        levels.update(members, usable, self._manager.zone, self.spec.panic_threshold)
+        counted: list[Endpoint] = list(members)
+        if any(endpoint.by_hand for endpoint in counted):
+            # No panic brings back what a person has taken out.
+            counted = [endpoint for endpoint in counted if not endpoint.by_hand]
+        levels.update(counted, usable, self._manager.zone, self.spec.panic_threshold)
         self.candidates = levels.candidates
         self._pick = levels.picker
         self.attempt_ended = levels.learner
@@ -343,6 +347,19 @@ class Cluster:
         # `breaker.connections` counts the one about to be made.
         if idle and idle + self.breaker.connections > self.spec.thresholds.max_connections:
             max(pools, key=lambda pool: len(pool.idle)).close_oldest_idle()
+
+    # -- by hand ----------------------------------------------------------------------------------
+
+    def open_by_hand(self, address: str | None, seconds: float) -> list[str]:
+        """Open the breaker of the endpoint at `address`, or of all that are there; their addresses."""
+        found = [e for e in self.endpoints.values() if address is None or e.address == address]
+        for endpoint in found:
+            self.detector.open_by_hand(endpoint, seconds)
+        return [endpoint.address for endpoint in found]
+
+    def mend(self) -> list[str]:
+        """Close what was opened by hand; the endpoints' addresses."""
+        return [e.address for e in self.endpoints.values() if self.detector.mend(e)]
 
     def describe(self) -> dict[str, Any]:
         """Its state as JSON-ready types, for `/clusters`."""

@@ -37,6 +37,7 @@ class Endpoint:
         healthy: false takes it out: its health check says so, or has yet to say anything.
         health: what its checks say; None if it is not checked.
         state, cause: its breaker, and in words why it is not closed.
+        by_hand: a person has opened it; nothing but time or a person closes it again.
         consecutive_5xx, consecutive_gateway_failure: since the last success.
         ejections: times ejected in a row; shrinks again while it is healthy.
         changed_at: monotonic seconds of the last change of state.
@@ -48,6 +49,7 @@ class Endpoint:
     __slots__ = (
         "active",
         "address",
+        "by_hand",
         "cause",
         "changed_at",
         "cluster",
@@ -83,6 +85,7 @@ class Endpoint:
         self.health: EndpointHealth | None = None
         self.state = EndpointState.CLOSED
         self.cause: str | None = None
+        self.by_hand = False
         self.consecutive_5xx = 0
         self.consecutive_gateway_failure = 0
         self.ejections = 0
@@ -134,6 +137,8 @@ class Endpoint:
         }
         if self.state is EndpointState.OPEN:
             description["retry_in_seconds"] = round(max(0.0, self.ejected_until - now), 3)
+        if self.by_hand:
+            description["by_hand"] = True
         if self.health is not None:
             description.update(self.health.describe())
         return description

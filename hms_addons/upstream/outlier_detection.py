@@ -91,7 +91,7 @@ class OutlierDetector:
         self._begin_comparison()
         if settings is None:
             for endpoint in self._endpoints.values():
-                if endpoint.state is not _CLOSED:
+                if endpoint.state is not _CLOSED and not endpoint.by_hand:
                     self._close(endpoint, "outlier detection was switched off")
 
     def close(self) -> None:
@@ -192,9 +192,34 @@ class OutlierDetector:
     def health_check_passed(self, endpoint: Endpoint) -> None:
         """An active check of a healthy endpoint has passed: if it is ejected, a request may try it."""
         settings = self._settings
+        if endpoint.by_hand:
+            return
         if settings is not None and settings.health_check_unejects and endpoint.state is _OPEN:
             self._let_try(endpoint, "its health check passes")
             self._changed()
+
+    # -- by hand ----------------------------------------------------------------------------------
+
+    def open_by_hand(self, endpoint: Endpoint, seconds: float) -> None:
+        """Eject an endpoint because a person says so, however well it is; then it is in use again."""
+        endpoint.by_hand = True
+        endpoint.ejected_until = self._clock.monotonic() + seconds
+        self._become(endpoint, _OPEN, f"opened by hand for {seconds:g}s; hms.mend closes it")
+        logger.warning(
+            "cluster %s: endpoint %s is opened by hand for %gs",
+            self._cluster,
+            endpoint.address,
+            seconds,
+        )
+        self._schedule()
+        self._changed()
+
+    def mend(self, endpoint: Endpoint) -> bool:
+        """Close what was opened by hand; false if it was not."""
+        if not endpoint.by_hand:
+            return False
+        self._close(endpoint, "it was mended by hand")
+        return True
 
     # -- changes of state -----------------------------------------------------------------------
 
@@ -223,6 +248,7 @@ class OutlierDetector:
 
     def _close(self, endpoint: Endpoint, reason: str) -> None:
         self._become(endpoint, _CLOSED, None)
+        endpoint.by_hand = False
         endpoint.consecutive_5xx = 0
         endpoint.consecutive_gateway_failure = 0
         logger.info(
@@ -240,7 +266,11 @@ class OutlierDetector:
         now = self._clock.monotonic()
         for endpoint in self._endpoints.values():
             # The timer may run a moment early; see LazyTimer.
-            if endpoint.state is _OPEN and endpoint.ejected_until <= now + 0.001:
+            if endpoint.state is not _OPEN or endpoint.ejected_until > now + 0.001:
+                continue
+            if endpoint.by_hand:
+                self._close(endpoint, "the time for which it was opened by hand is up")
+            else:
                 self._let_try(endpoint, "its time is up")
         self._schedule()
         self._changed()

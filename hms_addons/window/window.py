@@ -10,7 +10,10 @@ from pydantic_core import PydanticCustomError
 from hms_addons.config.schema_base import parse_size
 from hms_addons.errors import MeshError
 from hms_addons.window.browser_updates import BrowserUpdates
+from hms_addons.window.by_hand import ByHand
+from hms_addons.window.commands import Commands
 from hms_addons.window.flow_ring import FlowRing, Limits
+from hms_addons.window.page_focus import PageFocus
 from hms_addons.window.redaction import Redactor
 from hms_addons.window.replay_guard import ReplayGuard
 from hms_addons.window.screens import Screens
@@ -77,7 +80,9 @@ class Window:
         self._sidecar = sidecar
         self._redactor = Redactor()
         self._screens = Screens(self._redactor)
+        self._by_hand = ByHand(sidecar)
         self._updates: BrowserUpdates | None = None
+        self._focus: PageFocus | None = None
         self._addons: list[Any] = []
         self._limits = Limits(0, 0, 0)
 
@@ -93,7 +98,11 @@ class Window:
         self._read_options()
         master, clock = self._master, self._sidecar.clock
         self._screens.cover()
-        self._addons.append(ReplayGuard(clock))
+        self._addons += [
+            ReplayGuard(clock),
+            Commands(master, self._sidecar, self._by_hand, self._redactor),
+        ]
+        self._sidecar.add_status("by_hand", self._by_hand.describe)
         if (view := master.addons.get("view")) is not None:
             ring = FlowRing(view, lambda: self._limits, clock)
             self._addons.append(ring)
@@ -103,6 +112,8 @@ class Window:
         if app is not None and hasattr(master, "_sig_view_add"):
             self._updates = BrowserUpdates(master, app, clock)
             self._updates.take_over()
+            self._focus = PageFocus(view, app)
+            self._focus.follow()
         master.addons.add(*self._addons)
 
     def close(self) -> None:
@@ -113,7 +124,14 @@ class Window:
         if self._updates is not None:
             self._updates.give_back()
             self._updates = None
+        if self._focus is not None:
+            self._focus.leave()
+            self._focus = None
         self._screens.uncover()
+
+    def applied(self) -> None:
+        """A configuration has been put in force."""
+        self._by_hand.applied()
 
     def changed(self) -> None:
         """Options have changed.

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.integration.basics import free_port, until
-from tests.integration.mitm_kit import App, Desk, mitmweb_desk
+from tests.integration.mitm_kit import VERIFY, App, Desk, mitmweb_desk
 from tests.integration.servers import POLICY_VERSION
 
 if TYPE_CHECKING:
@@ -138,6 +138,40 @@ def test_secrets_are_sent_and_are_neither_shown_nor_saved(desk: Desk) -> None:
     for place in map(str, shown):
         assert not [it for it in ("c-secret", "h-secret", "q-secret", token) if it in place], place
     assert all("redacted-" in str(place) for place in shown[:4])
+
+
+def test_what_failed_or_was_denied_is_marked_and_found_by_its_mark(desk: Desk) -> None:
+    for path in (VERIFY, "/verify-id/no", "/dead"):
+        desk.call(path=path).result()
+    desk.web.one(lambda flow: flow["request"]["path"] == "/dead" and flow["marked"], "mark")
+    marks = {flow["request"]["path"]: flow["marked"] for flow in desk.web.flows()}
+    assert marks == {
+        "/verify-id?id=7": "",
+        "/verify-id/no": "\N{NO ENTRY}",
+        "/dead": "\N{CROSS MARK}",
+    }
+    for mark, path in ((":no_entry:", "/verify-id/no"), (":x:", "/dead")):
+        assert desk.web.command("cut", f"~marker {mark}", "request.path") == [[path]]
+    assert desk.web.command("cut", "~meta RBAC", "request.path") == [["/verify-id/no"]]
+    assert desk.web.command("cut", "~comment flag=UF", "request.path") == [["/dead"]]
+
+
+def test_the_meshs_commands(desk: Desk) -> None:
+    desk.call("POST").result()
+    flow = desk.outbound()
+    desk.web.content(flow, "request")  # as a page does that shows it: it has the focus now
+    explained = desk.web.command("hms.explain", "@focus")
+    assert explained[0] == "happened  POST /verify-id?id=7: 200, outbound on out"
+    with pytest.raises(AssertionError, match="hms.retry @focus anyway"):
+        desk.web.command("hms.retry", "@focus")
+    desk.web.command("hms.retry", "@focus", "anyway")
+    until(lambda: len(desk.app.seen) == 2, "request sent again")
+    desk.web.command("hms.break", f"@{flow['id']}", "cluster", "1m")
+    refused = desk.call().result()
+    assert refused.headers["X-HMS-Flag"] == "UH"
+    assert "opened by hand for 60s; hms.mend closes it" in refused.json()["detail"]
+    desk.web.command("hms.mend")
+    assert desk.call().result().status_code == 200
 
 
 # --- held and edited ------------------------------------------------------------------------------

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import requests
 
-from scripts.pictures.browser import Browser
+from scripts.pictures.browser import KEYS, Browser
 from tests.integration.basics import free_port, until
 from tests.integration.mitm_kit import PASSWORD, Desk, mitmweb_desk
 
@@ -37,12 +37,13 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
         yield Screen(desk, browser, folder)
 
 
-def hold(screen: Screen, name: str) -> Calling:
+def hold(screen: Screen, name: str, **arguments: Any) -> Calling:
     """A call to `/plain/<name>` that is held, its flow opened in the browser."""
     screen.desk.app.requests.clear()
     screen.desk.web.set(intercept=f"~q & ~u {name}")
-    calling = screen.desk.call(path=f"/plain/{name}")
+    calling = screen.desk.call(path=f"/plain/{name}", **arguments)
     screen.browser.click(f"http://127.0.0.1:{screen.desk.files.out}/plain/{name}")
+    screen.browser.click("Flow", "a")
     return calling
 
 
@@ -57,7 +58,49 @@ def test_flows_and_what_the_mesh_did_are_seen(screen: Screen) -> None:
     browser.sees(
         f"mesh:out@127.0.0.1:{out},mesh:peers@127.0.0.1:{screen.desk.files.peers}", "footer"
     )
+    browser.sees("\N{NO ENTRY}")
     browser.picture(screen.folder / "flows.png")
+
+
+def test_a_held_request_is_edited_and_resumed_and_its_secrets_stay_hidden(screen: Screen) -> None:
+    browser, desk = screen.browser, screen.desk
+    calling = hold(screen, "mine", headers={"X-Note": "before"})
+    browser.sees("Bearer [redacted-")
+    assert desk.files.token()["Authorization"].rpartition(".")[2] not in browser.text()
+    value = "//*[contains(@class, 'kv-value') and text()='before']"
+    browser.press(value)
+    browser.write(value, "after ")
+    browser.press("//*[contains(@class, 'kv-key') and starts-with(text(), 'X-Note')]")
+    until(lambda: "after" in str(desk.web.held()["request"]["headers"]), "edit")
+    browser.picture(screen.folder / "edited.png")
+    browser.click("Resume")
+    assert calling.result().status_code == 200
+    sent = desk.app.last
+    assert "after" in str(sent.header("x-note"))
+    assert str(sent.header("authorization")).startswith("Bearer eyJ")
+
+
+def test_a_command_is_run_in_the_command_bar(screen: Screen) -> None:
+    browser, desk = screen.browser, screen.desk
+    desk.web.set(intercept="")
+    desk.call(path="/plain/asked").result()
+    browser.click(f"http://127.0.0.1:{desk.files.out}/plain/asked")
+    browser.click("Response", "a")
+    browser.sees("X-From")  # its body has been asked for: it has the focus
+    browser.click("Options", "a")
+    browser.click("Display Command Bar")
+    bar = "//div[contains(@class, 'command')]//input"
+    browser.write(bar, f"hms.explain @focus{KEYS['enter']}")
+    browser.sees("GET /plain/asked: 200, outbound on out")
+    browser.write(bar, f"hms.break @focus cluster 1m{KEYS['enter']}")
+    browser.sees("cluster plain: open by hand for 60s")
+    assert desk.call(path="/plain/asked").result().status_code == 503
+    browser.write(bar, f"hms.mend{KEYS['enter']}")
+    browser.sees("closed again: plain")
+    browser.picture(screen.folder / "commands.png")
+    assert desk.call(path="/plain/asked").result().status_code == 200
+    browser.click("Display Command Bar")
+    browser.click("Flow", "a")
 
 
 def test_the_capture_page_lives_with_the_mesh_mode(screen: Screen) -> None:

@@ -422,3 +422,31 @@ async def test_ewma_leaves_the_slow_one() -> None:
     learn(world.endpoint(1), 2.0, 200)
     assert {world.cluster.pick(world.exchange(), []) for _ in range(20)} == {world.endpoint(2)}
     await world.close()
+
+
+# -- by hand ---------------------------------------------------------------------------------------
+
+
+async def test_an_endpoint_that_is_open_by_hand_is_not_used() -> None:
+    world = World(2)
+    first, second = world.endpoint(1), world.endpoint(2)
+    assert world.cluster.open_by_hand(first.address, 60.0) == [first.address]
+    assert world.cluster.candidates == [second]
+    assert world.cluster.describe()["endpoints"][0]["by_hand"] is True
+    assert world.cluster.open_by_hand("127.0.0.1:1", 60.0) == []
+    assert world.cluster.mend() == [first.address]
+    assert world.cluster.candidates == [first, second]
+    await world.close()
+
+
+async def test_a_whole_cluster_is_open_by_hand_whatever_panic_says() -> None:
+    world = World(2)
+    world.apply(make_cluster(endpoints=specs(2), panic_threshold=100))
+    assert len(world.cluster.open_by_hand(None, 60.0)) == 2
+    assert world.cluster.candidates == []
+    assert world.cluster.describe()["state"] == "open"
+    with pytest.raises(ExchangeFailed) as caught:
+        await world.get(1)
+    assert caught.value.failure.flag is Flag.UH
+    assert "opened by hand for 60s; hms.mend closes it" in caught.value.failure.detail
+    await world.close()

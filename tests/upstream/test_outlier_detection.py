@@ -374,3 +374,44 @@ def test_a_passed_health_check_may_be_told_not_to() -> None:
     rig.result(*[503] * 5)
     rig.detector.health_check_passed(rig.e)
     assert rig.e.state is OPEN
+
+
+# -- by hand ---------------------------------------------------------------------------------------
+
+
+def test_what_a_person_opens_is_closed_by_time() -> None:
+    rig = Rig()
+    rig.detector.open_by_hand(rig.e, 60.0)
+    assert (rig.e.state, rig.left, rig.e.by_hand) == (OPEN, 60.0, True)
+    assert rig.e.trouble == "open (opened by hand for 60s; hms.mend closes it)"
+    rig.clock.tick(59.0)
+    assert rig.e.state is OPEN
+    rig.clock.tick(1.0)
+    assert (rig.e.state, rig.e.by_hand, rig.e.cause) == (CLOSED, False, None)
+
+
+def test_neither_a_health_check_nor_new_settings_close_what_a_person_opened() -> None:
+    rig = Rig()
+    rig.detector.open_by_hand(rig.e, 60.0)
+    rig.detector.health_check_passed(rig.e)
+    rig.detector.replace_settings(None)
+    assert rig.e.state is OPEN
+    rig.clock.tick(60.0)
+    assert rig.e.state is CLOSED
+
+
+def test_a_person_closes_what_a_person_opened_and_nothing_else() -> None:
+    rig = Rig(3)
+    rig.result(*[503] * 5, endpoint=rig.members["e1", 80])
+    rig.detector.open_by_hand(rig.e, 60.0)
+    assert [rig.detector.mend(member) for member in rig.members.values()] == [True, False, False]
+    assert rig.e.state is CLOSED
+    assert rig.members["e1", 80].state is OPEN
+
+
+def test_one_that_was_ejected_is_a_persons_from_then_on() -> None:
+    rig = Rig()
+    rig.result(*[503] * 5)
+    rig.detector.open_by_hand(rig.e, 5.0)
+    rig.clock.tick(5.0)
+    assert rig.e.state is CLOSED

@@ -24,6 +24,7 @@ class FakeSidecar(FakeMesh):
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
+        self.snapshot = None
 
 
 class Declares:
