@@ -80,6 +80,11 @@ def pytest_configure() -> None:
     gc.disable()
 
 
+def pytest_pycollect_makeitem() -> list[pytest.Item] | None:
+    """Find no tests where `scripts/test` wants them compiled only."""
+    return [] if "HMS_COMPILE_TESTS" in os.environ else None
+
+
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
