@@ -40,6 +40,7 @@ def test_the_built_ins_come_first_and_in_order() -> None:
         "governance",
         "header_rules",
         "interception",
+        "dns_names",
         "fault_injection",
         "own_answers",
         "fallback",
