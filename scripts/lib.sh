@@ -15,7 +15,7 @@
 # It takes the first Python >= 3.12 that truly runs: $HMS_PYTHON, then python3.14, 3.13, 3.12, python3
 # and python on PATH, then pyenv's, then uv's. It installs with pip, by hash, and only when a file in
 # scripts/requirements/ or pyproject.toml has changed since. Several scripts may call it at once.
-# Also here: hms_say, hms_fail, hms_apt_install.
+# Also here: hms_say, hms_fail, hms_apt_install, hms_apt_unpack.
 
 HMS_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 HMS_VENV=${HMS_VENV:-$HMS_ROOT/.venv}
@@ -216,4 +216,30 @@ hms_apt_install() {
       hms_say "apt-get failed (see above); going on without: ${missing[*]}"
     fi
   fi
+}
+
+# hms_apt_unpack PACKAGE COMMAND…: puts the commands of a Debian package into .venv/bin, if they are missing.
+# The package is not installed: that would have its server started at each boot. It never fails either.
+hms_apt_unpack() {
+  local package=$1 folder command missing=
+  shift
+  for command in "$@"; do
+    command -v "$command" >/dev/null || [ -x "$HMS_VENV/bin/$command" ] || missing=yes
+  done
+  [ -n "$missing" ] || return 0
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+    hms_say "not unpacked, for want of apt-get: $package"
+    return 0
+  fi
+  hms_say "unpacking the Debian package $package into $HMS_VENV"
+  folder=$(mktemp -d)
+  # APT::Sandbox::User: the folder is nobody else's, so nobody else could write into it.
+  (
+    cd "$folder"
+    download=(apt-get -qq -o APT::Sandbox::User=root download "$package")
+    "${download[@]}" 2>/dev/null || { [ "$(id -u)" -eq 0 ] && apt-get -qq update && "${download[@]}"; }
+    dpkg-deb -x ./*.deb unpacked
+    for command in "$@"; do install -m 755 "unpacked/usr/bin/$command" "$HMS_VENV/bin/"; done
+  ) </dev/null >/dev/null || hms_say "going on without $package"
+  rm -rf "$folder"
 }

@@ -62,6 +62,8 @@ PEERS = {
     "wrk": Peer(("wrk",), "apt-get install wrk"),
     "chromium": Peer(("chromium", "chromium-browser", "google-chrome"), "apt-get install chromium"),
     "netns": Peer(("iptables",), "apt-get install iptables iproute2"),
+    # Not by apt-get install: that would have it started at each boot.
+    "prometheus": Peer(("prometheus",), "scripts/test --full"),
 }
 
 # Derandomised in CI: a red run there is about the change, and repeats. At a desk each run looks

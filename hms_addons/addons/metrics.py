@@ -116,7 +116,10 @@ class Metrics:
         self._tallies: dict[_Labels, _Tally] = {}
         self._attempts: Counter[str] = Counter()
         self._retries = 0
-        self._decisions: Counter[tuple[str, str]] = Counter()
+        # From 0 on, so that the first of them is an increase like any other.
+        self._decisions: Counter[tuple[str, str]] = Counter(
+            {("allowed", NO_POLICY): 0, ("denied", NO_POLICY): 0}
+        )
         self._made_room_for: Snapshot | None = None
 
     def __repr__(self) -> str:

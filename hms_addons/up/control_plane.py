@@ -8,6 +8,8 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hms_addons.control_client.client import TRUST_DOMAIN_HEADER
+from hms_addons.control_client.trust import read_bundle
 from hms_addons.errors import MeshError
 from hms_addons.operator_client.client import OperatorClient, OperatorError, RefusedError
 from hms_addons.operator_client.trust_commands import create_token
@@ -119,6 +121,17 @@ class ControlPlane:
         # What one refuses is told elsewhere, and it will not change its mind by itself.
         settled = [one for one in fleet if one["state"] in {"in sync", "refused"}]
         return len(settled) >= sidecars and sum(bool(one["address"]) for one in settled) >= listed
+
+    async def roots(self) -> bytes:
+        """The roots of its CA, PEM.
+
+        Raises:
+            MeshError: the control plane is away.
+        """
+        async with self._client() as client:
+            answer = await client.ask("GET", "/v1/bundle")
+        trust_domain = answer.headers.get(TRUST_DOMAIN_HEADER)
+        return read_bundle(trust_domain, answer.body, self.url).to_pem()
 
     async def join_token(self, service: str) -> str:
         """A token that lets one instance of a service in.

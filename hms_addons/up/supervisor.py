@@ -23,6 +23,7 @@ from hms_addons.up.machine import FreePorts, end_marked, holder, is_free
 from hms_addons.up.member import Member
 from hms_addons.up.mesh_file import read_mesh, told
 from hms_addons.up.plan import diff, wanted_ports
+from hms_addons.up.scraped import CONTROL, ScrapeFiles
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from hms_addons.up.report import Report
     from hms_addons.up.run_state import RunState
 
-CONTROL: Final = "control-plane"
 LOOK: Final = 0.5
 """Seconds between looks at how the instances are."""
 RETRY: Final = 2.0
@@ -82,6 +82,7 @@ class Supervisor:
         self._plane = ControlPlane(state, self._ports.take(), clock)
         self._control = Keeper(self._start_control, self._control_is, clock, rng)
         self._members: dict[str, Member] = {}
+        self._scraped = ScrapeFiles(state.file)
         self._logs = LogFiles(state.logs, clock)
         self._tasks = TaskSet("up")
         self._watchers = TaskSet("up: watchers")
@@ -120,6 +121,7 @@ class Supervisor:
                 await self._end()
                 await self._tasks.close()
                 self._logs.close()
+                self._scraped.remove()
 
     async def _run(self, ports: AdminPorts) -> int:
         self._keep(CONTROL, self._control)
@@ -133,6 +135,7 @@ class Supervisor:
             self._tell()
             self._watchers.start(self._follow(), "file")
             self._watchers.start(self._watch_members(ports), "members")
+            self._watchers.start(self._scraped.follow(self._plane.roots, self._clock), "roots")
             await self._stopping.wait()
         return 1 if self._failed.is_set() else 0
 
@@ -345,16 +348,18 @@ class Supervisor:
             self._watchers.start(_restart(group), "restart")
 
     def _tell(self) -> None:
-        """Let other commands know."""
+        """Let other commands know, and Prometheus."""
+        instances = [member.document() for member in self._members.values()]
         try:
             self._state.tell(
                 {
                     "file": str(self._state.file),
                     "control": self._plane.url,
                     "ca_pin": self._plane.pin,
-                    "instances": [member.document() for member in self._members.values()],
+                    "instances": instances,
                 }
             )
+            self._scraped.tell(self._plane.url, instances)
         except MeshError as error:
             self._report.say(str(error))
 

@@ -201,7 +201,10 @@ async def test_attempts_and_retries_are_counted_each(bench: Bench) -> None:
 
 async def test_decisions_of_policies_are_counted_by_policy(bench: Bench) -> None:
     bench.done(answered())  # there are no policies
-    assert "hms_rbac_decisions_total" not in await bench.scrape()
+    found = (await bench.scrape())["hms_rbac_decisions_total"]
+    assert set(found.values()) == {0.0}, (
+        "there from the start, so that the first one is an increase"
+    )
     for decision in (
         Decision(allowed=True, policy="managers", reason=""),
         Decision(allowed=True, policy="managers", reason="", would_deny="why", audit_policy="new"),

@@ -14,6 +14,7 @@ import pytest
 from hms_addons.up.machine import marked, send
 from tests.integration.basics import PATIENCE, free_port, until
 from tests.integration.processes import START, Program
+from tests.integration.prometheus_kit import Prometheus, check_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +85,11 @@ class Up:
 
         return until(found, f"event {wanted}", START)
 
+    def scraped(self) -> set[str]:
+        """The instances that Prometheus is told of."""
+        found = json.loads((self.state.parent / "prometheus.json").read_text())
+        return {one["labels"]["instance"] for one in found}
+
     def get(self, port: int, path: str = "/hello") -> str:
         """Call a port of this machine."""
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
@@ -115,6 +121,33 @@ def test_what_init_writes_comes_up_and_carries_calls(up: Up) -> None:
     assert [line.split()[0] for line in rows[1:]] == ["web-svc-1", "hello-svc-1", "hello-svc-2"]
 
 
+@pytest.mark.prometheus
+def test_a_real_prometheus_scrapes_it_all_and_no_panel_of_the_dashboard_is_empty(
+    up: Up, tmp_path: Path
+) -> None:
+    with Prometheus(tmp_path, up.state.parent) as prometheus:
+        assert not check_config(tmp_path / "prometheus.yml")
+        missing: list[str] = []
+
+        def all_there() -> bool:
+            up.get(up.web, "/")
+            missing[:] = prometheus.without_data()
+            return not missing
+
+        until(all_there, "data in each panel", START)
+        names = ("control-plane", "web-svc-1", "hello-svc-1", "hello-svc-2")
+        until(lambda: prometheus.targets() == dict.fromkeys(names, "up"), "all targets")
+        # Whose sidecar, which called service, which instance: three things, three labels.
+        found = prometheus.query(
+            "sum by (service, destination, direction) (hms_requests_total) > 0"
+        )
+        labels = [one["metric"] for one in found]
+        called = {"service": "web-svc", "destination": "hello-svc", "direction": "outbound"}
+        assert called in labels
+        assert not prometheus.query('{__name__=~"hms_.*",exported_service!=""}')
+        assert "level=error" not in prometheus.output
+
+
 def test_a_killed_sidecar_comes_back_and_leaves_no_app_behind(up: Up) -> None:
     after = up.mark()
     old = marked(up.state, "hello-svc-1")
@@ -141,6 +174,7 @@ def test_edits_are_applied_while_it_runs_and_faults_are_not(up: Up) -> None:
     up.edit(lambda text: text.replace("replicas: 2", "replicas: 3"))
     up.event(instance="hello-svc-3", state="ready")
     until(lambda: up.get(up.entry) == "Hello from hello-svc-3\n", "answer of hello-svc-3")
+    assert "hello-svc-3" in up.scraped()
 
     after = up.mark()
     up.edit(lambda text: text.replace("replicas: 3", "replcas: 3"))
@@ -157,6 +191,7 @@ def test_edits_are_applied_while_it_runs_and_faults_are_not(up: Up) -> None:
         )
     )
     up.event(after, instance="hello-svc-3", state="stopped")
+    until(lambda: "hello-svc-3" not in up.scraped(), "Prometheus' list without it")
     detail = up.event(after, instance="broken-svc-1", state="waiting")["detail"]
     assert "exit code 3; starting it again in" in detail
     assert "no database" in detail
@@ -183,6 +218,7 @@ def test_ctrl_c_ends_all_in_order_and_leaves_nothing(tmp_path: Path) -> None:
         assert marked(up.state) == []
         assert "is not up" in up.hms("down")
         assert "hms up" in up.hms("top", code=1)
+        assert not (up.state.parent / "prometheus.json").exists()
     finally:
         up.program.close()
         send(marked(up.state), signal.SIGKILL)

@@ -14,7 +14,8 @@ from hms_addons.up.control_plane import ControlPlane, RefusedConfigError
 from hms_addons.up.keeper import State
 from hms_addons.up.mesh_file import Mesh, read_mesh
 from hms_addons.up.run_state import RunState
-from hms_addons.up.supervisor import CONTROL, Supervisor
+from hms_addons.up.scraped import CONTROL
+from hms_addons.up.supervisor import Supervisor
 from tests.fakes.clock import FakeClock
 from tests.fakes.up import FakeChild, FakeReport
 
