@@ -18,18 +18,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot import Direction
-from hms_addons.config.snapshot_interception import ORIGINAL_DESTINATION
 from hms_addons.errors import Flag
 from hms_addons.hookspecs import hookimpl
+from hms_addons.state_metrics import (
+    counter,
+    of_certificates,
+    of_clusters,
+    of_configuration,
+    of_listeners,
+    of_logs,
+    of_shaping,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from hms_addons.clock import Clock
     from hms_addons.config.policy import Decision
@@ -55,8 +62,6 @@ _MAX_KNOWN: Final = 20_000
 _MAX_OUTCOMES: Final = 32
 _INBOUND: Final = Direction.INBOUND
 _STATUS_DIGITS: Final = 3
-_LOGS: Final = ("access_log", "audit_log")
-"""Parts of the sidecar's status that tell of a log."""
 _CLIENT_GONE: Final = 499
 _STATUSES: Final = {
     status: str(status) for status in (*(known.value for known in HTTPStatus), _CLIENT_GONE)
@@ -234,12 +239,14 @@ class Metrics:
         if mesh is None:
             return
         status = mesh.status()
-        yield from _of_listeners(status["listeners"])
-        yield from _of_clusters(mesh.clusters())
-        yield from _of_configuration(status)
-        yield from _of_certificates(mesh.certificates())
-        yield from _of_logs(status)
-        yield _counter(
+        yield from of_listeners(status["listeners"])
+        clusters = mesh.clusters()
+        yield from of_clusters(clusters)
+        yield from of_shaping(status, clusters)
+        yield from of_configuration(status)
+        yield from of_certificates(mesh.certificates())
+        yield from of_logs(status)
+        yield counter(
             "hms_plugin_errors",
             "Exceptions in plugins' hooks.",
             ("plugin", "hook"),
@@ -258,7 +265,7 @@ class Metrics:
             if labels.outcome is not None:
                 attempts[labels.outcome,] += count
             durations.setdefault(labels[:3], _Tally()).add(tally)
-        yield _counter(
+        yield counter(
             "hms_requests", "Requests, however they ended.", _Labels._fields[:5], requests
         )
         histogram = HistogramMetricFamily(
@@ -270,109 +277,15 @@ class Metrics:
             histogram.add_metric(names, _cumulative(tally.buckets), tally.seconds)
         yield histogram
         about = "Tries at an endpoint, by how they ended: a class of statuses, or what went wrong."
-        yield _counter("hms_upstream_attempts", about, ("outcome",), attempts)
+        yield counter("hms_upstream_attempts", about, ("outcome",), attempts)
         about = "Attempts after a request's first."
-        yield _counter("hms_upstream_retries", about, (), {(): self._retries})
-        yield _counter(
+        yield counter("hms_upstream_retries", about, (), {(): self._retries})
+        yield counter(
             "hms_rbac_decisions",
             "What the policies said: allowed, denied; or would_deny, if those of mode: audit counted.",
             ("decision", "policy"),
             self._decisions,
         )
-
-
-# -- families -----------------------------------------------------------------------------------
-
-
-def _of_listeners(listeners: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    labels = ("listener", "direction")
-    for key, name, about in (
-        ("connections", "hms_connections_active", "Connections from callers."),
-        ("in_flight", "hms_requests_in_flight", "Requests that are being served."),
-    ):
-        found = {(one["name"], one["direction"]): one[key] for one in listeners}
-        yield _gauge(name, about, labels, found)
-    yield _counter(
-        "hms_malformed_requests",
-        "Requests that could not be read, and were refused before anything else.",
-        labels,
-        {(one["name"], one["direction"]): one["malformed"] for one in listeners},
-    )
-
-
-def _of_clusters(clusters: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    """The short ones first: what each takes, the event loop waits for."""
-    yield _gauge(
-        "hms_breaker_open",
-        "1 while a cluster has endpoints, but none that may be used.",
-        ("cluster",),
-        {(cluster["name"],): cluster["state"] == "open" for cluster in clusters},
-    )
-    yield _counter(
-        "hms_breaker_overflows",
-        "Requests and retries that a cluster's thresholds have refused.",
-        ("cluster",),
-        {(c["name"],): c["circuit_breakers"]["overflows_total"] for c in clusters},
-    )
-    yield _gauge(
-        "hms_endpoint_state",
-        "1 for the state of an endpoint: closed, open, half-open; or unhealthy or unchecked by its checks.",
-        ("cluster", "endpoint", "state"),
-        {
-            (cluster["name"], endpoint["address"], _state(endpoint)): 1
-            for cluster in clusters
-            if cluster.get("load_balancer") != ORIGINAL_DESTINATION  # wherever apps call
-            for endpoint in cluster["endpoints"]
-        },
-    )
-    pools: Counter[tuple[str, str]] = Counter()
-    for cluster in clusters:
-        name = cluster["name"]
-        for endpoint in cluster["endpoints"]:
-            for state, number in endpoint["connections"].items():
-                pools[name, state] += number
-    yield _gauge("hms_pool_connections", "Connections to endpoints.", ("cluster", "state"), pools)
-
-
-def _state(endpoint: Mapping[str, Any]) -> str:
-    """Its breaker's; or what its health checks say, if it is for them that it is not used."""
-    state: str = endpoint["state"]
-    health: str = endpoint.get("health", "healthy")
-    return health if state == "closed" and health != "healthy" else state
-
-
-def _of_configuration(status: Mapping[str, Any]) -> Iterator[Any]:
-    version = status["version"]
-    yield _gauge(
-        "hms_config_version",
-        "1 for the version of the configuration in force.",
-        ("version",),
-        {} if version is None else {(version,): 1},
-    )
-    about = "Changes of the configuration that were refused."
-    yield _counter("hms_config_rejected", about, (), {(): status["rejections_total"]})
-
-
-def _of_certificates(certificates: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    yield _gauge(
-        "hms_certificate_expiry_timestamp_seconds",
-        "When a certificate in use expires, in seconds since 1970.",
-        ("secret", "spiffe_id"),
-        {
-            (one["secret"], one["spiffe_id"]): datetime.fromisoformat(one["not_after"]).timestamp()
-            for one in certificates
-        },
-    )
-
-
-def _of_logs(status: Mapping[str, Any]) -> Iterator[Any]:
-    logs = {name: log for name in _LOGS if (log := status.get(name)) is not None}
-    for key, about in (
-        ("written", "Lines that are in the file."),
-        ("dropped", "Lines that a slow or full disk has cost."),
-    ):
-        found = {(name,): log[key] for name, log in logs.items()}
-        yield _counter(f"hms_log_lines_{key}", about, ("log",), found)
 
 
 def _code(status: int) -> str:
@@ -390,21 +303,3 @@ def _cumulative(buckets: Sequence[int]) -> list[tuple[str, float]]:
         total += number
         found.append((bound, total))
     return found
-
-
-def _counter(name: str, about: str, labels: Sequence[str], values: Mapping[Any, float]) -> Any:
-    from prometheus_client.core import CounterMetricFamily  # noqa: PLC0415 - see the registry
-
-    family = CounterMetricFamily(name, about, labels=labels)
-    for names, value in values.items():
-        family.add_metric(names, value)
-    return family
-
-
-def _gauge(name: str, about: str, labels: Sequence[str], values: Mapping[Any, float]) -> Any:
-    from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415 - see the registry
-
-    family = GaugeMetricFamily(name, about, labels=labels)
-    for names, value in values.items():
-        family.add_metric(names, value)
-    return family

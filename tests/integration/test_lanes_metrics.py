@@ -14,7 +14,7 @@ from tests.integration.servers import POLICY_VERSION, echo, status
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Backends, Lane
-    from tests.integration.servers import Upstream
+    from tests.integration.servers import Upstream, Visit
 
 
 def scrape(lane: Lane) -> Counter[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -136,6 +136,53 @@ def test_the_sidecars_state_is_there_and_open_metrics_where_asked_for(
     policies = [s for s in families["hms_policy_version_info"].samples if s.value]
     assert POLICY_VERSION in {label for s in policies for label in s.labels.values()}
     assert not [s for s in families["hms_plugin_errors"].samples if s.labels["hook"] == "collect"]
+
+
+def ask_all(lane: Lane, requests: list[tuple[str, str, str]]) -> None:
+    """Method, target and host of each: all one after the other, on one connection."""
+    with lane.connect() as connection:
+        for method, target, host in requests:
+            odd = f"odd-{target}"
+            fields = (f"X-Request-ID: {odd}", f"User-Agent: {odd}", f"X-Tier: {odd}")
+            assert connection.exchange(method, target, *fields, host=host).status >= 200
+
+
+def test_no_stranger_makes_series(lane: Lane, backends: Backends, app: Upstream) -> None:
+    """Hosts, methods, paths, tokens, tags and statuses by the hundred: each another one."""
+    app.on("/app/any-status", any_status)
+    lane.fetch("GET", "/app/any-status?299")
+    before = set(scrape(lane))
+    methods = "GET PROPFIND PUT REPORT SUBSCRIBE UNLOCK".split()
+    hostile = [
+        (methods[n % 6], f"/{place}", host)
+        for n in range(150)
+        for place, host in (
+            (f"odd-{n}/odd?odd={n}", f"odd-{n}.svc"),
+            (f"app/odd-{n}", "mesh.test"),
+            (f"guarded/odd-{n}", "mesh.test"),
+            (f"odd-{n}", f"odd-{n}.test"),
+        )
+    ]
+    step = 3 if lane.native else 1  # it is slow
+    ask_all(lane, hostile[::step])
+    for n in range(40):
+        lane.fetch("GET", f"/app/odd-{n}", f"Authorization: Bearer odd-{n}.odd.odd", host=f"h{n}")
+    codes = range(400, 600, step)
+    ask_all(lane, [("GET", f"/app/any-status?{code}", "mesh.test") for code in codes])
+    new = set(scrape(lane)) - before
+    assert not [key for key in new if "odd" in str(key)]
+    requests = [key for key in new if key[0] == "hms_requests_total"]
+    assert {dict(labels)["code"] for _, labels in requests} >= {"418", "4xx", "5xx"}
+    assert len(requests) < 70, requests
+    assert len(new) < 170, new
+    app.requests.clear()
+
+
+async def any_status(visit: Visit) -> None:
+    """The status that the query says."""
+    await visit.read_body()
+    code = visit.request.target.partition("?")[2]
+    await visit.send(f"HTTP/1.1 {code} Odd-{code}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
 def test_metrics_are_only_read(lane: Lane) -> None:
