@@ -78,7 +78,7 @@ class Bench:
         `VoidRoundError` names the contender and the round in which a request failed.
         """
         for contender in contenders.values():
-            self._round(contender, request, min(WARM_UP_SECONDS, self.settings.seconds))
+            self.one_round(contender, request, min(WARM_UP_SECONDS, self.settings.seconds))
 
         def report(number: int, rounds: dict[str, Round]) -> None:
             text = "   ".join(f"{name} {figures.rate:,.0f}/s" for name, figures in rounds.items())
@@ -87,11 +87,11 @@ class Bench:
         return interleave(
             list(contenders),
             self.settings.rounds,
-            lambda name: self._round(contenders[name], request, self.settings.seconds),
+            lambda name: self.one_round(contenders[name], request, self.settings.seconds),
             report,
         )
 
-    def _round(self, contender: Contender, request: Request, seconds: int) -> Round:
+    def one_round(self, contender: Contender, request: Request, seconds: int) -> Round:
         """One round of wrk, all of whose requests reached the upstream."""
         order = wrk.Order(
             contender.address,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scripts.benchmark import checks, latency, resources, wrk
+from scripts.benchmark import checks, latency, observed, resources, wrk
 from scripts.benchmark.bench import (
     OURS,
     Bench,
@@ -147,4 +147,5 @@ SCENARIOS = (
     Scenario("f", "1, 100 and 5,000 routes", routes),
     Scenario("g", "bodies of 64 KiB and 10 MiB", bodies),
     Scenario("h", "1 GiB through, each way", resources.gigabyte),
+    Scenario("m", "what metrics and the access log cost in (b)", observed.watching),
 )

@@ -23,6 +23,7 @@ def test_the_bars_are_those_of_the_issue() -> None:
         "routes_5000_vs_1": (0.9, 1.0, True),
         "growth_down_mib": (32, None, False),
         "growth_up_mib": (32, None, False),
+        "watched_vs_not": (0.92, 0.95, True),
         "control_last_s": (5, 1, False),
         "control_rss_mb": (200, 150, False),
         "control_start_s": (2, 1, False),
