@@ -233,9 +233,10 @@ class LineLog:
         self._fd = -1
 
     def _write_batch(self, batch: list[str]) -> None:
-        data = "".join([f"{_one_line(line)}\n" for line in batch]).encode(
-            "utf-8", "backslashreplace"
-        )
+        text = "\n".join(batch)
+        if text.count("\n") != len(batch) - 1 or "\r" in text:
+            text = "\n".join(map(_one_line, batch))
+        data = f"{text}\n".encode("utf-8", "backslashreplace")
         begun = 0
         try:
             if self.path == STDOUT:

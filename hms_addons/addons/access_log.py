@@ -18,6 +18,7 @@ from itertools import groupby
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hms_addons.access_line import MAX_PATH, MAX_TEXT, UsualLines, client_of, cut, trace_id_of
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS
 from hms_addons.hookspecs import hookimpl
@@ -40,7 +41,6 @@ CLOSING: Final = 2.0
 
 _ERROR: Final = 400
 """Statuses from here on are written whatever the sample is."""
-_PATH: Final = 1024
 _DETAIL: Final = 500
 _MOST_KNOWN: Final = 1024
 """Texts of a run of fields that are remembered."""
@@ -49,7 +49,6 @@ _ALIKE: Final = frozenset(
     """.split()
 )
 """Fields of few values."""
-_TEXT: Final = 256
 _PLAIN: Final = re.compile(r"[!#-<>-\[\]-~]+")
 """What needs no quotes in a pair's value: no space, no `"`, `=` or backslash, nothing unprintable."""
 
@@ -68,8 +67,8 @@ class _State(NamedTuple):
     spec: AccessLogSpec | None
     log: LineLog | None
     fields: tuple[_Field, ...]
-    usual: tuple[_Getter, ...] | None
-    """The runs among `fields` where they are the default ones; see `_usual_line`."""
+    usual: UsualLines | None
+    """Makes most of the lines where the fields are the default ones."""
 
 
 class AccessLog:
@@ -234,32 +233,20 @@ def line_of(exchange: Exchange, state: _State, now: float, wall: float) -> str:
     """The line of an exchange that ended at `now` on the monotonic and `wall` on the wall clock."""
     assert state.spec is not None  # noqa: S101 - or there is no line
     if state.spec.as_json:
-        if state.usual is not None and exchange.failure is None and len(exchange.attempts) == 1:
-            return _usual_line(exchange, state.usual, now, wall)
+        if state.usual is not None:
+            usual = state.usual.line(exchange, now, wall)
+            if usual is not None:
+                return usual
         return "{" + "".join(_json_parts(exchange, state.fields, now, wall))[1:] + "}"
     return "".join(_text_parts(exchange, state.fields, now, wall))[1:]
 
 
-def _usual_of(spec: AccessLogSpec, fields: Sequence[_Field]) -> tuple[_Getter, ...] | None:
-    """The runs of a line for which `_usual_line` is right; None if there are other fields in it."""
+def _usual_of(spec: AccessLogSpec, fields: Sequence[_Field]) -> UsualLines | None:
+    """What makes the usual lines of a log with the default fields; None if there are others in it."""
     if not spec.as_json or spec.headers or spec.fields != DEFAULT_FIELDS:
         return None
-    return tuple(get for prefix, get in fields if prefix is None)
-
-
-def _usual_line(exchange: Exchange, runs: tuple[_Getter, ...], now: float, wall: float) -> str:
-    """The default line of a request that needed one attempt: as `_json_parts` has it, in half the time."""
-    before, after = runs
-    attempt, trace = exchange.attempts[0], _trace_id(exchange, now, wall)
-    path = f',"path":{quoted(_cut(exchange.path, _PATH))}' if exchange.path else ""
-    traced = "" if trace is None else f',"trace_id":{quoted(trace)}'
-    return (
-        f'{{"time":"{_time(exchange, now, wall)}"{before(exchange, now, wall)}{path}'
-        f'{after(exchange, now, wall)},"request_id":{quoted(_cut(exchange.request_id))}{traced}'
-        f',"duration_ms":{(now - exchange.started) * 1000:.3f}'
-        f',"upstream_ms":{(attempt.ended - attempt.started) * 1000:.3f}'
-        f',"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out}}}'
-    )
+    before, after = (get for prefix, get in fields if prefix is None)
+    return UsualLines(before, after)
 
 
 def _json_parts(exchange: Any, fields: Sequence[_Field], now: float, wall: float) -> list[str]:
@@ -300,8 +287,8 @@ def _plain(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else quoted(text)
 
 
-def _cut(text: str, length: int = _TEXT) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
+def _cut(text: str, length: int = MAX_TEXT) -> str:
+    return cut(text, length)
 
 
 # -- its fields ---------------------------------------------------------------------------------
@@ -350,23 +337,7 @@ def _detail(exchange: Exchange, now: float, wall: float) -> str | None:
 def _query(exchange: Exchange, now: float, wall: float) -> str | None:
     del now, wall
     query = exchange.query
-    return _cut(redact_query(query), _PATH) if query else None
-
-
-def _trace_id(exchange: Exchange, now: float, wall: float) -> str | None:
-    """Of the `traceparent` that came, or that was made for it."""
-    del now, wall
-    value = exchange.head.get(b"traceparent")
-    if value is None:
-        value = next((v for name, v in reversed(exchange.fields) if name == b"traceparent"), None)
-    parts = [] if value is None else value.split(b"-", 2)
-    return _cut(parts[1].decode("latin-1"), 32) if len(parts) > 1 else None
-
-
-def _client(exchange: Exchange, now: float, wall: float) -> str | None:
-    del now, wall
-    peername: Any = getattr(getattr(exchange.downstream, "client", None), "peername", None)
-    return peername[0] if peername else None
+    return _cut(redact_query(query), MAX_PATH) if query else None
 
 
 def _role(exchange: Exchange, now: float, wall: float) -> str | None:
@@ -421,14 +392,14 @@ _GETTERS: Final[dict[str, _Getter]] = {
     "direction": lambda exchange, _n, _w: exchange.listener.direction.value,
     "listener": lambda exchange, _n, _w: exchange.listener.name,
     "method": lambda exchange, _n, _w: _cut(exchange.method),
-    "path": lambda exchange, _n, _w: _cut(exchange.path, _PATH) or None,
+    "path": lambda exchange, _n, _w: _cut(exchange.path, MAX_PATH) or None,
     "query": _query,
     "status": _status,
     "flag": _flag,
     "detail": _detail,
     "request_id": lambda exchange, _n, _w: _cut(exchange.request_id),
-    "trace_id": _trace_id,
-    "client": _client,
+    "trace_id": lambda exchange, _n, _w: trace_id_of(exchange),
+    "client": lambda exchange, _n, _w: client_of(exchange),
     "caller": lambda exchange, _n, _w: exchange.peer,
     "subject": _subject,
     "role": _role,

@@ -4,7 +4,7 @@ Once per request `hms_complete` finds the tally of all requests that were like i
 service, cluster, status, flag), and adds one to it: 1 µs. Everything else is worked out when somebody
 scrapes `/metrics`: totals from the tallies, gauges from the running sidecar's own state.
 
-    hms_complete ──▶ _Tally ─┐
+    hms_complete ──▶ Tally ──┐
                              ├──scrape──▶ hms_requests_total, hms_request_duration_seconds, …
     mesh.clusters() … ───────┘
 
@@ -16,7 +16,6 @@ are no more are given up, then further ones are counted as `other`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,6 +24,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot import Direction
 from hms_addons.errors import Flag
 from hms_addons.hookspecs import hookimpl
+from hms_addons.request_tally import BUCKETS, RequestTally, Tally
 from hms_addons.state_metrics import (
     counter,
     of_certificates,
@@ -39,13 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hms_addons.clock import Clock
-    from hms_addons.config.policy import Decision
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.exchange import Attempt, Exchange
     from hms_addons.hookspecs import Mesh
+    from hms_addons.request_tally import Key
 
-BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the durations that are counted together, in seconds."""
 MAX_SERIES: Final = 10_000
 """Tallies of their own; beyond them there are those of `other`, a few hundred."""
 UNKNOWN: Final = "unknown"
@@ -58,18 +56,13 @@ NO_POLICY: Final = "-"
 """Stands for a policy's name where it was the absence of one that decided."""
 
 _BOUNDS: Final = (*map(str, BUCKETS), "+Inf")
-_MAX_KNOWN: Final = 20_000
 _MAX_OUTCOMES: Final = 32
-_INBOUND: Final = Direction.INBOUND
 _STATUS_DIGITS: Final = 3
 _CLIENT_GONE: Final = 499
 _STATUSES: Final = {
     status: str(status) for status in (*(known.value for known in HTTPStatus), _CLIENT_GONE)
 }
 _FLAGS: Final[dict[Flag | None, str]] = {None: NO_FLAG, **{flag: flag.value for flag in Flag}}
-
-type _Key = tuple[bool, str | None, str | None, int, Flag | None, str | None]
-"""What a request is found by; a cache of `_Labels`, so that nothing need be made for it."""
 
 
 class _Labels(NamedTuple):
@@ -84,27 +77,6 @@ class _Labels(NamedTuple):
     """Of their one attempt; None if they had none or several, which are counted apart."""
 
 
-class _Tally:
-    """Requests that were alike: how many took how long."""
-
-    __slots__ = ("buckets", "seconds")
-
-    def __init__(self) -> None:
-        self.buckets = [0] * len(_BOUNDS)
-        self.seconds = 0.0
-
-    def __repr__(self) -> str:
-        return f"<_Tally {self.count} in {self.seconds:g}s>"
-
-    @property
-    def count(self) -> int:
-        return sum(self.buckets)
-
-    def add(self, other: _Tally) -> None:
-        self.seconds += other.seconds
-        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
-
-
 class Metrics:
     """The built-in plugin `metrics`.
 
@@ -117,8 +89,8 @@ class Metrics:
         self._now = clock.monotonic
         self._max_series = max_series
         self._mesh: Mesh | None = None
-        self._known: dict[_Key, _Tally] = {}
-        self._tallies: dict[_Labels, _Tally] = {}
+        self._requests = RequestTally(self._find, self._take_decisions)
+        self._tallies: dict[_Labels, Tally] = {}
         self._attempts: Counter[str] = Counter()
         self._retries = 0
         # From 0 on, so that the first of them is an increase like any other.
@@ -141,45 +113,31 @@ class Metrics:
     @hookimpl
     def hms_complete(self, exchange: Exchange) -> None:
         """Count it. Called for every request, so there is nothing here that could wait for a scrape."""
-        route, cluster, attempts = exchange.route, exchange.cluster, exchange.attempts
-        failure, answer = exchange.failure, exchange.answer
-        key = (
-            exchange.listener.direction is _INBOUND,
-            None if route is None else route.service,
-            None if cluster is None else cluster.name,
-            answer.status if answer is not None else 0 if failure is None else failure.status,
-            exchange.flag if failure is None else failure.flag,
-            attempts[0].outcome if len(attempts) == 1 else None,
-        )
-        tally = self._known.get(key)
-        if tally is None:
-            tally = self._find(key)
-        seconds = self._now() - exchange.started
-        tally.seconds += seconds
-        tally.buckets[bisect_left(BUCKETS, seconds)] += 1
-        if len(attempts) > 1:
-            self._count_attempts(attempts)
-        decision = exchange.decision
-        if decision is not None:
-            self._count_decision(decision)
+        self._requests.count(exchange, self._now())
+        if len(exchange.attempts) > 1:
+            self._count_attempts(exchange.attempts)
 
     def _count_attempts(self, attempts: Sequence[Attempt]) -> None:
         self._retries += len(attempts) - 1
         for attempt in attempts:
             self._attempts[self._outcome(attempt.outcome)] += 1
 
-    def _count_decision(self, decision: Decision) -> None:
-        key = ("allowed" if decision.allowed else "denied", decision.policy or NO_POLICY)
-        self._decisions[self._bounded(key)] += 1
-        if decision.would_deny is not None:
-            self._decisions[self._bounded(("would_deny", decision.audit_policy or NO_POLICY))] += 1
+    def _take_decisions(self) -> None:
+        """Take what was counted of decisions since the last time."""
+        for (allowed, policy, would_deny, audit_policy), number in self._requests.decided.items():
+            key = ("allowed" if allowed else "denied", policy or NO_POLICY)
+            self._decisions[self._bounded(key)] += number
+            if would_deny:
+                audited = ("would_deny", audit_policy or NO_POLICY)
+                self._decisions[self._bounded(audited)] += number
+        self._requests.decided.clear()
 
     def _bounded(self, key: tuple[str, str]) -> tuple[str, str]:
         """Policies are the configuration's, and may come and go with it."""
         known = key in self._decisions or len(self._decisions) < self._max_series
         return key if known else (key[0], OTHER)
 
-    def _find(self, key: _Key) -> _Tally:
+    def _find(self, key: Key) -> Tally:
         """The tally of the first request of its kind, or of one whose kind has been forgotten."""
         inbound, service, cluster, status, flag, outcome = key
         labels = _Labels(
@@ -195,10 +153,7 @@ class Metrics:
         if tally is None:
             if len(self._tallies) >= self._max_series and not self._make_room():
                 labels = labels._replace(service=OTHER, cluster=OTHER)
-            tally = self._tallies.setdefault(labels, _Tally())
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known[key] = tally
+            tally = self._tallies.setdefault(labels, Tally())
         return tally
 
     def _outcome(self, outcome: str) -> str:
@@ -227,7 +182,7 @@ class Metrics:
             elif labels.outcome is not None:
                 self._attempts[labels.outcome] += tally.count  # which has no cluster to be gone
         self._tallies = kept
-        self._known.clear()
+        self._requests.known.clear()
         return len(kept) < self._max_series
 
     # -- a scrape -------------------------------------------------------------------------------
@@ -256,15 +211,16 @@ class Metrics:
     def _counted(self) -> Iterator[Any]:
         from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415 - see the registry
 
+        self._take_decisions()
         requests: Counter[tuple[str, ...]] = Counter()
         attempts: Counter[tuple[str, ...]] = Counter({(o,): n for o, n in self._attempts.items()})
-        durations: dict[tuple[str, str, str], _Tally] = {}
+        durations: dict[tuple[str, str, str], Tally] = {}
         for labels, tally in self._tallies.items():
             count = tally.count
             requests[labels[:5]] += count
             if labels.outcome is not None:
                 attempts[labels.outcome,] += count
-            durations.setdefault(labels[:3], _Tally()).add(tally)
+            durations.setdefault(labels[:3], Tally()).add(tally)
         yield counter(
             "hms_requests", "Requests, however they ended.", _Labels._fields[:5], requests
         )
