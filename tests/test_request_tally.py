@@ -48,7 +48,8 @@ def test_requests_that_are_alike_share_a_tally() -> None:
         board.tally.count(ended(), 1000.0 + seconds)
     assert board.found == [(True, "auth-svc", "auth-svc-v2", 200, None, "200")]
     (tally,) = board.tally.known.values()
-    assert (tally.count, tally.seconds) == (4, pytest.approx(60.3015))
+    assert tally.count == 4
+    assert tally.seconds == pytest.approx(60.3015)
     assert [n for n, number in enumerate(tally.buckets) if number] == [0, 8, len(BUCKETS)]
     assert repr(tally) == "<Tally 4 in 60.3015s>"
     assert repr(board.tally) == "<RequestTally known=1 decided=0>"

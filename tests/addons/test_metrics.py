@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from hms_addons.addons.metrics import BUCKETS, Metrics
+from hms_addons.addons.metrics import Metrics
 from hms_addons.config.policy import Decision
 from hms_addons.config.snapshot import Cluster, Direction
 from hms_addons.errors import Failure, Fault, Flag
 from hms_addons.exchange import Attempt
 from hms_addons.http_message import Answer
 from hms_addons.metrics_registry import MetricsRegistry
+from hms_addons.request_tally import BUCKETS
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_listener, make_route, make_snapshot
 
