@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.up.control_plane import hms
+from hms_addons.up.file_watch import FileWatch
 from hms_addons.up.keeper import Keeper, State
 from hms_addons.up.machine import accepts
 from hms_addons.up.stats import Row, Sample, row
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from hms_addons.up.machine import FreePorts
     from hms_addons.up.plan import Instance
 
-MOST_WATCHED: Final = 5000
-"""Files that one instance may watch."""
 MISSED: Final = 3
 """Looks in a row until what was ready is unhealthy: a busy machine is slow now and then."""
 _SETTLED: Final = (State.READY, State.WAITING, State.STOPPED)
@@ -42,7 +41,8 @@ class Member:
         self.port = self.inbound = self.outbound = self.admin = 0
         self._choose(ports)
         self._samples: tuple[Sample | None, Sample | None] = (None, None)
-        self._watched = self._stamps()
+        self.files = FileWatch(instance.folder, instance.watch)
+        """What its app watches."""
         self._missed = 0
         """Looks in a row at which it was not well."""
 
@@ -114,10 +114,17 @@ class Member:
 
     # -- how it is ------------------------------------------------------------------------------
 
+    def go_on(self, instance: Instance) -> None:
+        """What needs no restart is otherwise now."""
+        watches = (instance.folder, instance.watch) != (self.instance.folder, self.instance.watch)
+        self.instance = instance
+        if watches:
+            self.files = FileWatch(instance.folder, instance.watch)
+
     def forget(self) -> None:
         """It starts anew."""
         self._samples = (None, None)
-        self._watched = self._stamps()
+        self.files = FileWatch(self.instance.folder, self.instance.watch)
 
     async def look(self, ports: AdminPorts) -> None:
         """See how it is, and say so if that has changed."""
@@ -169,25 +176,3 @@ class Member:
             "url": self.url,
             "admin": self.admin,
         }
-
-    # -- the files it watches -------------------------------------------------------------------
-
-    def _stamps(self) -> dict[Path, int]:
-        found: dict[Path, int] = {}
-        for pattern in self.instance.watch:
-            for path in self.instance.folder.glob(pattern):
-                if len(found) >= MOST_WATCHED:
-                    return found
-                try:
-                    found[path] = path.stat().st_mtime_ns
-                except OSError:
-                    continue
-        return found
-
-    def changed_file(self) -> Path | None:
-        """One of its files that has changed, come or gone since the last look."""
-        if not self.instance.watch:
-            return None
-        before, self._watched = self._watched, self._stamps()
-        changed = before.items() ^ self._watched.items()
-        return min(path for path, _ in changed) if changed else None

@@ -21,6 +21,7 @@ from hms_addons.config.schema_base import (
 from hms_addons.config.validate import BOUNDS, EXPECTED, expected_instead
 from hms_addons.identity.enrolment import MAX_LIFETIME
 from hms_addons.identity.spiffe_id import SpiffeId, SpiffeIdError
+from hms_addons.up.file_watch import why_not
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -98,6 +99,13 @@ def _svid_lifetime(value: float) -> float:
     raise fault(message)
 
 
+def _pattern(value: str) -> str:
+    if problem := why_not(value):
+        raise fault(problem)
+    return value
+
+
+type Pattern = Annotated[str, AfterValidator(_pattern)]
 type ServiceName = Annotated[Name, AfterValidator(_service_name)]
 
 
@@ -122,7 +130,7 @@ class ServiceModel(Model):
     """Where it runs, relative to this file."""
     health: UrlPath | None = None
     """A path of the app that answers 2xx while it is well."""
-    watch: Annotated[list[str], BeforeValidator(_some)] = []
+    watch: Annotated[list[Pattern], BeforeValidator(_some)] = []
     """Files, as `*.py` or `src/**/*.py` below `folder`, whose change restarts it."""
     entry: Annotated[bool | int | None, BeforeValidator(_entry)] = None
     """true: the sidecar of its first instance takes the app's calls on port 15001; or another port."""

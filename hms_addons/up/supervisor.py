@@ -17,6 +17,7 @@ from hms_addons.up import child
 from hms_addons.up.admin_port import AdminPorts
 from hms_addons.up.announcement import Announcement
 from hms_addons.up.control_plane import ControlPlane, RefusedConfigError
+from hms_addons.up.file_watch import MOST_WATCHED
 from hms_addons.up.keeper import Keeper, State
 from hms_addons.up.log_files import LogFiles
 from hms_addons.up.machine import FreePorts, end_marked, holder, is_free
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from hms_addons.clock import Clock
     from hms_addons.up.child import Child
+    from hms_addons.up.file_watch import Looks
     from hms_addons.up.mesh_file import Mesh
     from hms_addons.up.plan import Actions, Instance
     from hms_addons.up.report import Report
@@ -193,6 +195,8 @@ class Supervisor:
 
         def told(state: State, detail: str) -> None:
             self._report.state(instance.name, state, detail)
+            if self._stopping.is_set() and self._report.shows_table:
+                self._show()  # nobody looks at them any more
             self._tell()
 
         member.keeper = Keeper(launch, told, self._clock, self._rng)
@@ -208,6 +212,12 @@ class Supervisor:
         folder = self._state.sidecar(instance.name)
         token = "" if instance.alone else await self._join_token(instance, folder)
         member.forget()
+        await asyncio.to_thread(member.files.begin)
+        if member.files.full:
+            message = (
+                f"{instance.name} watches more than {MOST_WATCHED} files; the rest is not looked at"
+            )
+            self._report.say(message)
         return await child.start(
             member.command(self._plane, folder, self._level),
             env=member.environment(self._env, token),
@@ -293,7 +303,7 @@ class Supervisor:
 
     async def _act(self, actions: Actions) -> None:
         for one in actions.keep:
-            self._members[one.name].instance = one
+            self._members[one.name].go_on(one)
         await asyncio.gather(*map(self._drop, actions.stop))
         for one in actions.start:
             self._add(one)
@@ -326,7 +336,7 @@ class Supervisor:
             await self._restart_changed(members)
             if self._report.shows_table:
                 await asyncio.gather(*(member.measure(ports) for member in members))
-                self._report.table([member.row(self._clock.wall()) for member in members])
+                self._show()
             if self._plane.ready.is_set():
                 self._control.set(State.READY)
             await self._announcement.consider(list(self._members.values()))
@@ -335,9 +345,10 @@ class Supervisor:
     async def _restart_changed(self, members: list[Member]) -> None:
         """Restart the instances whose files have changed; those of a group one after the other."""
         groups: dict[str, list[Member]] = {}
+        looks: Looks = {}
         for member in members:
             # Many files take a while to look at.
-            if changed := await asyncio.to_thread(member.changed_file):
+            if changed := await asyncio.to_thread(member.files.changed, looks):
                 group = groups.setdefault(member.instance.group, [])
                 if not group:
                     self._report.say(
@@ -346,6 +357,10 @@ class Supervisor:
                 group.append(member)
         for group in groups.values():
             self._watchers.start(_restart(group), "restart")
+
+    def _show(self) -> None:
+        now = self._clock.wall()
+        self._report.table([member.row(now) for member in self._members.values()])
 
     def _tell(self) -> None:
         """Let other commands know, and Prometheus."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -54,3 +55,29 @@ async def test_who_does_not_answer_is_not_well() -> None:
     async with AdminPorts(FakeClock()) as ports:
         assert not await ports.ok(1, "/ready")
         assert await ports.sample(1) is None
+
+
+@pytest.mark.parametrize("ends", ["never", "too late for anybody"])
+async def test_what_never_ends_its_answer_holds_nobody_up(ends: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nand so on")
+        if ends != "never":
+            writer.write(b"x" * 20_000_000)
+        came.set()
+        await gone.wait()
+        writer.close()
+
+    came, gone, clock = asyncio.Event(), asyncio.Event(), FakeClock()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, AdminPorts(clock) as ports, asyncio.TaskGroup() as tasks:
+        well = tasks.create_task(ports.ok(port, "/healthz"))
+        metrics = tasks.create_task(ports.sample(port))
+        await came.wait()
+        while not (well.done() and metrics.done()):
+            await asyncio.sleep(0.01)
+            clock.tick(0.1)
+        assert well.result()
+        assert metrics.result() is None
+        gone.set()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -150,18 +149,14 @@ async def tasks_turn() -> None:
     await asyncio.sleep(0)
 
 
-def test_files_that_it_watches_are_seen_to_change(instance: Instance, tmp_path: Path) -> None:
-    source = tmp_path / "src" / "app.py"
-    source.parent.mkdir()
-    source.write_text("1")
-    assert Member(instance, FreePorts()).changed_file() is None
-    member = Member(replace(instance, watch=("**/*.py",)), FreePorts())
-    assert member.changed_file() is None
-    os.utime(source, ns=(1, 1))
-    assert member.changed_file() == source
-    assert member.changed_file() is None
-    (tmp_path / "new.py").write_text("")
-    (tmp_path / "new.txt").write_text("")
-    assert member.changed_file() == tmp_path / "new.py"
-    source.unlink()
-    assert member.changed_file() == source
+def test_it_watches_other_files_without_a_restart(instance: Instance, tmp_path: Path) -> None:
+    member = Member(instance, FreePorts())
+    member.files.begin()
+    before = member.files
+    member.go_on(replace(instance, health="/healthz"))
+    assert member.files is before
+    member.go_on(replace(instance, watch=("*.py",)))
+    (tmp_path / "a.py").write_text("")
+    assert member.files.changed({}) is None, "it is there when it is looked at first"
+    (tmp_path / "b.py").write_text("")
+    assert member.files.changed({}) == tmp_path / "b.py"

@@ -36,6 +36,10 @@ services:
         ("services:\n  a: {}", "mesh.yaml:2:6: services.a: the key 'command' is missing"),
         ("services:\n  a: {command: ''}", "is empty: which program is it?"),
         ('services:\n  a: {command: "\'"}', "cannot be split into words"),
+        (
+            "services:\n  a: {command: x, watch: [/etc/*]}",
+            "services.a.watch[0]: expected files below",
+        ),
         ("services:\n  a: {command: 3}", "expected a command, as text or as a list of texts"),
         ("services:\n  a: {command: x, port: '80'}", "did you mean 80, without quotes?"),
         ("services:\n  a: {command: x, port: 0}", "must be at least 1, not 0"),

@@ -232,3 +232,11 @@ async def test_a_taken_port_is_named_before_anything_starts(bench: Bench) -> Non
         with pytest.raises(MeshError, match=rf"port {port} for a-1 is in use by process \d+ "):
             await bench.supervisor.run()
     assert not bench.started
+
+
+async def test_the_table_tells_how_they_end(bench: Bench) -> None:
+    bench.report.shows_table = True
+    assert await bench.run(nothing) == 0
+    rows = [said for said in bench.report.said if "Row(" in said]
+    assert "name='a-svc-1', state=<State.STOPPED" in rows[-1]
+    assert "name='b-svc-1', state=<State.STOPPED" in rows[-1]
