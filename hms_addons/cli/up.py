@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,8 +96,10 @@ async def _run(state: RunState, mesh: Mesh, report: Report, *, verbose: bool) ->
     rng = Random()  # noqa: S311 - pauses, not cryptography
     supervisor = Supervisor(state, mesh, os.environ, report, SYSTEM_CLOCK, rng, verbose=verbose)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, supervisor.stop)
+    loop.add_signal_handler(signal.SIGINT, supervisor.stop)
+    # Two who say `hms down`, or a terminal that goes away meanwhile, do not cut the drain short.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, partial(supervisor.stop, hurry=False))
     for problem in mesh.warnings:
         report.say(str(problem))
     return await supervisor.run()

@@ -37,7 +37,7 @@ async def bring_down(file: Path, *, kill: bool = False, clock: Clock = SYSTEM_CL
     until = clock.monotonic() + LIMIT
     while state.pid() == pid:
         if kill:
-            send([pid], signal.SIGTERM)
+            send([pid], signal.SIGINT)  # which hurries it, as a second Ctrl-C does
         if clock.monotonic() > until:
             raise MeshError(f"process {pid} has not ended in {LIMIT:g} s; --kill is quicker")
         await clock.sleep(0.2)

@@ -98,9 +98,9 @@ class Supervisor:
     def __repr__(self) -> str:
         return f"<Supervisor {self._state.file} members={len(self._members)}>"
 
-    def stop(self) -> None:
-        """End in order; a second time: at once."""
-        if self._stopping.is_set():
+    def stop(self, *, hurry: bool = True) -> None:
+        """End in order; a second time: at once, unless whoever asks has time (`hurry`)."""
+        if self._stopping.is_set() and hurry:
             self._report.say("killing what is left")
             for member in self._members.values():
                 member.keeper.kill()

@@ -217,8 +217,10 @@ async def test_a_second_stop_kills(bench: Bench) -> None:
         for _, process in bench.started:
             process.terminate = lambda: None  # type: ignore[method-assign]
         bench.supervisor.stop()
+        bench.supervisor.stop(hurry=False)  # another `hms down`
         await bench.clock.advance(1)
         assert bench.supervisor._members["a-svc-1"].keeper.state is State.STOPPING
+        assert not any(process.signals for _, process in bench.started)
 
     await bench.run(hang)
     assert {tuple(process.signals) for _, process in bench.started} == {("KILL",)}
