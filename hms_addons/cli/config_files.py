@@ -57,22 +57,28 @@ def check(
     Certificates, keys and plugins that it names are looked for on this machine, as a sidecar would.
     Whether ports are free, and what plugins say to their options, only a start can tell.
 
+    A file of `hms up` is checked as that command does.
+
     Exit code 0: usable (there may be warnings); 1: not.
     """
     from hms_addons.bootstrap import installed_plugins  # noqa: PLC0415 - start-up time
     from hms_addons.config.check import check_files  # noqa: PLC0415 - start-up time
     from hms_addons.config.installed import Known  # noqa: PLC0415 - start-up time
+    from hms_addons.up.check import check_mesh, mesh_file_among  # noqa: PLC0415 - start-up time
 
     try:
-        result = check_files(
-            paths(files),
-            service=service,
-            control=control,
-            known=Known(
-                installed=installed_plugins(disable or ()),
-                files=False if no_files else None if control else True,
-            ),
-        )
+        if (mesh := mesh_file_among(paths(files))) is not None:
+            result = check_mesh(mesh)
+        else:
+            result = check_files(
+                paths(files),
+                service=service,
+                control=control,
+                known=Known(
+                    installed=installed_plugins(disable or ()),
+                    files=False if no_files else None if control else True,
+                ),
+            )
     except MeshError as error:
         raise fail(str(error)) from None
     if as_json:
@@ -104,6 +110,7 @@ def explain(
     from hms_addons.config.explain import explain as explain_request  # noqa: PLC0415
     from hms_addons.config.explain_text import to_text  # noqa: PLC0415
     from hms_addons.config.source import FileSource  # noqa: PLC0415
+    from hms_addons.up.check import mesh_file_among, snapshot_of_mesh  # noqa: PLC0415
 
     headers = []
     for line in header or []:
@@ -112,7 +119,8 @@ def explain(
             raise fail(f"--header {line!r}: give it as 'Name: value'", USAGE)
         headers.append((name.strip(), value.strip()))
     try:
-        snapshot = FileSource(paths([file])).load()
+        mesh = mesh_file_among(paths([file]))
+        snapshot = FileSource(paths([file])).load() if mesh is None else snapshot_of_mesh(mesh)
         found = explain_request(snapshot, request, headers)
     except MeshError as error:
         raise fail(str(error)) from None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
 
 _SINGULAR: Final = {
+    "instances": "instance",
     "listeners": "listener",
     "routes": "route",
     "clusters": "cluster",
@@ -106,10 +107,11 @@ def check_files(
         problems = (*unreadable, *loaded.problems)
         problems = tuple(sorted(problems, key=lambda p: order.get(p.file, len(order))))
         return CheckResult(files, problems, {}, None)
-    return CheckResult(files, loaded.problems, _counts(snapshot), snapshot.version)
+    return CheckResult(files, loaded.problems, counts_of(snapshot), snapshot.version)
 
 
-def _counts(snapshot: Snapshot) -> dict[str, int]:
+def counts_of(snapshot: Snapshot) -> dict[str, int]:
+    """How many listeners, routes, clusters … a configuration has."""
     written = [route for item in snapshot.listeners for route in item.routes if not route.default]
     return {
         "listeners": len(snapshot.listeners) + len(snapshot.dns),

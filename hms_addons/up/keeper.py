@@ -166,4 +166,4 @@ def _why(code: int) -> str:
 def _said(last: Iterable[str]) -> str:
     """What it said last, for a message's end."""
     lines = [line.rstrip() for line in last if line.strip()]
-    return "; its last lines:" + "".join(f"\n    {line}" for line in lines) if lines else ""
+    return "; its last lines:" + "".join(f"\n  {line}" for line in lines) if lines else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -104,7 +105,21 @@ def _check(instances: Mapping[str, Instance], document: Document) -> None:
     for group, one in {one.group: one for one in instances.values()}.items():
         if not one.folder.is_dir():
             report.error(("services", group, "folder"), f"{one.folder} is no folder")
+        elif not _can_run(one):
+            where = (
+                "there is no such program" if "/" in one.command[0] else "no such program on PATH"
+            )
+            message = f"cannot run {one.command[0]!r}: {where}; install it, or mend its name"
+            report.error(("services", group, "command"), message)
     report.raise_errors()
+
+
+def _can_run(one: Instance) -> bool:
+    """Whether its program is there; PATH may be its own."""
+    program = one.words(0, "")[0]
+    if "/" in program:
+        return (one.folder / program).exists()
+    return shutil.which(program, path=dict(one.env).get("PATH")) is not None
 
 
 def _section(content: bytes, document: Document) -> bytes:

@@ -120,7 +120,9 @@ class TextReport:
     def state(self, name: str, state: str, detail: str) -> None:
         """See `Report`."""
         text = _safe(f"{name} {detail}" if detail else f"{name} is {state}")
-        self._write(self._line(_ME, self._styled(text, _STATE_COLOURS.get(state, ""))))
+        style = _STATE_COLOURS.get(state, "")
+        lines = (self._styled(line, style) for line in text.splitlines())
+        self._write("".join(self._line(_ME, line) for line in lines))
 
     def say(self, message: str, **about: Any) -> None:
         """See `Report`."""

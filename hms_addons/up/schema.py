@@ -35,6 +35,8 @@ MAX_REPLICAS: Final = 100
 MIN_SVID_LIFETIME: Final = 5.0
 """Seconds; a busy machine needs some to renew a certificate."""
 
+_PLACEHOLDER_NAMES: Final = [text[1:-1] for text in PLACEHOLDERS]
+_IN_BRACES = re.compile(r"\{[a-z]+\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -50,7 +52,17 @@ def _command(value: object) -> object:
         raise fault(f"expected a command, as text or as a list of texts, not {shown(value)}")
     if not words:
         raise fault("is empty: which program is it?")
+    for word in words:
+        _placeholders(word)
     return words
+
+
+def _placeholders(text: str) -> None:
+    """Other words in braces are the app's own, unless one of ours was meant."""
+    for found in _IN_BRACES.findall(text):
+        guess = None if found in PLACEHOLDERS else closest(found[1:-1], _PLACEHOLDER_NAMES)
+        if guess:
+            raise fault(f"{found} is not filled in", suggestion=f"{{{guess}}}")
 
 
 def _some(value: object) -> object:
@@ -72,6 +84,7 @@ def _variables(value: dict[str, str]) -> dict[str, str]:
             raise fault(message, at=(name,))
         if "\0" in text:
             raise fault("holds a zero byte", at=(name,))
+        _placeholders(text)
     return value
 
 

@@ -43,6 +43,7 @@ LOOK: Final = 0.5
 """Seconds between looks at how the instances are."""
 RETRY: Final = 2.0
 """Seconds until a configuration is pushed again that the control plane was away for."""
+FREE_IT: Final = "end that, or say another port in the file"
 STOP_TIME: Final = 75.0
 """Seconds for a drain: a sidecar gives what is in flight 30 s, and its app as long."""
 
@@ -152,7 +153,7 @@ class Supervisor:
     def _check_ports(self, instances: Mapping[str, Instance]) -> None:
         """Name every port that somebody else has."""
         taken = [
-            f"port {port} for {names[0]} is in use by {holder(port)}"
+            f"port {port} for {names[0]} is in use by {holder(port)}: {FREE_IT}"
             for port, names in wanted_ports(instances).items()
             if not is_free(port)
         ]
@@ -207,7 +208,7 @@ class Supervisor:
         member.new_ports(self._ports)
         for port in filter(None, (instance.port, instance.outbound if instance.asked else None)):
             if not is_free(port):
-                message = f"port {port} for {instance.name} is in use by {holder(port)}"
+                message = f"port {port} for {instance.name} is in use by {holder(port)}: {FREE_IT}"
                 raise MeshError(message)
         folder = self._state.sidecar(instance.name)
         token = "" if instance.alone else await self._join_token(instance, folder)

@@ -36,7 +36,7 @@ def governance_stops(mesh: LostPackage, report: Report) -> None:
     )
     says = "hms-gov-1 is stopped"
     report.show(
-        mesh.edit("port: 9100\n", "port: 9100\n    replicas: 0\n", says, below="  hms-gov:")
+        mesh.edit("port: 15090\n", "port: 15090\n    replicas: 0\n", says, below="  hms-gov:")
     )
     mesh.governance_stopped = time.monotonic()
     answer = mesh.claim()

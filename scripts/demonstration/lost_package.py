@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-DOOR, MESH, GOVERNANCE, ISSUER = 8000, 15001, 9100, 9101
+DOOR, MESH, GOVERNANCE, ISSUER = 15080, 15001, 15090, 15091
 """Ports of the portal's door, of Claims-SVC's sidecar, of HMS-GOV and of the issuer: mesh.yaml says so."""
 ROLE = "PROGRAM_MANAGER"
 START_SECONDS = 180.0

@@ -35,7 +35,7 @@ def test_without_a_file_the_way_to_one_is_shown(
 def test_a_taken_port_is_said(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        (tmp_path / "mesh.yaml").write_text(f"services: {{a: {{command: x, port: {port}}}}}")
+        (tmp_path / "mesh.yaml").write_text(f"services: {{a: {{command: sh, port: {port}}}}}")
         result = hms("up", tmp_path / "mesh.yaml")
     assert result.exit_code == 1
     assert f"port {port} for a-1 is in use by process" in result.stderr
@@ -43,7 +43,7 @@ def test_a_taken_port_is_said(tmp_path: Path) -> None:
 
 def test_a_mesh_is_up_once(tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
-    file.write_text("services: {a: {command: x}}")
+    file.write_text("services: {a: {command: sh}}")
     state = RunState(file)
     state.take()
     result = hms("up", file)

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 JWT_ENV = {"HMS_TEST_SECRET": pki.jwt_key("HS256").secret}
 
 
-WELL_KNOWN = (15000, 15001, 15006, 15010)
-"""Ports that the README, the seed's caller and the demo name."""
+WELL_KNOWN = (15000, 15001, 15006, 15010, 15080, 15081, 15090, 15091)
+"""Ports that the README, the seed's caller, the Lost-Package mesh and the demo name."""
 
 
 @pytest.fixture

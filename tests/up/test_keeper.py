@@ -42,7 +42,7 @@ async def test_what_ends_is_started_again_after_pauses_that_double_and_says_so()
         state, detail = kept.told[-1]
         assert state is State.WAITING
         assert detail.startswith("has ended with exit code 3; starting it again in ")
-        assert detail.endswith("its last lines:\n    first\n    last")
+        assert detail.endswith("its last lines:\n  first\n  last")
         await kept.clock.advance(longest / 2 - 0.01)
         assert len(kept.launcher.children) == number, "too early"
         await kept.clock.advance(longest / 2 + 0.01)

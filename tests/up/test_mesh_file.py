@@ -17,7 +17,7 @@ listeners:
   - { name: out, port: 15001, routes: [{ match: { prefix: / }, action: { cluster: b } }] }
 clusters: [{ name: b }]
 """
-INLINE = "services:\n  a: { command: x }\nmesh:\n" + "".join(
+INLINE = "services:\n  a: { command: sh }\nmesh:\n" + "".join(
     f"  {line}\n" for line in CONFIG.splitlines()
 )
 
@@ -38,7 +38,7 @@ def refusal(read: Callable[[str], Mesh], text: str) -> str:
 
 
 def test_a_mesh_needs_no_configuration(read: Callable[[str], Mesh]) -> None:
-    mesh = read("services: { a: { command: x } }")
+    mesh = read("services: { a: { command: sh } }")
     assert list(mesh.instances) == ["a-1"]
     assert [content for _, content in mesh.config] == ["{}\n"], "the control plane wants a file"
     assert mesh.trust_domain == TRUST_DOMAIN
@@ -51,9 +51,9 @@ def test_the_configuration_is_inside_or_in_files(
     assert inline.trust_domain == "example.org"
     (tmp_path / "routes.yaml").write_text(CONFIG)
     (tmp_path / "more.yaml").write_text("clusters: [{ name: b, connect_timeout: 1s }]")
-    one = read("services: { a: { command: x } }\nmesh: routes.yaml")
+    one = read("services: { a: { command: sh } }\nmesh: routes.yaml")
     assert one.meaning == inline.meaning
-    two = read("services: { a: { command: x } }\nmesh: [routes.yaml, more.yaml]")
+    two = read("services: { a: { command: sh } }\nmesh: [routes.yaml, more.yaml]")
     assert [name for name, _ in two.config] == [
         str(tmp_path / name) for name in ("routes.yaml", "more.yaml")
     ]
@@ -66,15 +66,15 @@ def test_faults_inside_keep_their_line_and_column(read: Callable[[str], Mesh]) -
     line = next(n for n, found in enumerate(text.splitlines(), 1) if "nam:" in found)
     column = text.splitlines()[line - 1].index("nam:") + 1
     assert f"mesh.yaml:{line}:{column}: clusters[0].nam: unknown key" in refusal(read, text)
-    first = "mesh:\n  listners: []\nservices:\n  a: { command: x }\n"
+    first = "mesh:\n  listners: []\nservices:\n  a: { command: sh }\n"
     assert "mesh.yaml:2:3: listners: unknown key" in refusal(read, first)
 
 
 def test_flow_style_and_anchors_are_understood(read: Callable[[str], Mesh]) -> None:
-    found = read("services: { a: { command: x } }\nmesh: { clusters: [{ name: b }] }")
+    found = read("services: { a: { command: sh } }\nmesh: { clusters: [{ name: b }] }")
     assert found.meaning == ({"clusters": [{"name": "b"}]},)
     found = read(
-        "services:\n  a: { command: x, folder: &here . }\nmesh:\n  zone: *here\n  clusters: []\n"
+        "services:\n  a: { command: sh, folder: &here . }\nmesh:\n  zone: *here\n  clusters: []\n"
     )
     assert found.meaning[0]["zone"] == "."
 
@@ -88,15 +88,23 @@ def test_moved_lines_and_comments_mean_the_same(read: Callable[[str], Mesh]) -> 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("services: { a: { command: x } }\nmesh: none.yaml", "none.yaml:1:1: cannot be read"),
+        ("services: { a: { command: sh } }\nmesh: none.yaml", "none.yaml:1:1: cannot be read"),
         (
-            "services:\n  a: { command: x, port: 80 }\n  b: { command: x, port: 80 }",
+            "services:\n  a: { command: sh, port: 80 }\n  b: { command: sh, port: 80 }",
             "port 80 is wanted by a-1 and b-1",
         ),
-        ("services:\n  a: { command: x, port: 65535, replicas: 2 }", "a-2 would need port 65536"),
-        ("services:\n  a: { command: x, folder: nowhere }", "nowhere is no folder"),
+        ("services:\n  a: { command: sh, port: 65535, replicas: 2 }", "a-2 would need port 65536"),
+        ("services:\n  a: { command: sh, folder: nowhere }", "nowhere is no folder"),
+        (
+            "services:\n  a: { command: ./none }",
+            "services.a.command: cannot run './none': there is no such program",
+        ),
+        (
+            "services:\n  a: { command: sh, env: { PATH: /none } }",
+            "services.a.command: cannot run 'sh': no such program on PATH; install it",
+        ),
         ("services: [", "not valid YAML"),
-        ("services: { a: { command: x } }\nmesh: { zone: 3 }", "zone: expected a text"),
+        ("services: { a: { command: sh } }\nmesh: { zone: 3 }", "zone: expected a text"),
     ],
 )
 def test_what_cannot_be_is_refused(read: Callable[[str], Mesh], text: str, said: str) -> None:

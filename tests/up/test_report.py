@@ -34,7 +34,7 @@ def test_without_a_terminal_there_are_plain_lines_with_names() -> None:
     assert out.getvalue().splitlines() == [
         "a-1      │ " + "x" * 60 + " [bold]red",
         "up       │ a-1 has ended; its last lines:",
-        "    oh",
+        "up       │     oh",
         "up       │ a-1 is ready",
         "up       │ one",
         "up       │ two",

@@ -53,6 +53,11 @@ services:
         ("services:\n  a b: {command: x}", "mesh.yaml:2:3: services.a b: 'a b' cannot be a name"),
         ("services:\n  a: {command: x}\nmesh: 3", "mesh.yaml:3:7: mesh: expected a configuration"),
         ("services:\n  a: {command: x, health: h}", "a path begins with '/'"),
+        (
+            "services:\n  a: {command: 'x {prt}'}",
+            "services.a.command: {prt} is not filled in (did you mean {port}?)",
+        ),
+        ("services:\n  a: {command: x, env: {U: '{mes}/x'}}", "did you mean {mesh}?"),
         ("services:\n  a: {command: x}\nsvid_lifetime: 1s", "must be at least 5s and at most"),
         (
             "services:\n  a: {command: x, sidecar: false, version: v2}",
@@ -68,6 +73,10 @@ def test_faults_have_a_place_and_a_remedy(text: str, said: str) -> None:
     with pytest.raises(ConfigProblems) as refused:
         model(text)
     assert said in str(refused.value)
+
+
+def test_braces_of_the_apps_own_are_left_alone() -> None:
+    assert model("services: {a: {command: 'x {user} {0} {}'}}").services["a"].command[1] == "{user}"
 
 
 def test_a_misspelt_key_is_one_fault() -> None:

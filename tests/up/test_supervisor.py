@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 FILE = """\
 services:
-  a-svc: {{ command: x, env: {{ V: "{v}" }} }}
-  b-svc: {{ command: x, replicas: {b} }}
+  a-svc: {{ command: sh, env: {{ V: "{v}" }} }}
+  b-svc: {{ command: sh, replicas: {b} }}
 mesh: {{ zone: {zone} }}
 """
 
@@ -127,7 +127,7 @@ async def test_what_has_no_sidecar_needs_no_token_and_ends_after_those_that_ask_
     bench: Bench,
 ) -> None:
     async def edit() -> None:
-        lines = "services:\n  gov-svc: { command: x, sidecar: false }\n"
+        lines = "services:\n  gov-svc: { command: sh, sidecar: false }\n"
         text = bench.file.read_text().replace("services:\n", lines)
         bench.file.write_text(text)
         await bench.supervisor._apply(read_mesh(bench.file))
@@ -189,7 +189,7 @@ async def test_a_changed_file_restarts_its_service_one_instance_after_the_other(
     bench: Bench,
 ) -> None:
     bench.file.write_text(
-        'services: { a: { command: x, replicas: 2, watch: "*.py" }, b: { command: x } }'
+        'services: { a: { command: sh, replicas: 2, watch: "*.py" }, b: { command: sh } }'
     )
     bench.supervisor._mesh = read_mesh(bench.file)
 
@@ -229,7 +229,7 @@ async def test_a_second_stop_kills(bench: Bench) -> None:
 async def test_a_taken_port_is_named_before_anything_starts(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        bench.file.write_text(f"services: {{ a: {{ command: x, port: {port} }} }}")
+        bench.file.write_text(f"services: {{ a: {{ command: sh, port: {port} }} }}")
         bench.supervisor._mesh = read_mesh(bench.file)
         with pytest.raises(MeshError, match=rf"port {port} for a-1 is in use by process \d+ "):
             await bench.supervisor.run()

@@ -36,10 +36,10 @@ def test_an_edit_shows_what_has_changed_and_where(file: MeshFile) -> None:
 
 
 def test_an_edit_can_be_below_a_name(file: MeshFile) -> None:
-    file.edit("port: 9101", "port: 9999", below="  token-issuer:")
+    file.edit("port: 15091", "port: 9999", below="  token-issuer:")
     assert read_mesh(file.path).instances["token-issuer-1"].port == 9999
-    with pytest.raises(DemoError, match="has no 'port: 9100' below '  token-issuer:'"):
-        file.edit("port: 9100", "port: 1", below="  token-issuer:")
+    with pytest.raises(DemoError, match="has no 'port: 15090' below '  token-issuer:'"):
+        file.edit("port: 15090", "port: 1", below="  token-issuer:")
 
 
 def test_what_is_not_there_cannot_be_edited(file: MeshFile) -> None:
