@@ -78,7 +78,7 @@ def _state(endpoint: Mapping[str, Any]) -> str:
 
 
 def of_configuration(status: Mapping[str, Any]) -> Iterator[Any]:
-    """Its version, and changes that were refused."""
+    """Its version, changes that were refused, and how it stands with the control plane."""
     version = status["version"]
     yield gauge(
         "hms_config_version",
@@ -86,8 +86,23 @@ def of_configuration(status: Mapping[str, Any]) -> Iterator[Any]:
         ("version",),
         {} if version is None else {(version,): 1},
     )
+    control = status.get("control")
+    if control is not None:
+        yield gauge(
+            "hms_config_sync_state",
+            "1 for how it stands with the control plane: in sync, refused (its newest), or out of touch.",
+            ("state",),
+            {(_sync_state(control),): 1},
+        )
     about = "Changes of the configuration that were refused."
     yield counter("hms_config_rejected", about, (), {(): status["rejections_total"]})
+
+
+def _sync_state(control: Mapping[str, Any]) -> str:
+    """As `hms status` has it, seen from here."""
+    if control["refused"]:
+        return "refused"
+    return "in sync" if control["in_sync"] else "out of touch"
 
 
 def of_certificates(certificates: Sequence[Mapping[str, Any]]) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.operator_client.outcome import when
@@ -29,6 +29,8 @@ class Sample:
     """The clusters whose breaker is open."""
     expires: float | None = None
     """When the first of its certificates does, by the wall clock."""
+    sync: str = ""
+    """How it stands with the control plane."""
 
 
 def sample(text: str, at: float) -> Sample:
@@ -57,6 +59,8 @@ def _add(found: Sample, name: str, labels: Mapping[str, str], value: float) -> N
         found.buckets[bound] = found.buckets.get(bound, 0.0) + value
     elif name == "hms_breaker_open" and value:
         found.breakers.append(labels.get("cluster", ""))
+    elif name == "hms_config_sync_state" and value:
+        found.sync = labels.get("state", "")
     elif name == "hms_certificate_expiry_timestamp_seconds":
         found.expires = value if found.expires is None else min(found.expires, value)
 
@@ -75,6 +79,8 @@ class Row:
     """Seconds; None if there were no requests, infinite if it is longer than the longest bucket."""
     breakers: tuple[str, ...] = ()
     certificate: str = ""
+    sync: str = ""
+    """`in sync`, `refused` or `out of touch`, as it says of itself and the control plane."""
     address: str = ""
 
 
@@ -91,21 +97,24 @@ def row(name: str, state: str, address: str, old: Sample | None, new: Sample | N
     certificate = "" if new.expires is None else when(new.expires, now)
     if new.expires is not None and new.expires <= now:
         certificate = f"expired {certificate} ago"
-    shown = Row(name, state, breakers=tuple(new.breakers), certificate=certificate, address=address)
+    shown = Row(
+        name,
+        state,
+        breakers=tuple(new.breakers),
+        certificate=certificate,
+        sync=new.sync,
+        address=address,
+    )
     # Fewer than before: the sidecar has been started again.
     if old is None or old.at >= new.at or new.requests < old.requests:
         return shown
     requests = new.requests - old.requests
     errors = new.errors - old.errors
-    return Row(
-        name,
-        state,
+    return replace(
+        shown,
         rate=requests / (new.at - old.at),
         errors=errors / requests if requests else 0.0,
         p99=_quantile(old.buckets, new.buckets),
-        breakers=shown.breakers,
-        certificate=certificate,
-        address=address,
     )
 
 

@@ -22,12 +22,13 @@ _COLOURS: Final = {
     "stopped": "dim",
 }
 NONE: Final = "-"
+_HEADINGS: Final = "INSTANCE STATE REQ/S ERRORS P99 BREAKER CERTIFICATE CONFIG APP".split()
 
 
 def table_of(rows: Iterable[Row], title: str = "") -> Table:
     """The rows as a table of rich's."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=title)
-    for heading in ("INSTANCE", "STATE", "REQ/S", "ERRORS", "P99", "BREAKER", "CERTIFICATE", "APP"):
+    for heading in _HEADINGS:
         numbers = heading in {"REQ/S", "ERRORS", "P99"}
         table.add_column(
             heading,
@@ -45,7 +46,8 @@ def table_of(rows: Iterable[Row], title: str = "") -> Table:
             Text(f"open: {', '.join(row.breakers)}", style="red")
             if row.breakers
             else Text(NONE if not row.certificate else "closed"),
-            Text(row.certificate or NONE),
+            Text(row.certificate or NONE, style="red" if row.certificate.startswith("exp") else ""),
+            Text(row.sync or NONE, style="" if row.sync in {"", "in sync"} else "red"),
             Text(row.address),
         )
     return table

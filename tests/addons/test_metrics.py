@@ -278,6 +278,18 @@ async def test_lines_that_a_disk_has_cost_are_told(bench: Bench) -> None:
     assert await bench.values("hms_log_lines_written_total", "log") == {"access_log": 5}
 
 
+async def test_how_it_stands_with_the_control_plane_is_told(bench: Bench) -> None:
+    assert "hms_config_sync_state" not in await bench.scrape(), "there is none"
+    refused = {"version": 3, "reason": "no such cluster"}
+    for control, state in (
+        ({"in_sync": True, "refused": None}, "in sync"),
+        ({"in_sync": False, "refused": None}, "out of touch"),
+        ({"in_sync": False, "refused": refused}, "refused"),
+    ):
+        bench.mesh.found["control"] = control
+        assert await bench.values("hms_config_sync_state", "state") == {state: 1}
+
+
 async def test_before_the_first_configuration_there_is_no_version(bench: Bench) -> None:
     bench.mesh.found["version"] = None
     assert "hms_config_version" not in await bench.scrape()

@@ -17,6 +17,8 @@ hms_request_duration_seconds_bucket{{direction="inbound",le="+Inf"}} {all}
 # TYPE hms_breaker_open gauge
 hms_breaker_open{{cluster="auth"}} 1
 hms_breaker_open{{cluster="pay"}} 0
+# TYPE hms_config_sync_state gauge
+hms_config_sync_state{{state="in sync"}} 1
 # TYPE hms_certificate_expiry_timestamp_seconds gauge
 hms_certificate_expiry_timestamp_seconds{{secret="a"}} 7200
 hms_certificate_expiry_timestamp_seconds{{secret="b"}} 9000
@@ -30,7 +32,7 @@ def at(moment: float, good: int, bad: int, fast: int, slow: int) -> Sample:
 
 def test_a_row_is_what_happened_between_two_samples() -> None:
     found = row("a-1", "ready", "", at(10, 100, 0, 100, 100), at(12, 106, 2, 104, 108), 0)
-    assert found == Row("a-1", "ready", 4.0, 0.25, 1.0, ("auth",), "2 h", "")
+    assert found == Row("a-1", "ready", 4.0, 0.25, 1.0, ("auth",), "2 h", "in sync", "")
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ def shown(*rows: Row) -> list[str]:
 
 def test_each_instance_is_a_row() -> None:
     heads, good, bad, away = shown(
-        Row("a-1", "ready", 12.34, 0.0, 0.005, (), "24 h", "http://127.0.0.1:8000"),
-        Row("b-1", "unhealthy", 1.0, 0.5, math.inf, ("auth", "pay"), "2 min"),
+        Row("a-1", "ready", 12.34, 0.0, 0.005, (), "24 h", "in sync", "http://127.0.0.1:8000"),
+        Row("b-1", "unhealthy", 1.0, 0.5, math.inf, ("auth", "pay"), "2 min", "refused"),
         Row("c-1", "waiting"),
     )
-    assert heads == "INSTANCE STATE REQ/S ERRORS P99 BREAKER CERTIFICATE APP"
-    assert good == "a-1 ready 12.3 0.0% ≤ 5 ms closed 24 h http://127.0.0.1:8000"
-    assert bad == "b-1 unhealthy 1.0 50.0% > 10 s open: auth, pay 2 min"
-    assert away == "c-1 waiting - - - - -"
+    assert heads == "INSTANCE STATE REQ/S ERRORS P99 BREAKER CERTIFICATE CONFIG APP"
+    assert good == "a-1 ready 12.3 0.0% ≤ 5 ms closed 24 h in sync http://127.0.0.1:8000"
+    assert bad == "b-1 unhealthy 1.0 50.0% > 10 s open: auth, pay 2 min refused"
+    assert away == "c-1 waiting - - - - - -"
 
 
 def test_seconds_are_told_as_such() -> None:
@@ -33,7 +33,7 @@ def test_seconds_are_told_as_such() -> None:
 
 def test_a_narrow_terminal_keeps_the_numbers() -> None:
     out = StringIO()
-    row = Row("a-1", "ready", 12.3, 0.0, 0.005, (), "24 h", "http://127.0.0.1:8000")
+    row = Row("a-1", "ready", 12.3, 0.0, 0.005, (), "24 h", "in sync", "http://127.0.0.1:8000")
     Console(file=out, width=70).print(table_of([row]))
     assert "12.3" in out.getvalue()
     assert "ready" in out.getvalue()
