@@ -79,6 +79,8 @@ class Prometheus(Program):
             answer = self._http.get(path, params=parameters)
         except httpx.TransportError:
             return None
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return None  # it is starting, or replays its log
         document = answer.json()
         assert document["status"] == "success", (parameters, document)
         return document["data"]

@@ -137,13 +137,12 @@ def test_a_real_prometheus_scrapes_it_all_and_no_panel_of_the_dashboard_is_empty
         until(all_there, "data in each panel", START)
         names = ("control-plane", "web-svc-1", "hello-svc-1", "hello-svc-2")
         until(lambda: prometheus.targets() == dict.fromkeys(names, "up"), "all targets")
-        # Whose sidecar, which called service, which instance: three things, three labels.
-        found = prometheus.query(
-            "sum by (service, destination, direction) (hms_requests_total) > 0"
-        )
-        labels = [one["metric"] for one in found]
+        # Whose sidecar, which called service, which way: three things, three labels.
+        text = "sum by (service, destination, direction) (hms_requests_total) > 0"
         called = {"service": "web-svc", "destination": "hello-svc", "direction": "outbound"}
-        assert called in labels
+        until(
+            lambda: called in [one["metric"] for one in prometheus.query(text)], "web-svc's calls"
+        )
         assert not prometheus.query('{__name__=~"hms_.*",exported_service!=""}')
         assert "level=error" not in prometheus.output
 
