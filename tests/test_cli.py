@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
 
@@ -67,11 +68,35 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert hms("sidcar").exit_code == 2
 
 
+def loaded(code: str, names: tuple[str, ...]) -> str:
+    """Which of the modules `names` a fresh Python has loaded after running `code`."""
+    look = f"{code}\nprint([name for name in {names} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, encoding="utf-8", check=True
+    )
+    return done.stdout.splitlines()[-1]
+
+
 def test_commands_start_without_what_only_a_sidecar_needs() -> None:
     """Scripts call `hms` by the dozen; the data path and the cryptography take most of a second."""
     heavy = ("hms_addons.addons", "hms_addons.upstream", "cryptography", "pydantic", "httpx")
-    code = f"import sys, hms_addons.cli; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
-    )
-    assert done.stdout == "[]\n"
+    assert loaded("import sys, hms_addons.cli", heavy) == "[]"
+
+
+def test_whoever_only_reads_files_does_not_load_what_compiles_them() -> None:
+    code = "import sys, hms_addons.operator_client.config_commands, hms_addons.up.starter"
+    assert loaded(code, ("hms_addons.config.compile", "hms_addons.config.schema")) == "[]"
+
+
+def test_what_asks_by_httpx_does_not_load_its_command_line() -> None:
+    code = dedent("""
+        import sys
+        from contextlib import suppress
+        from hms_addons.cli import main
+        sys.argv = ["hms", "--version"]
+        with suppress(SystemExit):
+            main()
+        import httpx
+        httpx.Client, httpx.AsyncClient
+        """)
+    assert loaded(code, ("rich.console", "pygments", "click", "httpx")) == "['httpx']"

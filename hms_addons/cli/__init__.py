@@ -69,5 +69,7 @@ def main() -> None:
     # Modules and classes are made, and nothing is thrown away: looking for garbage all the while takes
     # a twentieth of a start.
     gc.set_threshold(50_000, 20, 100)
+    # httpx loads its own command line, with all of rich, click and pygments, unless that is not installed.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type] # as Python's own import does
     leave_only(app, sys.argv[1] if len(sys.argv) > 1 else "")
     run(app)

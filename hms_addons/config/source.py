@@ -16,7 +16,6 @@ import stat
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.clock import SYSTEM_CLOCK
-from hms_addons.config.load import load
 from hms_addons.config.problems import ConfigProblems, Problem, Severity
 from hms_addons.config.yaml_marks import MAX_BYTES
 from hms_addons.errors import MeshError
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hms_addons.clock import Clock
-    from hms_addons.config.load import Loaded
     from hms_addons.config.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -145,7 +143,10 @@ class FileSource:
         return self._made(self._files.read())
 
     def _made(self, contents: list[tuple[str, bytes]]) -> Snapshot:
-        loaded: Loaded = load(contents, service=self._service, extra=self._extra)
+        # Here, as whoever only reads files (`hms config push`, `hms up`) is to start fast.
+        from hms_addons.config.load import load  # noqa: PLC0415 - see above
+
+        loaded = load(contents, service=self._service, extra=self._extra)
         if loaded.snapshot is None:
             raise ConfigProblems(loaded.problems)
         for problem in loaded.problems:
