@@ -186,14 +186,13 @@ class SpanExporter:
 
     async def _next_batch(self) -> bytes:
         """Take the oldest records out of the queue, and encode them."""
-        spans: list[Any] = []
+        batch = self._encoder.batch()
         taken = 0
-        while self._queue and len(spans) < MAX_BATCH:
+        while self._queue and len(batch) < MAX_BATCH:
             record = self._queue.popleft()
-            made = self._encoder.spans(record)
             self._queued -= record.spans
-            self._sending += len(made)
-            spans += made
+            batch.add(record)
+            self._sending = len(batch)
             taken += 1
             if taken % _SLICE == 0:
                 await asyncio.sleep(0)
@@ -203,7 +202,7 @@ class SpanExporter:
                 self._some.clear()
             if self._queued < MAX_BATCH:
                 self._enough.clear()
-        return self._encoder.request(spans)
+        return batch.encoded()
 
     async def _send(self, collector: Collector, body: bytes) -> None:
         """Send a batch until it is taken, or given up."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hms_addons.errors import Flag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from hms_addons.spans.record import RequestRecord
     from hms_addons.trace_context import TracedTry
@@ -50,28 +50,29 @@ class SpanEncoder:
             "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
         )
         self._span = trace.Span
-        self._status = trace.Status
-        self._key_value = common.KeyValue
-        self._any_value = common.AnyValue
-        self._response = service.ExportTraceServiceResponse
-        self._known: dict[tuple[str, str | int], Any] = {}
-        attributes = [self._attribute(name, value) for name, value in resource.items()]
-        self._scope = trace.ScopeSpans
-        self._instrumentation = common.InstrumentationScope(name=SCOPE, version=version)
-        self._resource_spans = trace.ResourceSpans
-        self._resource = resources.Resource(attributes=attributes)
+        self._error = trace.Status.STATUS_CODE_ERROR
         self._request = service.ExportTraceServiceRequest
+        self._response = service.ExportTraceServiceResponse
+        self._known: dict[tuple[str, str | int], bytes] = {}
+        self._resource_spans = trace.ResourceSpans(
+            resource=resources.Resource(
+                attributes=[
+                    common.KeyValue(key=name, value=common.AnyValue(string_value=value))
+                    for name, value in resource.items()
+                ]
+            ),
+            scope_spans=[
+                trace.ScopeSpans(scope=common.InstrumentationScope(name=SCOPE, version=version))
+            ],
+        )
 
     def __repr__(self) -> str:
         return f"<SpanEncoder known={len(self._known)}>"
 
-    def request(self, spans: Iterable[Any]) -> bytes:
-        """An `ExportTraceServiceRequest`."""
-        scope = self._scope(scope=self._instrumentation, spans=spans)
-        whole = self._resource_spans(resource=self._resource, scope_spans=[scope])
-        request = self._request(resource_spans=[whole])
-        found: bytes = request.SerializeToString()
-        return found
+    def batch(self) -> Batch:
+        """An empty one."""
+        request = self._request(resource_spans=[self._resource_spans])
+        return Batch(self, request)
 
     def rejected(self, body: bytes) -> tuple[int, str]:
         """How many spans a collector's good answer says it has not taken, and why.
@@ -86,16 +87,14 @@ class SpanEncoder:
         partial = answer.partial_success
         return int(partial.rejected_spans), str(partial.error_message)
 
-    def spans(self, record: RequestRecord) -> list[Any]:
-        """The span of a request, then those of its tries."""
-        found = [self._of_request(record)]
-        found += [
-            self._of_try(record, number, one) for number, one in enumerate(record.trace.tries)
-        ]
-        return found
+    def add(self, spans: Any, record: RequestRecord) -> None:
+        """Add the span of a request, then those of its tries, to a message's repeated field."""
+        self._of_request(spans.add(), record)
+        for number, one in enumerate(record.trace.tries):
+            self._of_try(spans.add(), record, number, one)
 
-    def _of_request(self, record: RequestRecord) -> Any:
-        trace = record.trace
+    def _of_request(self, span: Any, record: RequestRecord) -> None:
+        trace, status = record.trace, record.status
         values: list[tuple[str, str | int | None]] = [
             ("hms.direction", "inbound" if record.inbound else "outbound"),
             ("hms.listener", record.listener),
@@ -109,91 +108,122 @@ class SpanEncoder:
             ("hms.attempts", len(trace.tries)),
             ("client.address", record.client),
             ("url.scheme", record.scheme),
-            ("http.response.status_code", record.status or None),
+            ("http.response.status_code", status or None),
         ]
         values += _server(record.host)
-        status = record.status
         failed = status >= _SERVER_ERROR or (record.flag is not None and record.flag not in _FINE)
-        failed = failed or not status
-        if failed:
+        if failed or not status:
             values.append(("error.type", record.flag or str(status or "no answer")))
-        method, attributes = self._method(record)
-        attributes += [self._attribute(name, value) for name, value in values if value is not None]
-        attributes.append(self._new("url.path", record.path))
-        attributes.append(self._new("hms.request_id", record.request_id))
-        span = self._span
-        return span(
-            trace_id=bytes.fromhex(trace.trace_id.decode()),
-            span_id=bytes.fromhex(trace.span_id.decode()),
-            parent_span_id=bytes.fromhex(trace.parent_id.decode()),
-            flags=_SAMPLED_FLAG | _REMOTE,
-            name=method if record.route is None else f"{method} {record.route}",
-            kind=span.SPAN_KIND_SERVER if record.inbound else span.SPAN_KIND_CLIENT,
-            start_time_unix_nano=_nanoseconds(record.epoch, record.started),
-            end_time_unix_nano=_nanoseconds(record.epoch, record.ended),
-            attributes=attributes,
-            status=self._error(record.detail) if failed else None,
-        )
+            self._fail(span, record.detail)
+        method = self._describe(span, record, values)
+        span.span_id = bytes.fromhex(trace.span_id.decode())
+        span.parent_span_id = bytes.fromhex(trace.parent_id.decode())
+        span.flags = _SAMPLED_FLAG | _REMOTE
+        span.name = method if record.route is None else f"{method} {record.route}"
+        kinds = self._span
+        span.kind = kinds.SPAN_KIND_SERVER if record.inbound else kinds.SPAN_KIND_CLIENT
+        span.start_time_unix_nano = _nanoseconds(record.epoch, record.started)
+        span.end_time_unix_nano = _nanoseconds(record.epoch, record.ended)
+        _add(span, "url.path", record.path)
+        _add(span, "hms.request_id", record.request_id)
 
-    def _of_try(self, record: RequestRecord, number: int, one: TracedTry) -> Any:
+    def _of_try(self, span: Any, record: RequestRecord, number: int, one: TracedTry) -> None:
         outcome = one.outcome or "cancelled"  # by the caller's leaving, or whatever else ended it
         code = int(outcome) if len(outcome) == _STATUS_DIGITS and outcome.isdigit() else None
         cluster = record.clusters.get(one.cluster)
         scheme = "https" if cluster is not None and cluster.tls is not None else "http"
-        kind = "hedge" if one.hedged else "retry" if number else "first"
         values: list[tuple[str, str | int | None]] = [
             ("hms.cluster", one.cluster),
             ("hms.endpoint", one.endpoint),
-            ("hms.attempt", kind),
+            ("hms.attempt", "hedge" if one.hedged else "retry" if number else "first"),
             ("http.request.resend_count", number or None),
             ("http.response.status_code", code),
             ("network.protocol.version", "1.1"),
         ]
         values += _server(one.endpoint)
-        failed = code is None or code >= _CLIENT_ERROR
-        if failed:
+        if code is None or code >= _CLIENT_ERROR:
             values.append(("error.type", outcome))
-        method, attributes = self._method(record)
-        attributes += [self._attribute(name, value) for name, value in values if value is not None]
-        attributes.append(self._new("url.full", f"{scheme}://{one.endpoint}{record.path}"))
-        trace, span = record.trace, self._span
-        return span(
-            trace_id=bytes.fromhex(trace.trace_id.decode()),
-            span_id=bytes.fromhex(one.span_id.decode()),
-            parent_span_id=bytes.fromhex(trace.span_id.decode()),
-            flags=_SAMPLED_FLAG | _LOCAL,
-            name=f"{method} {one.cluster}",
-            kind=span.SPAN_KIND_CLIENT,
-            start_time_unix_nano=_nanoseconds(record.epoch, one.started),
-            end_time_unix_nano=_nanoseconds(record.epoch, one.ended or record.ended),
-            attributes=attributes,
-            status=self._error(one.detail or None) if failed else None,
-        )
+            self._fail(span, one.detail or None)
+        method = self._describe(span, record, values)
+        span.span_id = bytes.fromhex(one.span_id.decode())
+        span.parent_span_id = bytes.fromhex(record.trace.span_id.decode())
+        span.flags = _SAMPLED_FLAG | _LOCAL
+        span.name = f"{method} {one.cluster}"
+        span.kind = self._span.SPAN_KIND_CLIENT
+        span.start_time_unix_nano = _nanoseconds(record.epoch, one.started)
+        span.end_time_unix_nano = _nanoseconds(record.epoch, one.ended or record.ended)
+        _add(span, "url.full", f"{scheme}://{one.endpoint}{record.path}")
 
-    def _method(self, record: RequestRecord) -> tuple[str, list[Any]]:
-        """What it is called in a span's name, and its attributes."""
+    def _describe(
+        self, span: Any, record: RequestRecord, values: list[tuple[str, str | int | None]]
+    ) -> str:
+        """Add what many spans have; what the method is called in a span's name."""
+        span.trace_id = bytes.fromhex(record.trace.trace_id.decode())
         method = record.method
         if method in _METHODS:
-            return method, [self._attribute("http.request.method", method)]
-        other = self._attribute("http.request.method", "_OTHER")
-        return "HTTP", [other, self._new("http.request.method_original", method)]
+            values.append(("http.request.method", method))
+        else:
+            values.append(("http.request.method", "_OTHER"))
+            _add(span, "http.request.method_original", method)
+            method = "HTTP"
+        # Messages that are written one after the other are one (protobuf: "Merging").
+        parts = [self._attribute(name, value) for name, value in values if value is not None]
+        span.MergeFromString(b"".join(parts))
+        return method
 
-    def _attribute(self, name: str, value: str | int) -> Any:
-        """One that is the same in many spans; made once, as making one takes longer than copying it."""
+    def _attribute(self, name: str, value: str | int) -> bytes:
+        """A span with this attribute alone, as bytes; made once for all that have it."""
         found = self._known.get((name, value))
         if found is None:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            found = self._known[name, value] = self._new(name, value)
+            span = self._span()
+            _add(span, name, value)
+            found = self._known[name, value] = span.SerializeToString()
         return found
 
-    def _new(self, name: str, value: str | int) -> Any:
-        if isinstance(value, int):
-            return self._key_value(key=name, value=self._any_value(int_value=value))
-        return self._key_value(key=name, value=self._any_value(string_value=value))
+    def _fail(self, span: Any, message: str | None) -> None:
+        span.status.code = self._error
+        if message:
+            span.status.message = message
 
-    def _error(self, message: str | None) -> Any:
-        return self._status(code=self._status.STATUS_CODE_ERROR, message=message or "")
+
+class Batch:
+    """Spans that go out together.
+
+    Args:
+        encoder: which makes them.
+        request: the `ExportTraceServiceRequest` that holds them.
+    """
+
+    def __init__(self, encoder: SpanEncoder, request: Any) -> None:
+        self._encoder = encoder
+        self._request = request
+        self._spans: Any = request.resource_spans[0].scope_spans[0].spans
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self)} spans>"
+
+    def add(self, record: RequestRecord) -> None:
+        """Add the spans of a request."""
+        self._encoder.add(self._spans, record)
+
+    def encoded(self) -> bytes:
+        """What is sent."""
+        found: bytes = self._request.SerializeToString()
+        return found
+
+
+def _add(span: Any, name: str, value: str | int) -> None:
+    pair = span.attributes.add()
+    pair.key = name
+    if isinstance(value, int):
+        pair.value.int_value = value
+    else:
+        pair.value.string_value = value
 
 
 def _nanoseconds(epoch: float, moment: float) -> int:

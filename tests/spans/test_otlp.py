@@ -31,8 +31,12 @@ def exchange_with(status: int = 200, **changes: Any) -> Any:
 
 
 def spans_of(exchange: Any, trace: Trace) -> list[Span]:
-    record = record_of(exchange, trace, 1002.0, 1_800_000_002.0)
-    return read_spans(ENCODER.request(ENCODER.spans(record)))
+    batch = ENCODER.batch()
+    batch.add(record_of(exchange, trace, 1002.0, 1_800_000_002.0))
+    found = read_spans(batch.encoded())
+    assert len(batch) == len(found)
+    assert repr(batch) == f"<Batch of {len(found)} spans>"
+    return found
 
 
 def test_a_request_is_a_span_and_each_try_one_below_it() -> None:
