@@ -9,6 +9,7 @@ from hms_addons.config.snapshot import Direction
 from hms_addons.errors import ExchangeFailed, Fault, Flag
 from hms_addons.exchange import ANONYMOUS, Draft, Exchange, Permit, Principal
 from hms_addons.http_message import Answer
+from hms_addons.trace_context import Trace
 from tests.fakes.exchange import make_exchange, make_listener, make_snapshot, sent
 
 if TYPE_CHECKING:
@@ -265,4 +266,18 @@ def test_a_field_that_is_removed_leaves_the_rest_vouched_for() -> None:
     assert exchange.vouched is exchange.fields
     exchange.vouched = None
     exchange.remove_field(b"x-a")
+    assert exchange.vouched is None
+
+
+def test_who_is_traced_is_sent_on_with_that_trace_and_stays_vouched_for() -> None:
+    exchange = make_exchange()
+    exchange.fields = ((b"Host", b"a"), (b"TraceParent", b"00-old"), (b"X-A", b"b"))
+    exchange.vouched = exchange.fields
+    trace = Trace()
+    exchange.follow(trace)
+    assert exchange.trace is trace
+    assert exchange.fields == ((b"Host", b"a"), (b"traceparent", trace.value), (b"X-A", b"b"))
+    assert exchange.vouched is exchange.fields
+    exchange.vouched = None
+    exchange.follow(Trace())
     assert exchange.vouched is None

@@ -12,6 +12,7 @@ import pytest
 
 from hms_addons.config.snapshot import Thresholds
 from hms_addons.errors import ExchangeFailed, Flag
+from hms_addons.trace_context import Trace
 from hms_addons.upstream.attempt import Try
 from hms_addons.upstream.outcome import Outcome, UpstreamError
 from tests.fakes.upstream import OK, REFUSED, SILENCE, World, settle
@@ -90,3 +91,21 @@ async def test_a_replay_goes_to_the_same_endpoint_on_a_fresh_connection(world: W
     await one._attempt(one._endpoint)
     first, second = world.connector.attempts
     assert first == second
+
+
+async def test_a_traced_try_is_sent_on_with_its_own_span_and_written_down(world: World) -> None:
+    for n in (1, 2):
+        world.peer(n).say(OK)
+    exchange = world.exchange()
+    exchange.set_request_header(b"traceparent", b"00-bad")
+    exchange.follow(Trace(b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"))
+    trace = exchange.trace
+    assert trace is not None
+    one = Try(exchange, world.manager)
+    (await one._attempt(None)).release()
+    (attempt,), (span,) = exchange.attempts, trace.tries
+    assert (span.endpoint, span.cluster, span.outcome) == (attempt.endpoint, "auth-svc", "200")
+    assert (span.started, span.ended) == (attempt.started, attempt.ended)
+    (transport,) = [t for n in (1, 2) for t in world.peer(n).transports]
+    assert b"traceparent: " + trace.header(span.span_id) in bytes(transport.sent)
+    assert trace.value not in bytes(transport.sent)
