@@ -107,5 +107,5 @@ async def test_a_traced_try_is_sent_on_with_its_own_span_and_written_down(world:
     assert (span.endpoint, span.cluster, span.outcome) == (attempt.endpoint, "auth-svc", "200")
     assert (span.started, span.ended) == (attempt.started, attempt.ended)
     (transport,) = [t for n in (1, 2) for t in world.peer(n).transports]
-    assert b"traceparent: " + trace.header(span.span_id) in bytes(transport.sent)
-    assert trace.value not in bytes(transport.sent)
+    assert b"traceparent: " + trace.header(span.span_id) in bytes(transport.written)
+    assert trace.value not in bytes(transport.written)
