@@ -119,6 +119,16 @@ class Mesh(Protocol):
     def recording(self) -> dict[str, Any]:
         """Whether somebody records, and how many flows the last recording has, and lost; JSON-ready."""
 
+    async def open_window(self) -> str:
+        """Open a mitmweb in this process, or find the one that is open; its address, token included.
+
+        Raises:
+            MeshError: it cannot be.
+        """
+
+    async def close_window(self) -> bool:
+        """Close it; false if it was not open."""
+
     def certificates(self) -> list[dict[str, Any]]:
         """Every secret's SPIFFE ID, validity and generation, as JSON-ready types; no keys."""
 
@@ -141,6 +151,16 @@ class Mesh(Protocol):
 
     def quit(self) -> None:
         """Leave at once: cut off what is in flight, then exit."""
+
+
+class WindowHost(Protocol):
+    """What opens and closes a window in a sidecar's process."""
+
+    async def open(self) -> str:
+        """See `Mesh.open_window`."""
+
+    async def close(self) -> bool:
+        """See `Mesh.close_window`."""
 
 
 class AdminRequest(Protocol):

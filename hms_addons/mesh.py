@@ -223,8 +223,8 @@ class Mesh:
             SYSTEM_CLOCK,
             lambda: _why_not(sidecar),
         )
-        self._window = window.Window(ctx.master, sidecar)
-        self._window.open()
+        self._window = window.Window(sidecar)
+        self._window.open(ctx.master)
         self._forget_trailers = take_trailers()
         self._unfollow = follow_addons(ctx.master.addons, events, self._native)
         ctx.master.addons.add(self._native)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from hms_addons.engine.fast_lane import Binding
     from hms_addons.engine.hook_chain import HookChain
     from hms_addons.engine.http1_server import Http1Server
-    from hms_addons.hookspecs import AdminRequest
+    from hms_addons.hookspecs import AdminRequest, WindowHost
     from hms_addons.http_message import Answer, BodyStream
     from hms_addons.identity.identity_holder import IdentityHolder
     from hms_addons.metrics_registry import Collector, Exposition
@@ -98,6 +98,8 @@ class Sidecar:
         self._quitting = False
         self.on_applied: Callable[[], object] = lambda: None
         """Called after each change of the configuration."""
+        self.window: WindowHost | None = None
+        """Opens a mitmweb in this process; None where that is mitmproxy's own."""
         self._status: dict[str, Callable[[], Any]] = {}
         self._metrics = MetricsRegistry(plugins.errors)
         self._rng = rng or random.Random()  # noqa: S311 - load balancing, not cryptography
@@ -394,6 +396,20 @@ class Sidecar:
     def recording(self) -> dict[str, Any]:
         """See `hookspecs.Mesh`."""
         return self._recorder.state()
+
+    async def open_window(self) -> str:
+        """See `hookspecs.Mesh`."""
+        if self.window is None:
+            message = (
+                "this sidecar runs inside mitmproxy: started as mitmweb it has a window, whose address "
+                "it has told at its start"
+            )
+            raise ConfigError(message)
+        return await self.window.open()
+
+    async def close_window(self) -> bool:
+        """See `hookspecs.Mesh`."""
+        return self.window is not None and await self.window.close()
 
     def certificates(self) -> list[dict[str, Any]]:
         """See `hookspecs.Mesh`."""

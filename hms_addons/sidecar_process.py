@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 import re
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from hms_addons.config.snapshot import Snapshot
     from hms_addons.joining import ControlOptions, Joining
     from hms_addons.plugins import PluginManager
+    from hms_addons.window.hosted import HostedWindow
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class SidecarProcess:
             provided=joining.holder if joining is not None else None,
         )
         sidecar.upstream.told_zone = self._zone
+        sidecar.window = _LateWindow(sidecar)
         try:
             if joining is not None:
                 self._handle_signals()
@@ -136,6 +139,7 @@ class SidecarProcess:
             return await self._serve()
         finally:
             await self._tasks.close()
+            await sidecar.close_window()
             await sidecar.stop()
 
     async def _joined(self, joining: Joining, sidecar: Sidecar) -> bool:
@@ -208,6 +212,32 @@ class SidecarProcess:
     def _signal_app(self, number: signal.Signals) -> None:
         if self._app is not None and self._app.returncode is None:
             self._app.send_signal(number)
+
+
+class _LateWindow:
+    """The window, whose mitmweb is imported when somebody wants it: most sidecars never do."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self._window: HostedWindow | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> str:
+        """See `hookspecs.WindowHost`."""
+        async with self._turn:
+            if self._window is None:
+                # In a thread: it takes a second or two, and requests do not wait.
+                hosted = await asyncio.to_thread(
+                    importlib.import_module, "hms_addons.window.hosted"
+                )
+                self._window = hosted.HostedWindow(self._sidecar)
+            window: HostedWindow = self._window
+            return await window.open()
+
+    async def close(self) -> bool:
+        """See `hookspecs.WindowHost`."""
+        async with self._turn:
+            return self._window is not None and await self._window.close()
 
 
 def app_environment(environment: Mapping[str, str]) -> dict[str, str]:

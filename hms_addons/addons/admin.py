@@ -388,6 +388,21 @@ def _explain(mesh: Mesh, request: AdminRequest) -> _Page:
     return _Page(found, to_text(found))
 
 
+async def _window(mesh: Mesh, request: AdminRequest) -> _Page:
+    wanted = request.query.get("open", "yes")
+    if wanted == "no":
+        closed = await mesh.close_window()
+        text = "the window is closed" if closed else "no window was open"
+        return _Page({"closed": closed}, text)
+    if wanted != "yes":
+        raise _Refused(400, "Bad request", "open: yes or no")
+    try:
+        url = await mesh.open_window()
+    except MeshError as error:
+        raise _Refused(409, "Not now", str(error)) from None
+    return _Page({"url": url}, url)
+
+
 def _drain(mesh: Mesh, request: AdminRequest) -> _Page:
     del request
     already = mesh.draining
@@ -420,6 +435,12 @@ _ENDPOINTS: Final[dict[str, _Endpoint]] = {
         _record,
         "POST ?for=30s: requests as a mitmproxy flow file, without secrets; GET: how the last one went",
         ("POST", *_READ),
+        local=True,
+    ),
+    "/window": _Endpoint(
+        _window,
+        "open mitmweb on this sidecar, and tell where; with ?open=no close it",
+        ("POST",),
         local=True,
     ),
     "/drain": _Endpoint(_drain, "finish what is in flight, take nothing new, then exit", ("POST",)),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import webbrowser
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +25,8 @@ Service = Annotated[
 ]
 FOLLOWED = 0.3
 LOOK = 1.0
+WINDOW_TIME = 60.0
+"""Seconds for a window to open on a busy machine."""
 
 
 def logs(
@@ -65,29 +69,66 @@ async def _follow(reader: LogReader) -> None:
         _print_new(reader)
 
 
-def open_service(service: Service, file: MeshFile = DEFAULT, *, as_json: Json = False) -> None:
-    """Say where a service's instances are: the app, its calls, and the sidecar's admin port.
+def open_service(
+    service: Service,
+    file: MeshFile = DEFAULT,
+    *,
+    close: Annotated[
+        bool, typer.Option("--close", envvar="HMS_CLOSE", help="Close the window again.")
+    ] = False,
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--browser/--no-browser",
+            envvar="HMS_BROWSER",
+            help="Show it in a browser, if there is one.",
+        ),
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Open a window on a service: mitmweb on its sidecar, where its traffic is watched, held, edited and replayed.
 
-    Of `control-plane` it prints lines for a shell, the admin token among them.
+    The sidecar goes on as it is, and no request is lost, when the window opens or closes. With
+    several instances, name one. With --json nothing is opened: it tells where a service's instances are, their calls and
+    their admin ports. Of `control-plane` it prints lines for a shell, the admin token among them.
 
-    Example: `hms open hello-svc`
+    Example: `hms open hello-svc-1`
+
+    Example: `hms open hello-svc-1 --close`
 
     Example: `eval "$(hms open control-plane)"; hms status`
     """
-    from hms_addons.config.problems import closest  # noqa: PLC0415 - start-up time
-    from hms_addons.up.run_state import RunState  # noqa: PLC0415
-
     told = _told(file)
     if service == "control-plane":
-        token = RunState(file.expanduser()).admin_token
-        variables = {"HMS_CONTROL": told["control"], "HMS_CA_PIN": told["ca_pin"]}
-        variables["HMS_ADMIN_TOKEN"] = token or ""
-        if as_json:
-            print_json(variables)
-        else:
-            write("".join(f"export {name}={value}\n" for name, value in variables.items()))
+        _open_control(file, told, as_json=as_json)
         return
-    found = told["instances"]
+    chosen = _chosen(told["instances"], service)
+    if as_json:
+        print_json(chosen)
+        return
+    if len(chosen) > 1:
+        names = " or ".join(f"`hms open {one['name']}`" for one in chosen)
+        raise fail(
+            f"{service} has {len(chosen)} instances, each with a sidecar of its own: {names}"
+        )
+    [one] = chosen
+    write(f"{one['name']}: {one['state']}\n  app     {one['app'] or '(not known to listen)'}\n")
+    if not one["admin"]:
+        raise fail(f"{one['name']} has no sidecar, so there is nothing to look into")
+    write(f"  calls   {one['url']}\n  admin   http://127.0.0.1:{one['admin']}\n")
+    found = _ask_window(one, close=close)
+    if close:
+        write(f"  window  {'closed' if found['closed'] else 'was not open'}\n")
+        return
+    write(f"  window  {found['url']}\n")
+    if browser and (sys.platform == "darwin" or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()):
+        webbrowser.open(found["url"])
+
+
+def _chosen(found: list[dict[str, Any]], service: str) -> list[dict[str, Any]]:
+    """The instances of that name, or of a service of that name."""
+    from hms_addons.config.problems import closest  # noqa: PLC0415 - start-up time
+
     names = ("name", "group", "service")
     chosen = [one for one in found if service in {one[key] for key in names}]
     if not chosen:
@@ -95,13 +136,38 @@ def open_service(service: Service, file: MeshFile = DEFAULT, *, as_json: Json = 
         guess = closest(service, known)
         hint = f" (did you mean {guess}?)" if guess else f"; there are: {', '.join(known)}"
         raise fail(f"there is no service {service}{hint}")
+    return chosen
+
+
+def _open_control(file: Path, told: dict[str, Any], *, as_json: bool) -> None:
+    from hms_addons.up.run_state import RunState  # noqa: PLC0415 - start-up time
+
+    token = RunState(file.expanduser()).admin_token
+    variables = {"HMS_CONTROL": told["control"], "HMS_CA_PIN": told["ca_pin"]}
+    variables["HMS_ADMIN_TOKEN"] = token or ""
     if as_json:
-        print_json(chosen)
-        return
-    for one in chosen:
-        write(f"{one['name']}: {one['state']}\n  app    {one['app'] or '(not known to listen)'}\n")
-        if one["admin"]:  # It has a sidecar.
-            write(f"  calls  {one['url']}\n  admin  http://127.0.0.1:{one['admin']}\n")
+        print_json(variables)
+    else:
+        write("".join(f"export {name}={value}\n" for name, value in variables.items()))
+
+
+def _ask_window(one: dict[str, Any], *, close: bool) -> dict[str, Any]:
+    """Have the sidecar open or close its window; what it says of it."""
+    import httpx  # noqa: PLC0415 - start-up time
+
+    url = f"http://127.0.0.1:{one['admin']}/window"
+    wanted = {"open": "no" if close else "yes", "format": "json"}
+    try:
+        # The first time, mitmweb is imported there.
+        answer = httpx.post(url, params=wanted, timeout=WINDOW_TIME, trust_env=False)
+        found: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise fail(
+            f"the sidecar of {one['name']} does not answer at {url}: {error}", FAILED
+        ) from None
+    if not answer.is_success:
+        raise fail(f"{one['name']}: {found.get('detail', answer.text)}", FAILED)
+    return found
 
 
 def top(

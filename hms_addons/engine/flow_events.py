@@ -103,6 +103,15 @@ class FlowEvents:
 
         return detach
 
+    def stop_at(self, halt: type[Exception]) -> None:
+        """An addon that raises `halt` ends an event: those after it are not told."""
+        self._halt = halt
+
+    def forget(self) -> None:
+        """Nobody's addons listen any more but those that are attached."""
+        self.options, self.live_connections = None, {}
+        self.compile(())
+
     async def fire(self, listeners: Listeners, data: Any) -> None:
         """Call `listeners` with `data` (a connection, a connection hook's data, or flows)."""
         for listener in listeners:

@@ -118,6 +118,7 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
     """
     loop = asyncio.get_running_loop()
     events.options = manager.master.options
+    events.stop_at(AddonHalt)
 
     def recompile() -> None:
         guard = manager.get("proxyserver")

@@ -19,6 +19,8 @@ from hms_addons.window.replay_guard import ReplayGuard
 from hms_addons.window.screens import Screens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hms_addons.sidecar import Sidecar
 
 FLOWS: Final = 2_000
@@ -68,46 +70,58 @@ def size(name: str, value: str) -> int:
 
 
 class Window:
-    """The window of one running program.
+    """The window of one sidecar: open in one mitmproxy program at a time.
 
     Args:
-        master: mitmproxy's.
-        sidecar: what runs in it.
+        sidecar: what runs.
     """
 
-    def __init__(self, master: Any, sidecar: Sidecar) -> None:
-        self._master = master
+    def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
+        self._master: Any = None
         self._redactor = Redactor()
         self._screens = Screens(self._redactor)
         self._by_hand = ByHand(sidecar)
+        self._ring: FlowRing | None = None
         self._updates: BrowserUpdates | None = None
         self._focus: PageFocus | None = None
         self._addons: list[Any] = []
         self._limits = Limits(0, 0, 0)
+        sidecar.add_status("by_hand", self._by_hand.describe)
+        sidecar.add_status("window", self.describe)
+        sidecar.add_metrics("window", self)
 
     def __repr__(self) -> str:
         return f"<Window {self._limits} {self._redactor!r}>"
 
-    def open(self) -> None:
-        """Put the parts in. Must be done before the native lane's addon.
+    def describe(self) -> dict[str, Any] | None:
+        """How full the ring is, as JSON-ready types; None where there is none."""
+        return None if self._ring is None else self._ring.describe()
+
+    def collect(self) -> Iterable[Any]:
+        """For `/metrics`: the ring's, while there is one."""
+        return () if self._ring is None else self._ring.collect()
+
+    def open(self, master: Any) -> None:
+        """Put the parts into a program. Must be done before the native lane's addon.
+
+        Args:
+            master: mitmproxy's.
 
         Raises:
             MeshError: an option is wrong.
         """
+        self._master = master
         self._read_options()
-        master, clock = self._master, self._sidecar.clock
+        clock = self._sidecar.clock
         self._screens.cover()
         self._addons += [
             ReplayGuard(clock),
             Commands(master, self._sidecar, self._by_hand, self._redactor),
         ]
-        self._sidecar.add_status("by_hand", self._by_hand.describe)
         if (view := master.addons.get("view")) is not None:
-            ring = FlowRing(view, lambda: self._limits, clock)
-            self._addons.append(ring)
-            self._sidecar.add_status("window", ring.describe)
-            self._sidecar.add_metrics("window", ring)
+            self._ring = FlowRing(view, lambda: self._limits, clock)
+            self._addons.append(self._ring)
         app = sys.modules.get("mitmproxy.tools.web.app")
         if app is not None and hasattr(master, "_sig_view_add"):
             self._updates = BrowserUpdates(master, app, clock)
@@ -128,6 +142,7 @@ class Window:
             self._focus.leave()
             self._focus = None
         self._screens.uncover()
+        self._ring = self._master = None
 
     def applied(self) -> None:
         """A configuration has been put in force."""

@@ -70,6 +70,7 @@ class FakeMesh:
         self.quits = 0
         self.bound = "127.0.0.1"
         self.wishes: list[RecordingWish] = []
+        self.window = False
         self.rejected: dict[str, str] | None = None
         self.control: dict[str, Any] | None = None
         self.providers: list[dict[str, Any]] = []
@@ -114,6 +115,16 @@ class FakeMesh:
         if self.draining:
             raise ConfigError("not now")
         return [{"plugin": "mtls", "hook": "hms_identify", "calls": int(seconds * 100)}]
+
+    async def open_window(self) -> str:
+        if self.draining:
+            raise MeshError("no window here")
+        self.window = True
+        return "http://127.0.0.1:8081/?token=t"
+
+    async def close_window(self) -> bool:
+        was, self.window = self.window, False
+        return was
 
     async def record(self, wish: RecordingWish) -> BodyStream:
         if self.draining:
@@ -578,3 +589,29 @@ async def test_whole_requests_are_shown_to_this_machine_only(bench: Bench) -> No
     status, text = await bench.ask("/record", method="POST")
     assert (status, "Only for this machine" in text) == (403, True)
     assert not bench.mesh.wishes
+
+
+# -- a window -----------------------------------------------------------------------------------
+
+
+async def test_a_window_is_opened_and_closed(bench: Bench) -> None:
+    status, text = await bench.ask("/window", method="POST")
+    assert (status, text) == (200, "http://127.0.0.1:8081/?token=t\n")
+    assert await bench.ask("/window", ("open", "no"), method="POST") == (
+        200,
+        "the window is closed\n",
+    )
+    assert await bench.ask("/window", ("open", "no"), method="POST") == (
+        200,
+        "no window was open\n",
+    )
+
+
+async def test_a_window_that_cannot_be_is_refused(bench: Bench) -> None:
+    assert (await bench.ask("/window"))[0] == 405
+    assert (await bench.ask("/window", ("open", "1"), method="POST"))[0] == 400
+    assert (await bench.ask("/window", method="POST", origin="http://evil.example"))[0] == 403
+    bench.mesh.draining = True
+    status, text = await bench.ask("/window", method="POST")
+    assert status == 409
+    assert "no window here" in text

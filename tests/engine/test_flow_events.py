@@ -202,3 +202,19 @@ async def test_what_is_attached_hears_last_until_it_is_detached() -> None:
     detach()
     assert len(events.request) == 1
     assert not FlowEvents().watched
+
+
+async def test_addons_are_forgotten_and_what_is_attached_is_not() -> None:
+    seen: list[str] = []
+    events = FlowEvents()
+    events.compile([types.SimpleNamespace(request=lambda _flow: seen.append("theirs"))])
+    events.options = object()
+    detach = events.attach(types.SimpleNamespace(request=lambda _flow: seen.append("attached")))
+    await events.fire(events.request, None)
+    events.forget()
+    await events.fire(events.request, None)
+    assert seen == ["theirs", "attached", "attached"]
+    assert events.options is None
+    assert events.watched
+    detach()
+    assert not events.watched

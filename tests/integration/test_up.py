@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from hms_addons.up.machine import marked, send
 from tests.integration.basics import PATIENCE, free_port, until
+from tests.integration.load import Load
 from tests.integration.processes import START, Program
 from tests.integration.prometheus_kit import Prometheus, check_config
 
@@ -114,7 +116,7 @@ def test_what_init_writes_comes_up_and_carries_calls(up: Up) -> None:
     until(lambda: said.add(up.get(up.entry)) or said == wanted, "answers of both")
     assert up.get(up.entry, "/x?host=hello-svc.svc").startswith("Hello from")
     assert "is up already" in up.hms("up", code=1)
-    assert f"http://127.0.0.1:{up.web}" in up.hms("open", "web-svc")
+    assert f"http://127.0.0.1:{up.web}" in up.hms("open", "web-svc", "--json")
     assert "did you mean web-svc?" in up.hms("open", "web-scv", code=1)
     assert "GET /hello" in up.hms("logs", "hello-svc")
     rows = up.hms("top", "--once").splitlines()
@@ -145,6 +147,27 @@ def test_a_real_prometheus_scrapes_it_all_and_no_panel_of_the_dashboard_is_empty
         )
         assert not prometheus.query('{__name__=~"hms_.*",exported_service!=""}')
         assert "level=error" not in prometheus.output
+
+
+def test_a_window_opens_on_a_sidecar_and_loses_no_request(up: Up) -> None:
+    assert "`hms open hello-svc-1` or" in up.hms("open", "hello-svc", code=1)
+    with Load(up.entry, "hello-svc.svc", kept=1, fresh=1) as load:
+        url = up.hms("open", "web-svc", "--no-browser").rpartition("window  ")[2].strip()
+        page, _, token = url.partition("?token=")
+        asked = urllib.request.Request(f"{page}flows", headers={"Authorization": f"Bearer {token}"})
+
+        def seen() -> list[dict[str, Any]]:
+            with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+                return list(json.load(answer))
+
+        [flow, *_] = until(seen, "flow in the window")
+        assert flow["comment"].startswith("outbound route=")
+        assert "window  closed" in up.hms("open", "web-svc", "--close")
+        answered = load.answered
+        until(lambda: load.answered > answered, "requests after the window was closed")
+    assert not load.failures
+    with pytest.raises(urllib.error.URLError):
+        seen()
 
 
 def test_a_killed_sidecar_comes_back_and_leaves_no_app_behind(up: Up) -> None:

@@ -39,7 +39,7 @@ class Running:
         self.sidecar = FakeSidecar()
         self.master = FakeWebMaster()
         self.master.addons.add(Declares())
-        self.window = Window(self.master, self.sidecar)  # type: ignore[arg-type] # a part of it
+        self.window = Window(self.sidecar)  # type: ignore[arg-type] # a part of it
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def running() -> AsyncIterator[Running]:
 async def test_it_is_put_in_and_taken_out(running: Running) -> None:
     before = app.flow_to_json
     chain = list(running.master.addons.chain)
-    running.window.open()
+    running.window.open(running.master)
     assert app.flow_to_json is not before
     assert running.master.addons.get("hms-flow-ring") is not None
     assert running.sidecar.shown("window")["flows"] == {"kept": 0, "max": 2000}
@@ -64,7 +64,7 @@ async def test_it_is_put_in_and_taken_out(running: Running) -> None:
 
 
 async def test_options_may_change_while_it_runs(running: Running) -> None:
-    running.window.open()
+    running.window.open(running.master)
     flow = make_flow(headers=[("X-Pin", "1234")])
     assert "1234" in str(app.flow_to_json(flow))
     running.master.options.update(hms_redact_names="x-pin, y", hms_flow_ring=5)
@@ -88,7 +88,7 @@ async def test_what_is_no_such_value_is_refused(
 ) -> None:
     running.master.options.update(**{name: value})
     with pytest.raises(MeshError, match=says):
-        running.window.open()
+        running.window.open(running.master)
 
 
 @pytest.mark.parametrize(("text", "found"), [("0", 0), ("100", 100), ("64KiB", 65536)])

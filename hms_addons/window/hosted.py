@@ -1,0 +1,225 @@
+"""A mitmweb inside a slim sidecar that runs: `hms open`, and `POST /window` on the admin port.
+
+Nothing is started anew: mitmweb's page, its addons and the window's parts are put beside the listeners
+that serve already, and watch from the next request on. No connection is touched, when it opens or closes; a
+request that somebody holds goes on when it closes. What mitmweb needs is imported then, which costs about
+60 MB and a second or two of this process, once.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+import tempfile
+from typing import TYPE_CHECKING, Any, Final
+
+import tornado.httpserver
+from mitmproxy import addons as stock
+from mitmproxy.addons import dns_resolver, onboarding, proxyauth, tlsconfig
+from mitmproxy.exceptions import OptionsError
+from mitmproxy.master import Master
+from mitmproxy.options import Options
+from mitmproxy.proxy.mode_specs import ProxyMode
+from mitmproxy.tools.web import app
+from mitmproxy.tools.web.master import WebMaster
+
+from hms_addons.engine.mode import MeshInstance, follow_addons
+from hms_addons.engine.native_lane import NativeLane
+from hms_addons.errors import MeshError
+from hms_addons.window import window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hms_addons.config.snapshot import Listener
+    from hms_addons.sidecar import Sidecar
+
+logger = logging.getLogger(__name__)
+
+HOST: Final = "127.0.0.1"
+COLUMNS: Final = ["tls", "icon", "path", "method", "status", "size", "time", "comment"]
+"""mitmweb's own columns, and the one that tells what the mesh did."""
+_LEFT_OUT: Final = (
+    tlsconfig.TlsConfig,  # makes a CA of its own, which takes a while; the mesh has its certificates
+    onboarding.Onboarding,
+    proxyauth.ProxyAuth,
+    dns_resolver.DnsResolver,
+)
+"""mitmproxy's addons that are for its own proxy."""
+
+
+class _WebMaster(WebMaster):
+    """mitmweb without its proxy, whose web server ends with it."""
+
+    def __init__(self, options: Options) -> None:
+        all_of_them: Callable[[], list[Any]] = stock.default_addons
+        stock.default_addons = lambda: [  # mitmproxy has no other way to leave some out
+            addon for addon in all_of_them() if not isinstance(addon, _LEFT_OUT)
+        ]
+        try:
+            super().__init__(options, with_termlog=False)
+        finally:
+            stock.default_addons = all_of_them
+        logging.getLogger("tornado.access").setLevel(logging.WARNING)
+        check: Any = self.addons.get("errorcheck")
+        check.finish()  # it ends the process when an error is logged while mitmproxy starts
+        self.addons.remove(check)
+        self.server: Any = None
+
+    async def running(self) -> None:
+        self.server = tornado.httpserver.HTTPServer(self.app)
+        self.server.listen(self.options.web_port, HOST)
+        await Master.running(self)
+
+    async def done(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+        for connection in tuple(app.ClientConnection.connections):
+            connection.close()
+        if self.server is not None:
+            await self.server.close_all_connections()
+        await Master.done(self)
+
+
+class _Settings:
+    """The addon that declares the window's options, and tells of their changes."""
+
+    name = "hms-window-options"
+
+    def __init__(self) -> None:
+        self.changed: Callable[[], None] = lambda: None
+
+    def load(self, loader: Any) -> None:
+        """mitmproxy event: declare the options."""
+        window.add_options(loader)
+
+    def configure(self, updated: set[str]) -> None:
+        """mitmproxy event: options have changed."""
+        if not window.LIVE.isdisjoint(updated):
+            try:
+                self.changed()
+            except MeshError as error:
+                raise OptionsError(str(error)) from None
+
+
+class HostedWindow:
+    """One sidecar's, opened and closed as often as wanted; not both at once.
+
+    Args:
+        sidecar: in whose process it is.
+    """
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._sidecar = sidecar
+        self._master: _WebMaster | None = None
+        self._native: NativeLane | None = None
+        self._window = window.Window(sidecar)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._unfollow: Callable[[], None] = lambda: None
+
+    def __repr__(self) -> str:
+        return f"<HostedWindow {'open' if self._master else 'closed'}>"
+
+    @property
+    def url(self) -> str | None:
+        """Where it is, with the token that lets a browser in; None while it is closed."""
+        return None if self._master is None else self._master.web_url
+
+    async def open(self) -> str:
+        """Open it, unless it is. Returns its address.
+
+        Raises:
+            MeshError: there are mitmproxy addons here already, by a plugin.
+        """
+        if self._master is not None:
+            return self._master.web_url
+        sidecar = self._sidecar
+        if sidecar.events.host is not None:
+            message = (
+                "a plugin of this sidecar has mitmproxy addons of its own: run it as "
+                "`mitmweb -s hms_addons/mesh.py` to have a window"
+            )
+            raise MeshError(message)
+        try:
+            return await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> str:
+        sidecar = self._sidecar
+        self._folder = tempfile.TemporaryDirectory(prefix="hms-window-")
+        options = Options(confdir=self._folder.name, mode=[])
+        master = self._master = _WebMaster(options)
+        settings = _Settings()
+        master.addons.add(settings)
+        options.update(
+            web_port=_free_port(),
+            web_open_browser=False,
+            web_columns=COLUMNS,
+            connection_strategy="lazy",
+            keep_host_header=True,
+        )
+        self._window.open(master)
+        settings.changed = self._window.changed
+        self._native = NativeLane(
+            master.addons, lambda: sidecar.bindings, sidecar.upstream, sidecar.clock
+        )
+        self._unfollow = follow_addons(master.addons, sidecar.events, self._native)
+        master.addons.add(self._native)
+        MeshInstance.find = staticmethod(sidecar.port_of)
+        await master.running()
+        self._show_modes()
+        sidecar.on_applied = self._applied
+        logger.warning("the window is open: mitmweb watches this sidecar")
+        return master.web_url
+
+    async def close(self) -> bool:
+        """Close it; false if it was not open. What somebody holds goes on."""
+        master = self._master
+        if master is None:
+            return False
+        self._master = None
+        self._sidecar.on_applied = self._window.applied  # a share that was moved may still be there
+        for flow in list(master.view._store.values()):  # noqa: SLF001 - all, shown or not
+            if flow.intercepted:
+                flow.resume()
+        self._unfollow()
+        self._sidecar.events.forget()
+        self._window.close()
+        if self._native is not None:
+            master.addons.remove(self._native)
+        master.options.update(mode=[])
+        MeshInstance.find = staticmethod(lambda _name: None)
+        await master.done()
+        master.view.clear()
+        self._native = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+        del master
+        gc.collect()
+        logger.warning("the window is closed")
+        return True
+
+    def _applied(self) -> None:
+        self._show_modes()
+        self._window.applied()
+
+    def _show_modes(self) -> None:
+        sidecar, master = self._sidecar, self._master
+        if sidecar.snapshot is not None and master is not None:
+            opened = [one for one in sidecar.snapshot.listeners if sidecar.port_of(one.name)]
+            master.options.update(mode=[_mode_of(listener) for listener in opened])
+
+
+def _mode_of(listener: Listener) -> str:
+    return ProxyMode.parse(f"mesh:{listener.name}@{listener.host}:{listener.port}").full_spec
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind((HOST, 0))
+        port: int = trial.getsockname()[1]
+    return port
