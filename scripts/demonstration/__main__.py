@@ -113,7 +113,7 @@ def _keep(mesh: LostPackage, report: Report) -> None:
     file = mesh.file.path
     for line in (
         f"TOKEN=$(curl -s 'localhost:{ISSUER}/token?role=PROGRAM_MANAGER')",
-        f"""curl -H "Authorization: $TOKEN" --json '{{"amount": "120 USD"}}' localhost:{DOOR}/claims""",
+        f"""curl -H "Authorization: $TOKEN" -d '{{"amount": "120 USD"}}' localhost:{DOOR}/claims""",
         f"""curl -H "Authorization: $TOKEN" 'localhost:{MESH}/verify-id?host=auth-svc.svc'""",
         f"hms top {file}",
         f"hms logs auth-svc -f {file}",

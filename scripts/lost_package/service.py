@@ -53,8 +53,8 @@ def my_name() -> str:
 
 
 def json_object() -> dict[str, Any]:
-    """The request's body, a JSON object; anything else is answered with 400."""
-    found = request.get_json(silent=True)
+    """The request's body, a JSON object whatever it calls itself; anything else is answered with 400."""
+    found = request.get_json(force=True, silent=True)
     if not isinstance(found, dict):
         raise BadBody
     return found
