@@ -94,13 +94,24 @@ def pytest_collection_finish() -> None:
 
 
 def _longest_first(items: list[pytest.Item]) -> None:
-    """Begin with the files that are given the most time: a parallel run must not end with them."""
+    """Begin with the files that are given the most time: a parallel run must not end with them.
+
+    Those that need the ports that users know wait for each other: one in four, so that others go on.
+    """
     limits: dict[Path, float] = {}
+    exclusive = set()
     for item in items:
         marker = item.get_closest_marker("timeout")
         if marker is not None and item.get_closest_marker("slow") is not None:
             limits[item.path] = max(limits.get(item.path, 0.0), float(marker.args[0]))
-    items.sort(key=lambda item: -limits.get(item.path, 0.0))
+            if "well_known" in getattr(item, "fixturenames", ()):
+                exclusive.add(item.path)
+    order = sorted(limits, key=lambda path: (path in exclusive, -limits[path]))
+    for number, path in enumerate(order[len(order) - len(exclusive) :]):
+        order.remove(path)
+        order.insert(1 + 4 * number, path)
+    place = {path: number for number, path in enumerate(order)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
