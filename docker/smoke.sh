@@ -108,8 +108,8 @@ ready control control
 # All are in one namespace, and names there are none. A call with X-Slow takes three seconds: one to drain.
 sed -e 's#//hms-gov:#//127.0.0.1:#' \
   -e 's#retries: 2,#& fault: { delay: 3s, when: { header: { X-Slow: { present: true } } } },#' \
-  "$root/docker/mesh.yaml" >"$work/mesh.yaml"
-grep -q X-Slow "$work/mesh.yaml" || fail "docker/mesh.yaml has changed: there is no route to be slow on"
+  "$root/docker/smoke.yaml" >"$work/mesh.yaml"
+grep -q X-Slow "$work/mesh.yaml" || fail "docker/smoke.yaml has changed: there is no route to be slow on"
 chmod -R a+rX "$work"
 say "pushing the configuration, and a join token for each sidecar"
 operator=(--volume "$prefix-operator:/srv/operator:ro" --env HMS_CONTROL=https://127.0.0.1:15010)

@@ -61,6 +61,7 @@ PEERS = {
     "curl": Peer(("curl",), "apt-get install curl"),
     "wrk": Peer(("wrk",), "apt-get install wrk"),
     "chromium": Peer(("chromium", "chromium-browser", "google-chrome"), "apt-get install chromium"),
+    "podman": Peer(("podman", "docker"), "scripts/image --install --build"),
     "netns": Peer(("iptables",), "apt-get install iptables iproute2"),
     # Not by apt-get install: that would have it started at each boot.
     "prometheus": Peer(("prometheus",), "scripts/test --full"),

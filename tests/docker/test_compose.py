@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 from tests.docker.kit import DOCKER, compose, named_variables, stages, variables
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SERVICES: dict[str, Any] = compose()["services"]
 SIDECARS = {name: it for name, it in SERVICES.items() if name.endswith("-sidecar")}
@@ -22,17 +26,26 @@ def targets(name: str) -> set[str]:
     return {volume.split(":")[1] for volume in SERVICES[name].get("volumes", ())}
 
 
+APPS = ("user-portal", "claims-svc", "auth-svc", "auth-svc-v2", "payments-svc")
+BESIDE = {"hms-gov", "token-issuer"}
+
+
+def sidecar_of(app: str) -> str:
+    return f"{app.replace('-svc', '')}-sidecar"
+
+
 def test_there_is_the_whole_lost_package_mesh() -> None:
-    assert set(SIDECARS) == {"auth-sidecar", "payments-sidecar", "claims-sidecar"}
-    assert {"control", "configure", "hms-gov", "auth-svc", "payments-svc", "claims"} <= set(
-        SERVICES
-    )
+    assert set(SIDECARS) == set(map(sidecar_of, APPS))
+    assert {"control", "configure", "claim", "operator", *APPS, *BESIDE} <= set(SERVICES)
+    file = yaml.safe_load((ROOT / "configs/lost-package/mesh.yaml").read_text(encoding="utf-8"))
+    there = {name for name, it in file["services"].items() if it.get("replicas", 1)}
+    assert there == {*APPS, *BESIDE}, "the same services as `hms up` runs"
 
 
 def test_each_service_shares_its_network_namespace_with_its_sidecar() -> None:
-    assert SIDECARS["auth-sidecar"]["network_mode"] == "service:auth-svc"
-    assert SIDECARS["payments-sidecar"]["network_mode"] == "service:payments-svc"
-    assert SERVICES["claims"]["network_mode"] == "service:claims-sidecar"
+    for app in APPS:
+        assert SIDECARS[sidecar_of(app)]["network_mode"] == f"service:{app}"
+        assert "--host" not in SERVICES[app]["command"], "only the sidecar is reached from outside"
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -77,6 +90,7 @@ def test_each_sidecar_waits_for_a_token_of_its_own_and_cannot_change_it() -> Non
         assert f"{short}-join:/srv/join" in join["volumes"]
         assert f"{short}-join:/srv/join:ro" in sidecar["volumes"]
         assert sidecar["environment"]["HMS_SERVICE"] == join["environment"]["HMS_SERVICE"]
+        assert "/srv/operator" not in targets(name)
 
 
 def test_volumes_are_declared_and_no_two_sidecars_share_state() -> None:
@@ -103,10 +117,21 @@ def test_every_variable_is_one_that_hms_reads_and_none_holds_a_secret() -> None:
     assert "HMS_ADMIN_TOKEN" not in text
 
 
-def test_its_configuration_is_one_that_a_sidecar_would_take() -> None:
-    files = [ROOT / "configs/routes.yaml", DOCKER / "mesh.yaml"]
-    given = {v.split(":")[0] for v in SERVICES["configure"]["volumes"] if v.startswith(".")}
-    assert {(DOCKER / path).resolve() for path in given} == set(files)
+@pytest.mark.parametrize("name", ["compose", "smoke"])
+def test_its_configuration_is_one_that_sidecars_would_take(name: str, tmp_path: Path) -> None:
+    """`hms up` keeps services and mesh in one file; what is pushed is its `mesh:`."""
+    files = [ROOT / "configs/routes.yaml", DOCKER / "smoke.yaml"]
+    if name == "compose":
+        given = {v.split(":")[0] for v in SERVICES["configure"]["volumes"] if v.startswith(".")}
+        source, over = ROOT / "configs/lost-package/mesh.yaml", DOCKER / "mesh.yaml"
+        assert {(DOCKER / path).resolve() for path in given} == {source, over}
+        mesh = yaml.safe_load(source.read_text(encoding="utf-8"))["mesh"]
+        (tmp_path / "mesh.yaml").write_text(yaml.safe_dump(mesh))
+        files = [tmp_path / "mesh.yaml", over]
+        names = [
+            {it["name"] for it in yaml.safe_load(file.read_text())["listeners"]} for file in files
+        ]
+        assert names[1] <= names[0], "it moves listeners that are there"
     done = subprocess.run(
         ["hms", "check", "--control", *files], capture_output=True, text=True, check=False
     )

@@ -28,12 +28,18 @@ def test_every_image_is_made_of_the_one_base_and_the_common_stage() -> None:
     assert {name: base for base, name in froms} == {
         "build": "${BASE_IMAGE}",
         "runtime": "${BASE_IMAGE}",
-        **dict.fromkeys(IMAGES, "runtime"),
+        **dict.fromkeys((*IMAGES, "redirect"), "runtime"),
     }
     assert "ARG BASE_IMAGE=python:3.13-slim\n" in dockerfile()
 
 
-def test_no_image_runs_as_root() -> None:
+def test_only_what_changes_rules_runs_as_root_and_it_ends() -> None:
+    assert instructions("redirect", "USER") == ["0:0"]
+    assert instructions("redirect", "ENTRYPOINT") == ['["hms", "iptables"]']
+    assert instructions("redirect", "HEALTHCHECK") == ["NONE"]
+
+
+def test_no_image_that_stays_runs_as_root() -> None:
     assert instructions("runtime", "USER") == [f"{USER}:{USER}"]
     assert not any(instructions(image, "USER") for image in IMAGES)
 

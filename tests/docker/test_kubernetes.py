@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from hms_addons.sidecar import DRAIN_GRACE
 from tests.docker.kit import DOCKER, PORTS, USER, manifests, named_variables, variables
+from tests.fakes.cli import hms
 
 FOUND = manifests()
 AUTH = FOUND["Deployment/auth-svc"]["spec"]["template"]["spec"]
@@ -112,3 +114,27 @@ def test_each_variable_has_a_text_or_a_source() -> None:
         for variable in it.get("env", ()):
             assert isinstance(variable.get("value", ""), str)
             assert ("value" in variable) is not ("valueFrom" in variable)
+
+
+def test_the_container_that_makes_rules_is_a_sound_one_once_it_is_wanted() -> None:
+    """It is commented out; without the signs it is YAML, in its place, and alone has a capability."""
+    text = (DOCKER / "kubernetes.yaml").read_text(encoding="utf-8")
+    begin = text.index("        # - name: redirect")
+    end = text.index("        # A native sidecar")
+    wanted = text[:begin] + text[begin:end].replace("        # ", "        ") + text[end:]
+    spec = next(
+        it["spec"]["template"]["spec"]
+        for it in yaml.safe_load_all(wanted)
+        if it["kind"] == "Deployment"
+    )
+    names = [it["name"] for it in spec["initContainers"]]
+    assert names == ["join", "redirect", "hms-sidecar"], "before the sidecar and the app"
+    redirect = spec["initContainers"][1]
+    context = redirect["securityContext"]
+    assert context["capabilities"] == {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW"]}
+    assert context["readOnlyRootFilesystem"]
+    assert "restartPolicy" not in redirect
+    others = [it for it in (*spec["initContainers"], *spec["containers"]) if it is not redirect]
+    assert all("add" not in it["securityContext"]["capabilities"] for it in others)
+    assert hms(*("iptables", *redirect["args"][:-1])).exit_code == 0
+    assert redirect["args"][-1] == "--apply"
