@@ -86,20 +86,21 @@ async def _client(port: int, numbers: list[int]) -> None:
         writer.close()
 
 
-async def _ask(port: int, requests: int) -> None:
+async def ask(port: int, requests: int) -> None:
+    """Send so many requests to a listener, over a few connections."""
     numbers = list(range(requests))
     await asyncio.gather(*(_client(port, numbers) for _ in range(CLIENTS)))
 
 
 async def _measure(web: Child, port: int, requests: int) -> float:
     """The most that it grew by, in MB."""
-    await _ask(port, FIRST)
+    await ask(port, FIRST)
     first = peak = web.rss_mb()
     print(f"{FIRST:>8} requests: {first:6.1f} MB", flush=True)
     began, done = time.monotonic(), 0
     for look in range(1, LOOKS + 1):
         part = requests * look // LOOKS - done
-        await _ask(port, part)
+        await ask(port, part)
         done += part
         now = web.rss_mb()
         peak = max(peak, now)

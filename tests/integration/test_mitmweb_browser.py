@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import requests
 
+from scripts.benchmark.window import ask
 from scripts.pictures.browser import KEYS, Browser
 from tests.integration.basics import free_port, until
 from tests.integration.mitm_kit import PASSWORD, Desk, mitmweb_desk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.integration.mitm_kit import Calling
 
@@ -139,6 +141,27 @@ def test_a_held_request_is_aborted_by_its_button(screen: Screen) -> None:
     with pytest.raises(requests.ConnectionError):
         calling.result()
     assert not screen.desk.app.seen
+
+
+def test_watching_costs_no_more_the_longer_it_goes_on(screen: Screen) -> None:
+    """`scripts/bench window` does so with 100,000 requests."""
+    desk, browser = screen.desk, screen.browser
+    desk.web.set(intercept="", hms_flow_ring=100)
+    process = Path(f"/proc/{desk.program.pid}/status")
+
+    def size() -> float:
+        """Its memory, in MB."""
+        return int(process.read_text().partition("VmRSS:")[2].split()[0]) / 1024
+
+    asyncio.run(ask(desk.files.out, 200))  # fills it twice
+    before = size()
+    asyncio.run(ask(desk.files.out, 800))
+    assert size() - before < 6
+    kept = {flow["id"] for flow in desk.web.flows()}
+    assert 90 <= len(kept) <= 100
+    # What was dropped has gone from the page as well.
+    until(lambda: f"of {len(kept)} flows" in browser.text("footer"), "the ring in the page")
+    desk.web.set(hms_flow_ring=2000)
 
 
 def test_the_page_has_no_complaints(screen: Screen) -> None:
