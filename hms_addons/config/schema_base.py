@@ -41,8 +41,9 @@ MAX_PORT: Final = 65535
 class Model(BaseModel):
     """Base of all sections: nothing unknown, nothing converted, nothing changed afterwards.
 
-    A validator is built when the first value comes, for all models below at once. Fields' docstrings are
-    read when a JSON Schema is made. Both take a while, and every process imports these models.
+    A validator is built when it is first needed, for all models below at once (`validate` sees to it).
+    Fields' docstrings are read when a JSON Schema is made. Both take a while, and every process imports
+    these models.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)

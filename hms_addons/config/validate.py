@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from hms_addons.config.problems import Path, Report
     from hms_addons.config.yaml_marks import Document
 
+# Now rather than with the first value: those come from several threads, and pydantic 2.11 builds without a lock.
+Config.model_rebuild()
+
 _QUOTED = re.compile(r"'([^']*)'")
 EXPECTED: Final = {
     "bool_type": "true or false",

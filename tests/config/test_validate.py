@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 from hypothesis import given
@@ -131,3 +133,11 @@ def test_no_shape_of_data_breaks_the_checks(data: dict[str, Any]) -> None:
 
 def test_an_empty_configuration_is_valid() -> None:
     assert load_texts("").snapshot is not None
+
+
+def test_the_models_are_whole_before_threads_use_them() -> None:
+    code = "import hms_addons.config.validate as v; print(v.Config.__pydantic_complete__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
+    assert done.stdout == "True\n"
