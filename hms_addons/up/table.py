@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from hms_addons.up.stats import Row
 
@@ -23,34 +25,65 @@ _COLOURS: Final = {
 }
 NONE: Final = "-"
 _HEADINGS: Final = "INSTANCE STATE REQ/S ERRORS P99 BREAKER CERTIFICATE CONFIG APP".split()
+_LEFT_OUT: Final = ("APP", "CERTIFICATE", "CONFIG", "P99", "REQ/S", "BREAKER", "ERRORS")
+"""In this order, where there is no room."""
+_GAP: Final = 2
 
 
-def table_of(rows: Iterable[Row], title: str = "") -> Table:
-    """The rows as a table of rich's."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=title)
-    for heading in _HEADINGS:
-        numbers = heading in {"REQ/S", "ERRORS", "P99"}
-        table.add_column(
-            heading,
-            justify="right" if numbers else "left",
-            no_wrap=True,
-            min_width=None if heading == "APP" else len(heading),
+class _Fitting:
+    """The table, without the columns that a narrow terminal has no room for: what is left can be read."""
+
+    def __init__(self, rows: Sequence[Sequence[Text]], title: str) -> None:
+        self._rows = rows
+        self._title = title
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """See rich's protocol."""
+        del console
+        widths = [
+            max([len(heading), *(row[index].cell_len for row in self._rows)])
+            for index, heading in enumerate(_HEADINGS)
+        ]
+        shown = list(range(len(_HEADINGS)))
+        for heading in _LEFT_OUT:
+            if sum(widths[index] + _GAP for index in shown) <= options.max_width:
+                break
+            shown.remove(_HEADINGS.index(heading))
+        table = Table(
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+            padding=(0, _GAP, 0, 0),
+            title=self._title,
         )
-    for row in rows:
-        table.add_row(
-            Text(row.name),
-            Text(row.state, style=_COLOURS.get(row.state, "")),
-            Text(NONE if row.rate is None else f"{row.rate:.1f}"),
-            _errors(row),
-            Text(_seconds(row.p99)),
-            Text(f"open: {', '.join(row.breakers)}", style="red")
-            if row.breakers
-            else Text(NONE if not row.certificate else "closed"),
-            Text(row.certificate or NONE, style="red" if row.certificate.startswith("exp") else ""),
-            Text(row.sync or NONE, style="" if row.sync in {"", "in sync"} else "red"),
-            Text(row.address),
-        )
-    return table
+        for index in shown:
+            heading = _HEADINGS[index]
+            numbers = heading in {"REQ/S", "ERRORS", "P99"}
+            table.add_column(heading, justify="right" if numbers else "left", no_wrap=True)
+        for row in self._rows:
+            table.add_row(*(row[index] for index in shown))
+        yield table
+
+
+def table_of(rows: Iterable[Row], title: str = "") -> RenderableType:
+    """The rows as a table of rich's, which fits where it is put."""
+    return _Fitting([_cells(row) for row in rows], title)
+
+
+def _cells(row: Row) -> list[Text]:
+    return [
+        Text(row.name),
+        Text(row.state, style=_COLOURS.get(row.state, "")),
+        Text(NONE if row.rate is None else f"{row.rate:.1f}"),
+        _errors(row),
+        Text(_seconds(row.p99)),
+        Text(f"open: {', '.join(row.breakers)}", style="red")
+        if row.breakers
+        else Text(NONE if not row.certificate else "closed"),
+        Text(row.certificate or NONE, style="red" if row.certificate.startswith("exp") else ""),
+        Text(row.sync or NONE, style="" if row.sync in {"", "in sync"} else "red"),
+        Text(row.address),
+    ]
 
 
 def _errors(row: Row) -> Text:

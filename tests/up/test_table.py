@@ -37,3 +37,14 @@ def test_a_narrow_terminal_keeps_the_numbers() -> None:
     Console(file=out, width=70).print(table_of([row]))
     assert "12.3" in out.getvalue()
     assert "ready" in out.getvalue()
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_cuts_no_name_short() -> None:
+    rows = [Row(f"claims-svc-{n}", "unhealthy", 1.0, 0.5, 0.1, ("auth",)) for n in (1, 10)]
+    for width, last in ((80, "CONFIG"), (65, "BREAKER"), (45, "ERRORS"), (30, "STATE")):
+        out = StringIO()
+        Console(file=out, width=width).print(table_of(rows))
+        heads, first, second = out.getvalue().splitlines()
+        assert heads.split()[-1] == last
+        assert first.split()[:2] == ["claims-svc-1", "unhealthy"]
+        assert second.split()[:2] == ["claims-svc-10", "unhealthy"]
