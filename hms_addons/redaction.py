@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
     from hms_addons.http_message import Fields
@@ -22,10 +23,13 @@ _SECRET: Final = "|".join(
     "authorization cookie token secret passw api[-_]?key credential session signature private".split()
 )
 _SECRET_NAME: Final = re.compile(_SECRET, re.IGNORECASE)
+_PARAMETER_NAME: Final = re.compile(rf"{_SECRET}|code|key|sig|auth|jwt|otp|pin", re.IGNORECASE)
 SECRET_PARAMETER: Final = re.compile(
-    rf"((?:^|[&;])[^=&;]*(?:{_SECRET}|code|key|sig|auth|jwt|otp|pin)[^=&;]*=)[^&;]*", re.IGNORECASE
+    rf"((?:^|[&;])[^=&;]*(?:{_PARAMETER_NAME.pattern})[^=&;]*=)[^&;]*", re.IGNORECASE
 )
 """A parameter of a query: its name with what precedes it, and its value."""
+_ENCODED_NAME: Final = re.compile(r"((?:^|[&;])[^=&;%]*%[^=&;]*)=[^&;]*")
+"""The same, where its name is percent-encoded."""
 _WITH_URL: Final = frozenset({b"referer", b"location", b"content-location"})
 
 
@@ -36,7 +40,15 @@ def is_secret(name: str) -> bool:
 
 def redact_query(query: str) -> str:
     """A query without the values of those parameters that look like secrets."""
-    return SECRET_PARAMETER.sub(rf"\1{REDACTED}", query)
+    redacted = SECRET_PARAMETER.sub(rf"\1{REDACTED}", query)
+    return _ENCODED_NAME.sub(_decoded, redacted) if "%" in redacted else redacted
+
+
+def _decoded(found: re.Match[str]) -> str:
+    """Its name is read as a service would read it."""
+    if _PARAMETER_NAME.search(unquote_plus(found[1])):
+        return f"{found[1]}={REDACTED}"
+    return found[0]
 
 
 def redact_target(target: bytes) -> bytes:
@@ -58,3 +70,9 @@ def redact_fields(fields: Fields) -> Fields:
         else:
             found.append((name, _JWT.sub(_BYTES, value)))
     return tuple(found)
+
+
+def redact_value(name: str, value: str) -> str:
+    """One header field's value, as `redact_fields` leaves it."""
+    field = (name.encode("latin-1", "replace"), value.encode("latin-1"))
+    return redact_fields((field,))[0][1].decode("latin-1")

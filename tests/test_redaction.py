@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from hms_addons.redaction import HIDDEN, is_secret, redact_fields, redact_query, redact_target
+from hms_addons.redaction import (
+    HIDDEN,
+    is_secret,
+    redact_fields,
+    redact_query,
+    redact_target,
+    redact_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +42,9 @@ def test_fields_keep_their_order_and_their_names() -> None:
 
 def test_secrets_in_urls() -> None:
     assert redact_query("id=7&access_token=abc&x=1") == "id=7&access_token=[redacted]&x=1"
+    assert redact_query("pass%77ord=abc&%74oken=d&x%20=%20") == (
+        "pass%77ord=[redacted]&%74oken=[redacted]&x%20=%20"
+    )
     assert redact_target(b"/a?code=xyz") == b"/a?code=[redacted]"
     assert redact_target(b"/a;code=xyz") == b"/a;code=xyz"
     assert redact_target(b"/\xff?x=\xff") == b"/\xff?x=\xff"
@@ -48,3 +58,9 @@ def test_a_jwt_is_a_secret_in_any_header() -> None:
     assert redact_fields(fields) == ((b"X-Identity", b"jwt [redacted]"),)
     assert HIDDEN.search(b"a=[redacted-0123456789abcdef]")
     assert HIDDEN.search(redact_fields(fields)[0][1])
+
+
+def test_values_of_fields() -> None:
+    assert redact_value("Authorization", "Bearer abc") == "[redacted]"
+    assert redact_value("Referer", "http://a/?token=t\xff") == "http://a/?token=[redacted]"
+    assert redact_value("Accept", "*/*?token=t") == "*/*?token=t"

@@ -23,7 +23,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS
 from hms_addons.hookspecs import hookimpl
 from hms_addons.line_log import LineLog
-from hms_addons.redaction import REDACTED, is_secret, redact_query
+from hms_addons.redaction import REDACTED, is_secret, redact_query, redact_value
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ def _headers(
             if name.encode() in head:
                 found[name] = REDACTED
         elif (value := head.get(key)) is not None:
-            found[name] = _cut(value.decode("latin-1"))
+            found[name] = _cut(redact_value(name, value.decode("latin-1")))
     return found
 
 

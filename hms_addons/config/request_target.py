@@ -204,7 +204,10 @@ def _respell(match: re.Match[str]) -> str:
 
 
 def _saying(target: bytes | str, why: str) -> str:
-    shown = target.decode("ascii", "backslashreplace") if isinstance(target, bytes) else target
+    text = target.decode("ascii", "backslashreplace") if isinstance(target, bytes) else target
+    shown, question, _ = text.partition("?")
+    if question:
+        shown += "?…"  # a query may hold secrets, and this is logged
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "…"
     return f"bad request target {shown!r}: {why}"

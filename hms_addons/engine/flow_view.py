@@ -37,8 +37,13 @@ def set_trailers(message: Request | Response, trailers: Fields) -> None:
     message.data.trailers = build_headers(trailers)
 
 
-def answer_of(response: Response) -> Answer:
-    """The answer that a script, or a person in mitmweb, has given."""
+def answer_of(response: Response, *, local: bool = True) -> Answer:
+    """The answer that a script, or a person in mitmweb, has given.
+
+    Args:
+        response: what stands in the flow.
+        local: no upstream was involved.
+    """
     data = response.data
     trailers = data.trailers.fields if data.trailers is not None else ()
     return Answer(
@@ -47,7 +52,7 @@ def answer_of(response: Response) -> Answer:
         without_fields(data.headers.fields, _FRAMING),
         data.content or b"",
         trailers=trailers,
-        local=True,
+        local=local,
     )
 
 
@@ -133,7 +138,7 @@ def _read_back(exchange: Exchange, answer: Answer, shown: _Shown, response: Resp
     streaming = isinstance(answer.body, BodyStream)
     if response is not shown.response and not response.stream:
         answer.release()
-        exchange.answer = answer_of(response)
+        exchange.answer = answer_of(response, local=answer.local)
     else:
         answer.status, answer.reason = data.status_code, data.reason
         if data.headers.fields is not shown.fields:

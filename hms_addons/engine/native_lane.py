@@ -153,7 +153,9 @@ class NativeLane:
         try:
             if flow.response is not None and not was_killed(flow):
                 before = exchange.answer
-                exchange.answer = flow_view.answer_of(flow.response)
+                # Plugins look at what came from an upstream, and leave the mesh's own answers alone.
+                local = before is None or before.local
+                exchange.answer = flow_view.answer_of(flow.response, local=local)
                 if before is not None and before.body == exchange.answer.body:
                     exchange.answer.length = before.length  # of HEAD: what a GET would have had
                 await chain.respond(exchange)

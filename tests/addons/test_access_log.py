@@ -207,8 +207,9 @@ def test_no_token_no_cookie_and_no_query_is_in_a_line() -> None:
         "/verify-id?password=hunter2",
         headers=[("Authorization", "Bearer hunter2"), ("Cookie", "session=hunter2")],
     )
-    names = ("authorization", "cookie", "x-api-key", "x-absent")
+    names = ("authorization", "cookie", "x-api-key", "referer", "x-absent")
     exchange.head[b"x-api-key"] = b"hunter2"
+    exchange.head[b"referer"] = b"http://a/?token=hunter2"
     for text in (
         json.dumps(line(exchange, headers=names)),
         text_line(exchange, headers=names),
@@ -219,6 +220,7 @@ def test_no_token_no_cookie_and_no_query_is_in_a_line() -> None:
         "authorization": "[redacted]",
         "cookie": "[redacted]",
         "x-api-key": "[redacted]",
+        "referer": "http://a/?token=[redacted]",
     }
     assert "header.cookie=[redacted]" in text_line(exchange, headers=names)
 

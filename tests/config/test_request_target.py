@@ -140,6 +140,15 @@ def test_an_error_quotes_no_more_than_a_line() -> None:
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize(
+    "target", [b"/a?token=hunter2#x", b"/a?token=hunter2\xff", b"ftp://a/?hunter2"]
+)
+def test_an_error_quotes_no_query(target: bytes) -> None:
+    with pytest.raises(TargetError, match=r"/a?\?…': ") as caught:
+        parse_target(target, b"GET")
+    assert "hunter2" not in str(caught.value)
+
+
 segments = st.one_of(
     st.sampled_from(
         ["", ".", "..", "...", "a", "%2e", "%2E%2e", ".%2e", "b;c", "%41", "%3a", "%25"]

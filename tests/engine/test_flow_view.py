@@ -148,6 +148,7 @@ async def test_a_replaced_answer_is_taken_and_the_old_body_let_go() -> None:
     assert (answer.status, answer.body, answer.length) == (403, b"no", 2)
     assert (b"X-Why", b"script") in answer.fields
     assert abandoned == ["abandoned"]
+    assert not answer.local, "an upstream was involved: what plugins do with its answers holds"
 
 
 async def test_a_killed_answer_is_none_and_its_body_let_go() -> None:

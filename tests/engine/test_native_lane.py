@@ -195,6 +195,24 @@ async def test_plugins_and_scripts_change_the_answer() -> None:
     assert response.headers.get_all("Content-Length") == ["14"]
 
 
+@pytest.mark.parametrize(("allowed", "local"), [(True, [False]), (False, [True])])
+async def test_plugins_can_tell_an_upstreams_answer_from_the_mesh_s_own(
+    *, allowed: bool, local: list[bool]
+) -> None:
+    seen: list[bool] = []
+
+    def authorize(exchange: Exchange) -> None:
+        if not allowed:
+            exchange.deny(403, "RBAC", "no")
+
+    def respond(exchange: Exchange) -> None:
+        assert exchange.answer is not None
+        seen.append(exchange.answer.local)
+
+    await World(authorize=authorize, respond=respond).run(make_flow())
+    assert seen == local
+
+
 async def test_an_answer_to_head_keeps_the_length_of_get() -> None:
     world = World(forward=lambda exchange: Answer(200, b"OK", (), b"", length=1234))
     response = await world.run(make_flow(method="HEAD"))

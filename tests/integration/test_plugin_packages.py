@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.basics import free_port, plugin_packages
 from tests.integration.clients import fetch
-from tests.integration.processes import Program, hms_sidecar
+from tests.integration.processes import Program, hms_sidecar, mitmdump_reverse
 from tests.integration.servers import Upstream, chunks, says, status, trickle
 
 if TYPE_CHECKING:
@@ -392,3 +392,24 @@ def test_the_time_of_each_hook_is_told(sidecar: Sidecar) -> None:
 
 def test_nothing_of_a_body_was_logged(sidecar: Sidecar) -> None:
     assert CARD not in sidecar.program.output
+
+
+# -- in mitmproxy's own modes ----------------------------------------------------------------------
+
+
+def test_the_native_lane_redacts_and_keeps_answers_too(tmp_path: Path, opa: int) -> None:
+    port = free_port()
+    path = installed(tmp_path)
+    with Upstream() as app:
+        (tmp_path / "described.yaml").write_text(DESCRIPTION)
+        file = tmp_path / "mesh.yaml"
+        file.write_text(json.dumps(configuration(port, app.port, opa, tmp_path)))
+        env = {"PYTHONPATH": path}
+        with mitmdump_reverse(app.port, port, config=file, env=env) as program:
+            program.wait_listening(port)
+            app.on("/records/1", answer(b'{"ssn": "1-2"}'))
+            assert fetch(port, "GET", "/records/1").json == {"ssn": "[redacted]"}
+            if CACHES:
+                app.on("/catalog/1", status(200, "Cache-Control: max-age=600", body=b"x"))
+                assert [fetch(port, "GET", "/catalog/1").body for _ in range(2)] == [b"x", b"x"]
+                assert len(app.got("/catalog/1")) == 1
