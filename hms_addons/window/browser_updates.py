@@ -170,7 +170,10 @@ class BrowserUpdates:
                 continue
             if flow_id not in made:
                 made[flow_id] = self._app.flow_to_json(flow)
-            connection._broadcast_flow(what, flow, made[flow_id])  # noqa: SLF001 - as above
-            if what == ADD and young:
-                # Its list may have had the flow already, as it was earlier: an add is then ignored.
-                connection._broadcast_flow(UPDATE, flow, made[flow_id])  # noqa: SLF001 - as above
+            news: tuple[str, ...] = (what,)
+            if young:
+                # Its list may have the flow as it was earlier: an add is then ignored. Or not have it: to an
+                # update alone the page makes an entry that it never takes away again.
+                news = (ADD, UPDATE)
+            for one in news:
+                connection._broadcast_flow(one, flow, made[flow_id])  # noqa: SLF001 - as above

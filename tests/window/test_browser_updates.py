@@ -119,6 +119,14 @@ async def test_a_young_page_may_have_it_in_its_list(web: Web) -> None:
     assert web.next() == [(ADD, flow.id), (UPDATE, flow.id), (REMOVE, gone.id)]
 
 
+async def test_a_young_page_is_never_told_of_an_update_alone(web: Web) -> None:
+    flow = make_flow()
+    web.view.add([flow])
+    web.next()
+    web.view.update([flow])
+    assert web.next() == [(ADD, flow.id), (UPDATE, flow.id)]
+
+
 async def test_what_goes_is_told_and_what_comes_back_is_an_update(web: Web) -> None:
     web.old()
     flow = make_flow()
