@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,17 +10,20 @@ import signal
 import subprocess
 import sys
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from scripts.demonstration.lost_package import MESH
-from tests.integration.basics import ROOT
+from scripts.demonstration.calls import call
+from scripts.demonstration.lost_package import DOOR, ISSUER, JSON, MESH
+from tests.integration.basics import ROOT, until
 from tests.integration.ports import is_free
+from tests.integration.prometheus_kit import Prometheus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CHILD_MARK = "LOST_PACKAGE_TEST"  # Children inherit it; HMS_… the demo hides from them.
 
@@ -104,6 +108,34 @@ def demos() -> Iterator[list[Demo]]:
         demo.end()
 
 
+def no_panel_is_empty(folder: Path, mesh: Path, claim: Callable[[], object]) -> None:
+    """A real Prometheus scrapes the demo's mesh, and every query of the dashboard gives data."""
+    with Prometheus(folder, mesh) as prometheus:
+        missing: list[str] = []
+
+        def all_there() -> bool:
+            claim()
+            missing[:] = prometheus.without_data()
+            return not missing
+
+        try:
+            until(all_there, "data in each panel")
+        finally:
+            assert not missing
+        listed = json.loads((mesh / "prometheus.json").read_text())
+        names = [one["labels"]["instance"] for one in listed]
+        assert "payments-svc-v2-1" in names, "the tour has started it by an edit"
+        wanted = dict.fromkeys(names, "up")
+        until(lambda: prometheus.targets() == wanted, f"all of {names}")
+        # What the tour has done is in it, and not only zeros.
+        for text in (
+            'hms_policy_version_info{service="payments-svc",revision!=""}',
+            'hms_rbac_decisions_total{decision="denied"} > 0',
+            'hms_requests_total{service="claims-svc",destination="auth-svc"} > 0',
+        ):
+            until(partial(prometheus.query, text), text)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
 def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
     demos: list[Demo], tmp_path: Path
@@ -123,7 +155,16 @@ def test_the_whole_tour_is_as_it_should_be_and_ctrl_c_ends_everything(
             check=False,
         )
         assert re.fullmatch(printed, done.stdout), done.stdout + done.stderr
+    token = call(ISSUER, "/token?role=PROGRAM_MANAGER&subject=me").body.decode()
+
+    def claim() -> tuple[int, str]:
+        found = call(DOOR, "/claims", {**JSON, "Authorization": token}, method="POST", body=b"{}")
+        return found.status, found.json()["state"]
+
+    assert claim() == (202, "refund accepted")
     state = tmp_path / "work" / "configs" / "lost-package" / ".hms" / "up"
+    if shutil.which("prometheus"):  # else tests/integration/test_up.py says what is missing
+        no_panel_is_empty(tmp_path, state.parent, claim)
     secret = state / "admin-token"
     assert secret.stat().st_mode & 0o777 == 0o600
     written = demo.output + "".join(path.read_text() for path in state.rglob("*.log"))
