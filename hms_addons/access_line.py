@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, Final
 
+from hms_addons.redaction import redact_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -85,7 +87,7 @@ class UsualLines:
                 f".{begun % 1000:03d}Z",
                 '"',
                 known[0],
-                "" if not path else ',"path":' + quoted(cut(path, MAX_PATH)),
+                "" if not path else ',"path":' + quoted(cut(redact_path(path), MAX_PATH)),
                 known[1],
                 ',"request_id":',
                 quoted(cut(request_id, MAX_TEXT)),

@@ -17,7 +17,8 @@ REDACTED: Final = "[redacted]"
 
 HIDDEN: Final = re.compile(rb"\[redacted(?:-[0-9a-f]+)?\]")
 """What stands in a secret's place, here or in what the window saves."""
-_JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+"""A JSON Web Token, wherever it stands."""
 _BYTES: Final = REDACTED.encode()
 _SECRET: Final = "|".join(
     "authorization cookie token secret passw api[-_]?key credential session signature private".split()
@@ -28,8 +29,8 @@ SECRET_PARAMETER: Final = re.compile(
     rf"((?:^|[&;])[^=&;]*(?:{_PARAMETER_NAME.pattern})[^=&;]*=)[^&;]*", re.IGNORECASE
 )
 """A parameter of a query: its name with what precedes it, and its value."""
-_ENCODED_NAME: Final = re.compile(r"((?:^|[&;])[^=&;%]*%[^=&;]*)=[^&;]*")
-"""The same, where its name is percent-encoded."""
+ENCODED_PARAMETER: Final = re.compile(r"((?:^|[&;])[^=&;%]*%[^=&;]*)=[^&;]*")
+"""The same, where its name is percent-encoded: it may be a secret's, see `is_secret_parameter`."""
 _WITH_URL: Final = frozenset({b"referer", b"location", b"content-location"})
 
 
@@ -38,24 +39,36 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def is_secret_parameter(name: str) -> bool:
+    """Whether a query's parameter holds a secret, by its name as a service would read it."""
+    return _PARAMETER_NAME.search(unquote_plus(name)) is not None
+
+
 def redact_query(query: str) -> str:
     """A query without the values of those parameters that look like secrets."""
     redacted = SECRET_PARAMETER.sub(rf"\1{REDACTED}", query)
-    return _ENCODED_NAME.sub(_decoded, redacted) if "%" in redacted else redacted
+    return ENCODED_PARAMETER.sub(_decoded, redacted) if "%" in redacted else redacted
 
 
 def _decoded(found: re.Match[str]) -> str:
-    """Its name is read as a service would read it."""
-    if _PARAMETER_NAME.search(unquote_plus(found[1])):
-        return f"{found[1]}={REDACTED}"
-    return found[0]
+    return f"{found[1]}={REDACTED}" if is_secret_parameter(found[1]) else found[0]
+
+
+def redact_path(path: str) -> str:
+    """A path without the JWTs in it."""
+    if "eyJ" not in path:
+        return path
+    return JWT.sub(_BYTES, path.encode("utf-8", "surrogateescape")).decode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def redact_target(target: bytes) -> bytes:
-    """A request's target, or a URL, without the secrets in its query."""
+    """A request's target, or a URL, without the secrets in its query, nor JWTs in its path."""
     path, question, query = target.partition(b"?")
+    path = JWT.sub(_BYTES, path)
     if not question:
-        return target
+        return path
     return path + question + redact_query(query.decode("latin-1")).encode("latin-1")
 
 
@@ -68,7 +81,7 @@ def redact_fields(fields: Fields) -> Fields:
         elif name.lower() in _WITH_URL:
             found.append((name, redact_target(value)))
         else:
-            found.append((name, _JWT.sub(_BYTES, value)))
+            found.append((name, JWT.sub(_BYTES, value)))
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ from hms_addons.redaction import (
     HIDDEN,
     is_secret,
     redact_fields,
+    redact_path,
     redact_query,
     redact_target,
     redact_value,
@@ -40,6 +41,9 @@ def test_fields_keep_their_order_and_their_names() -> None:
     )
 
 
+JWT = b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqYW5lIn0.sig-1"
+
+
 def test_secrets_in_urls() -> None:
     assert redact_query("id=7&access_token=abc&x=1") == "id=7&access_token=[redacted]&x=1"
     assert redact_query("pass%77ord=abc&%74oken=d&x%20=%20") == (
@@ -47,6 +51,8 @@ def test_secrets_in_urls() -> None:
     )
     assert redact_target(b"/a?code=xyz") == b"/a?code=[redacted]"
     assert redact_target(b"/a;code=xyz") == b"/a;code=xyz"
+    assert redact_target(b"/t/" + JWT + b"/x?a=1") == b"/t/[redacted]/x?a=1"
+    assert redact_path(f"/t/{JWT.decode()}/\udcffx") == "/t/[redacted]/\udcffx"
     assert redact_target(b"/\xff?x=\xff") == b"/\xff?x=\xff"
     assert redact_fields(((b"Location", b"/in?token=t&a=1"),)) == (
         (b"Location", b"/in?token=[redacted]&a=1"),
@@ -54,7 +60,7 @@ def test_secrets_in_urls() -> None:
 
 
 def test_a_jwt_is_a_secret_in_any_header() -> None:
-    fields = ((b"X-Identity", b"jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJqYW5lIn0.sig-1"),)
+    fields = ((b"X-Identity", b"jwt " + JWT),)
     assert redact_fields(fields) == ((b"X-Identity", b"jwt [redacted]"),)
     assert HIDDEN.search(b"a=[redacted-0123456789abcdef]")
     assert HIDDEN.search(redact_fields(fields)[0][1])

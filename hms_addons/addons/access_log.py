@@ -23,7 +23,7 @@ from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS
 from hms_addons.hookspecs import hookimpl
 from hms_addons.line_log import LineLog
-from hms_addons.redaction import REDACTED, is_secret, redact_query, redact_value
+from hms_addons.redaction import REDACTED, is_secret, redact_path, redact_query, redact_value
 from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -392,7 +392,7 @@ _GETTERS: Final[dict[str, _Getter]] = {
     "direction": lambda exchange, _n, _w: exchange.listener.direction.value,
     "listener": lambda exchange, _n, _w: exchange.listener.name,
     "method": lambda exchange, _n, _w: _cut(exchange.method),
-    "path": lambda exchange, _n, _w: _cut(exchange.path, MAX_PATH) or None,
+    "path": lambda exchange, _n, _w: _cut(redact_path(exchange.path), MAX_PATH) or None,
     "query": _query,
     "status": _status,
     "flag": _flag,

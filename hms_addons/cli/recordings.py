@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from hms_addons.cli.output import FAILED, USAGE, Json, fail, print_json, write
 from hms_addons.cli.plugins import DEFAULT_ADMIN
+from hms_addons.cli.running import chosen_instances
 from hms_addons.cli.up import DEFAULT
 from hms_addons.errors import MeshError
 
@@ -111,26 +113,22 @@ def _wishes_of_recording(
 
 
 def _sources(service: str | None, admin: str | None, file: Path) -> list[Source]:
-    from hms_addons.config.problems import closest  # noqa: PLC0415 - start-up time
-    from hms_addons.replay.recording import Source  # noqa: PLC0415
+    from hms_addons.replay.recording import Source  # noqa: PLC0415 - start-up time
     from hms_addons.up.run_state import RunState  # noqa: PLC0415
 
     if service is None:
         address = admin or DEFAULT_ADMIN
         return [Source(address, address.removeprefix("http://").rstrip("/"))]
     if admin is not None:
-        raise fail("give SERVICE or --admin, not both", USAGE)
+        said = f" (HMS_ADMIN={admin} is set)" if os.environ.get("HMS_ADMIN") == admin else ""
+        raise fail(f"give SERVICE or --admin, not both{said}", USAGE)
     try:
         found = RunState(file).told()["instances"]
     except MeshError as error:
         raise fail(f"{error}; --admin HOST:PORT records a sidecar that runs without it") from None
-    names = ("name", "group", "service")
-    chosen = [one for one in found if service in {one[key] for key in names}]
+    chosen = [one for one in chosen_instances(found, service) if one["admin"]]
     if not chosen:
-        known = sorted({one[key] for one in found for key in names})
-        guess = closest(service, known)
-        hint = f" (did you mean {guess}?)" if guess else f"; there are: {', '.join(known)}"
-        raise fail(f"there is no service {service}{hint}")
+        raise fail(f"{service} has no sidecar, so there is nothing to record")
     return [Source(one["name"], f"127.0.0.1:{one['admin']}") for one in chosen]
 
 

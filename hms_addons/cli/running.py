@@ -102,7 +102,7 @@ def open_service(
     if service == "control-plane":
         _open_control(file, told, as_json=as_json)
         return
-    chosen = _chosen(told["instances"], service)
+    chosen = chosen_instances(told["instances"], service)
     if as_json:
         print_json(chosen)
         return
@@ -125,8 +125,8 @@ def open_service(
         webbrowser.open(found["url"])
 
 
-def _chosen(found: list[dict[str, Any]], service: str) -> list[dict[str, Any]]:
-    """The instances of that name, or of a service of that name."""
+def chosen_instances(found: list[dict[str, Any]], service: str) -> list[dict[str, Any]]:
+    """The instances of that name, or of a service of that name; ends the command if there is none."""
     from hms_addons.config.problems import closest  # noqa: PLC0415 - start-up time
 
     names = ("name", "group", "service")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hms_addons.config.snapshot import Direction
 from hms_addons.http_message import get_field
+from hms_addons.redaction import redact_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ def record_of(exchange: Exchange, trace: Trace, now: float, wall: float) -> Requ
         inbound=exchange.listener.direction is Direction.INBOUND,
         listener=exchange.listener.name,
         method=exchange.method[:MAX_TEXT],
-        path=exchange.path[:MAX_PATH],
+        path=redact_path(exchange.path)[:MAX_PATH],
         scheme=scheme.decode("latin-1"),
         host=exchange.head.get(b"host", b"")[:MAX_TEXT].decode("latin-1"),
         client=str(peername[0]) if peername else None,

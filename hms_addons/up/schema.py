@@ -136,7 +136,8 @@ class ServiceModel(Model):
     version: str = ""
     """As v2."""
     weight: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Each instance's share, relative to other instances of the service."""
+    """Each instance's share, relative to other instances of the service. A change starts them anew, one after the other; a
+    cluster's `trafficPolicy: weight=…` changes shares without that."""
     env: Annotated[dict[str, str], AfterValidator(_variables)] = {}
     """Variables, beside those of the shell, PORT and HMS_URL; filled in as in `command`."""
     folder: Annotated[str, Field(min_length=1)] = "."

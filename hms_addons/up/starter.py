@@ -20,10 +20,10 @@ services:
 
   # The name is what others call it by: http://hello-svc.svc
   web-svc:
-    command: "{python} web.py"     # {port}, {name} and {python} are filled in; PORT says the port, too
+    command: "{python} web.py"     # {port}, {name}, {python} and {mesh}, where its calls go, are filled in
     port: %(port)d                     # where it listens; left out, any free port
     # entry: true                  # its calls go to port 15001 (as the first one's do if it is free);
-    #                                HMS_URL tells every app where its own go
+    #                                PORT and HMS_URL tell every app its port and where its calls go
     watch: "web.py"                # restarted when this changes
 
   hello-svc:
@@ -33,6 +33,8 @@ services:
     watch: "hello.py"
     # version: v2                  # with `service: hello-svc` under another name: a canary
     # env: { GREETING: Servus }
+    # folder: ../hello             # where it runs
+    # sidecar: false               # for what stands beside the mesh: a database, a stub
 
 # The mesh's configuration, as `hms check` knows it; a file's name, or a list of names, will do as well.
 # Without any, http://localhost:15001/?host=SERVICE.svc leads to each service by its name.

@@ -2,8 +2,8 @@
 
 Nothing is started anew: mitmweb's page, its addons and the window's parts are put beside the listeners
 that serve already, and watch from the next request on. No connection is touched, when it opens or closes; a
-request that somebody holds goes on when it closes. What mitmweb needs is imported then, which costs about
-60 MB and a second or two of this process, once.
+request that somebody holds goes on when it closes. What mitmweb needs is imported then, which costs some
+50 MB and a second or two of this process, once.
 """
 
 from __future__ import annotations

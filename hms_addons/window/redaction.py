@@ -19,7 +19,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.errors import MeshError
-from hms_addons.redaction import SECRET_PARAMETER, is_secret
+from hms_addons.redaction import (
+    ENCODED_PARAMETER,
+    JWT,
+    SECRET_PARAMETER,
+    is_secret,
+    is_secret_parameter,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +38,9 @@ _DIGEST: Final = 8
 """Bytes: no two secrets of one sidecar have the same."""
 PLACEHOLDER: Final = re.compile(rf"\[redacted-[0-9a-f]{{{2 * _DIGEST}}}\]")
 
-_JWT: Final = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _SCHEME: Final = re.compile(rb"(?:basic|bearer|digest|dpop|negotiate|token) +", re.IGNORECASE)
 _PARAMETER: Final = re.compile(SECRET_PARAMETER.pattern.encode(), re.IGNORECASE)
+_ENCODED: Final = re.compile(ENCODED_PARAMETER.pattern.encode())
 _AUTHORIZATION: Final = frozenset({b"authorization", b"proxy-authorization"})
 _ADDRESSES: Final = frozenset(
     {b"referer", b"location", b"content-location", b"x-original-url", b"x-forwarded-uri"}
@@ -150,9 +156,17 @@ class Redactor:
         path, mark, query = target.partition(b"?")
         if mark:
             query = _PARAMETER.sub(lambda m: m[1] + self._hide(m[0][len(m[1]) :], found), query)
+            if b"%" in query:
+                query = _ENCODED.sub(lambda m: self._encoded(m, found), query)
             if self._names:
                 query = b"&".join(self._parameter(pair, found) for pair in query.split(b"&"))
         return self._tokens(path + mark + query, found)
+
+    def _encoded(self, match: re.Match[bytes], found: dict[str, bytes]) -> bytes:
+        """Its name is percent-encoded."""
+        name, value = match[1], match[0][len(match[1]) + 1 :]
+        secret = is_secret_parameter(name.decode("latin-1"))
+        return name + b"=" + self._hide(value, found) if secret else match[0]
 
     def _parameter(self, pair: bytes, found: dict[str, bytes]) -> bytes:
         return self._pair(pair, found) if pair.partition(b"=")[0].lower() in self._names else pair
@@ -160,7 +174,7 @@ class Redactor:
     def _tokens(self, value: bytes, found: dict[str, bytes]) -> bytes:
         if b"eyJ" not in value:
             return value
-        return _JWT.sub(lambda match: self._hide(match[0], found), value)
+        return JWT.sub(lambda match: self._hide(match[0], found), value)
 
     def _hide(self, secret: bytes, found: dict[str, bytes]) -> bytes:
         bare = secret.strip()

@@ -53,6 +53,7 @@ def test_headers(redactor: Redactor, name: str, text: str, shown: str) -> None:
         (f"/a?t={JWT}", "/a?t=…"),
         (f"/a/{JWT}/b", "/a/…/b"),
         ("/a?pin-no=1234", "/a?pin-no=…"),
+        ("/a?x=%20&pass%77ord=abc&y=1", "/a?x=%20&pass%77ord=…&y=1"),
         ("/token", "/token"),
     ],
 )
