@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hms_addons.up.run_state import RunState
 from tests.fakes.cli import help_of, hms
 from tests.integration.basics import free_port
 from tests.integration.servers import Upstream, status
@@ -92,6 +93,22 @@ def test_record_leaves_no_file_where_there_is_no_sidecar(tmp_path: Path) -> None
     result = hms("record", "--admin", f"127.0.0.1:{free_port()}", "--out", out)
     assert (result.exit_code, "no sidecar answers" in result.stderr) == (1, True)
     assert not out.exists()
+
+
+def test_what_has_no_sidecar_has_nothing_to_record(tmp_path: Path) -> None:
+    state = RunState(tmp_path / "mesh.yaml")
+    state.take()
+    one = {"name": "hms-gov-1", "group": "hms-gov", "service": "hms-gov", "admin": None}
+    state.tell({"instances": [one]})
+    try:
+        for name, why in (
+            ("hms-gov", "hms-gov has no sidecar"),
+            ("hms-gvo", "did you mean hms-gov"),
+        ):
+            wrong = hms("record", name, "--file", state.file, "--out", tmp_path / "x.flows")
+            assert (wrong.exit_code, why in wrong.stderr) == (1, True), wrong.stderr
+    finally:
+        state.release()
 
 
 def test_help_has_examples() -> None:
