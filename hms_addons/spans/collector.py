@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from hms_addons.clock import Clock
 
 MAX_ANSWER: Final = 64 * 1024
+_MAX_WHY: Final = 200
 _RETRIABLE: Final = frozenset({429, 502, 503, 504})
 """Statuses after which the same batch may be sent again; no other one may."""
+
+
+async def _forget_redirect(response: httpx.Response) -> None:
+    """httpx reads where a redirect leads even if it does not follow, and raises whatever that makes it raise."""
+    response.headers.pop("location", None)
 
 
 class Reply(NamedTuple):
@@ -61,6 +67,7 @@ class Collector:
             # Neither a proxy from the environment nor a redirect may choose who gets them.
             trust_env=False,
             follow_redirects=False,
+            event_hooks={"response": [_forget_redirect]},
             timeout=timeout,
             headers={**headers, **own, "Accept-Encoding": "identity"},
             limits=self._httpx.Limits(max_connections=1, max_keepalive_connections=1),
@@ -82,16 +89,19 @@ class Collector:
         except TimeoutError:
             return Reply(taken=False, error=f"no answer within {self._timeout:g}s", retriable=True)
         except self._httpx.HTTPError as error:
-            why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return Reply(taken=False, error=why, retriable=True)
+            return Reply(taken=False, error=_described(error), retriable=True)
+        except Exception as error:  # noqa: BLE001 - no answer, whatever is in it, may end tracing
+            return Reply(taken=False, error=_described(error))
 
     async def _post(self, body: bytes) -> Reply:
         async with self._client.stream("POST", self.url, content=body) as response:
             answer = bytearray()
-            async for chunk in response.aiter_bytes():
-                answer += chunk
-                if len(answer) > MAX_ANSWER:
-                    break
+            # One that is compressed, against our wish, could unpack to any size: it stays unread.
+            if response.headers.get("content-encoding", "identity").lower() == "identity":
+                async for chunk in response.aiter_bytes():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER:
+                        break
             status = response.status_code
             if 200 <= status < 300:  # noqa: PLR2004 - success
                 return Reply(taken=True, body=bytes(answer[:MAX_ANSWER]))
@@ -102,3 +112,8 @@ class Collector:
                 retriable=status in _RETRIABLE,
                 retry_after=float(asked) if asked.isascii() and asked.isdigit() else None,
             )
+
+
+def _described(error: Exception) -> str:
+    name = type(error).__name__
+    return f"{name}: {error}"[:_MAX_WHY] if str(error) else name

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hms_addons.clock import within
 from hms_addons.spans.collector import Collector
 from hms_addons.spans.otlp import SpanEncoder
+from hms_addons.spans.record import MAX_TEXT
 
 if TYPE_CHECKING:
     import random
@@ -63,7 +64,7 @@ class SpanExporter:
     Attributes:
         exported: spans that the collector has taken.
         dropped: spans that it has not, by reason: `queue_full`, `refused` (by the collector),
-            `unreachable` (given up), `shutdown`.
+            `unreachable` (given up), `failed` (a fault of ours), `shutdown`.
         error: why the last batch was in vain; None if it was not.
     """
 
@@ -179,29 +180,39 @@ class SpanExporter:
                         await self._enough.wait()
                 except TimeoutError:
                     pass
-                body = await self._next_batch()
-                await self._send(collector, body)
+                try:
+                    await self._send(collector, await self._next_batch())
+                except Exception as error:  # noqa: BLE001 - this task is all there is to send them
+                    self._fail(error)
         finally:
             await collector.close()
+
+    def _fail(self, error: Exception) -> None:
+        """Give up a batch that could not be made or sent, and go on with the next."""
+        self._drop("failed", self._sending)
+        self._sending = 0
+        self._complain(f"{type(error).__name__}: {error}"[:MAX_TEXT])
 
     async def _next_batch(self) -> bytes:
         """Take the oldest records out of the queue, and encode them."""
         batch = self._encoder.batch()
         taken = 0
-        while self._queue and len(batch) < MAX_BATCH:
-            record = self._queue.popleft()
-            self._queued -= record.spans
-            batch.add(record)
-            self._sending = len(batch)
-            taken += 1
-            if taken % _SLICE == 0:
-                await asyncio.sleep(0)
-        if not self._closing.is_set():
-            if not self._queue:
-                self._queued = 0
-                self._some.clear()
-            if self._queued < MAX_BATCH:
-                self._enough.clear()
+        try:
+            while self._queue and len(batch) < MAX_BATCH:
+                record = self._queue.popleft()
+                self._queued -= record.spans
+                self._sending += record.spans
+                batch.add(record)
+                taken += 1
+                if taken % _SLICE == 0:
+                    await asyncio.sleep(0)
+        finally:
+            if not self._closing.is_set():
+                if not self._queue:
+                    self._queued = 0
+                    self._some.clear()
+                if self._queued < MAX_BATCH:
+                    self._enough.clear()
         return batch.encoded()
 
     async def _send(self, collector: Collector, body: bytes) -> None:

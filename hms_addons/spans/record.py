@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from hms_addons.exchange import Exchange
     from hms_addons.trace_context import Trace
 
-DROP_REASONS: Final = ("queue_full", "refused", "unreachable", "shutdown")
-"""Why spans get lost: no room; the collector's no; its silence; the sidecar's end."""
+DROP_REASONS: Final = ("queue_full", "refused", "unreachable", "failed", "shutdown")
+"""Why spans get lost: no room; the collector's no; its silence; a fault of ours; the sidecar's end."""
 MAX_TEXT: Final = 256
 MAX_PATH: Final = 1024
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from hms_addons.spans.collector import MAX_ANSWER, Collector
 from tests.fakes.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 URL = "http://127.0.0.1:4318/v1/traces"
 
@@ -32,6 +37,7 @@ async def test_a_batch_is_posted_as_protobuf() -> None:
     assert (request.method, str(request.url), request.content) == ("POST", URL, b"spans")
     assert request.headers["content-type"] == "application/x-protobuf"
     assert request.headers["x-scope-orgid"] == "mpsa"
+    assert request.headers["accept-encoding"] == "identity"
     assert repr(one) == f"<Collector {URL}>"
     await one.close()
 
@@ -46,6 +52,29 @@ async def test_which_refusals_are_for_good(status: int, retriable: bool) -> None
     reply = await one.post(b"")
     assert (reply.taken, reply.retriable) == (False, retriable)
     assert reply.error == f"status {status}"
+
+
+async def test_where_a_redirect_leads_is_not_even_read() -> None:
+    """httpx would read it, and idna would raise what is no `HTTPError`."""
+    seen: list[str] = []
+
+    def lead(request: httpx.Request) -> httpx.Response:
+        seen.append(str(request.url))
+        return httpx.Response(302, headers={"Location": "http://xn--a/"})
+
+    reply = await collector(lead).post(b"")
+    assert (reply.taken, reply.retriable, reply.error) == (False, False, "status 302")
+    assert seen == [URL]
+
+
+async def test_whatever_goes_wrong_is_a_no_and_says_why() -> None:
+    def break_down(_: httpx.Request) -> httpx.Response:
+        raise UnicodeError("x" * 1000)
+
+    reply = await collector(break_down).post(b"")
+    assert (reply.taken, reply.retriable) == (False, False)
+    assert reply.error.startswith("UnicodeError: xxx")
+    assert len(reply.error) == 200
 
 
 @pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("soon", None), ("-1", None)])
@@ -105,3 +134,19 @@ async def test_an_answer_without_end_is_read_no_further() -> None:
     assert reply.taken
     assert len(reply.body) == MAX_ANSWER
     assert given <= MAX_ANSWER // 4096 + 2
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity, gzip", "br", "unknown"])
+async def test_an_answer_that_is_compressed_is_not_unpacked(encoding: str) -> None:
+    given = 0
+
+    async def bomb() -> AsyncIterator[bytes]:
+        nonlocal given
+        given += 1
+        yield gzip.compress(bytes(10_000_000))
+
+    one = collector(
+        lambda _: httpx.Response(200, headers={"Content-Encoding": encoding}, content=bomb())
+    )
+    reply = await one.post(b"")
+    assert (reply.taken, reply.body, given) == (True, b"", 0)

@@ -16,6 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from hms_addons.http_message import Answer
 from hms_addons.spans.exporter import DELAY, MAX_BATCH, MAX_QUEUED, MAX_TRIES, SpanExporter
+from hms_addons.spans.otlp import Batch
 from hms_addons.spans.record import RequestRecord, record_of
 from hms_addons.tasks import TaskSet
 from hms_addons.trace_context import Trace
@@ -33,10 +34,10 @@ PARTIAL = ExportTraceServiceResponse(
 
 
 class FakeCollector:
-    """Answers as it is told; `None` hangs."""
+    """Answers as it is told; `None` hangs, an error is raised by httpx."""
 
     def __init__(self) -> None:
-        self.answers: list[httpx.Response | None] = []
+        self.answers: list[httpx.Response | Exception | None] = []
         self.batches: list[int] = []
         self.hanging = 0
 
@@ -50,6 +51,8 @@ class FakeCollector:
             finally:
                 self.hanging -= 1
         assert answer is not None
+        if isinstance(answer, Exception):
+            raise answer
         return answer
 
 
@@ -154,6 +157,52 @@ async def test_what_is_refused_is_not_sent_again(world: World, status: int) -> N
     assert world.collector.batches == [4, 1]
     assert world.exporter.dropped == {"refused": 4}
     assert world.exporter.exported == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [UnicodeError("not allowed"), httpx.Response(302, headers={"Location": "http://xn--a/"})],
+)
+async def test_no_answer_ends_tracing(world: World, answer: httpx.Response | Exception) -> None:
+    world.collector.answers = [answer]
+    world.offer(4)
+    await world.pass_time(DELAY)
+    world.offer(1)
+    await world.pass_time(DELAY)
+    assert world.collector.batches == [4, 1]
+    assert world.exporter.dropped == {"refused": 4}
+    assert world.exporter.exported == 1
+
+
+class BrokenBatch(Batch):
+    """Cannot take the third record."""
+
+    def add(self, record: RequestRecord) -> None:
+        if len(self) == 2:
+            message = "a fault of ours"
+            raise ValueError(message)
+        super().add(record)
+
+
+async def test_a_batch_that_cannot_be_made_is_counted_and_the_next_one_goes_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("hms_addons.spans.otlp.Batch", BrokenBatch)
+        world.offer(3)
+        await world.pass_time(DELAY)
+        world.offer(3)
+        await world.pass_time(DELAY)
+    assert world.exporter.dropped == {"failed": 6}
+    assert world.exporter.status()["queued"] == 0
+    assert world.exporter.error == "ValueError: a fault of ours"
+    assert caplog.text.count("ValueError: a fault of ours; 3 were dropped so far") == 1
+    assert caplog.text.count("does not take them") == 1
+    world.offer(2)
+    await world.pass_time(DELAY)
+    assert world.collector.batches == [2]
+    assert world.exporter.exported == 2
+    assert world.exporter.error is None
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
