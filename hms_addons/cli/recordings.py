@@ -87,10 +87,12 @@ def record(  # noqa: PLR0913 - each is an option
         writer = FlowWriter(out.expanduser(), most, force=force)
     except MeshError as error:
         raise fail(str(error)) from None
+    failed = True
     try:
         asyncio.run(_record(sources, query, writer))
+        failed = False
     finally:
-        writer.close()
+        _close(writer, failed=failed)
     _tell_recorded(writer, out, direction)
 
 
@@ -162,12 +164,18 @@ def _progress(text: str) -> None:
         sys.stderr.flush()
 
 
+def _close(writer: FlowWriter, *, failed: bool) -> None:
+    try:
+        writer.close(failed=failed)
+    except MeshError as error:
+        raise fail(str(error)) from None
+
+
 def _tell_recorded(writer: FlowWriter, out: Path, direction: str) -> None:
     tally = writer.tally
     for problem in tally.problems:
         sys.stderr.write(f"hms: {problem}\n")
     if tally.problems and not tally.flows:
-        out.unlink(missing_ok=True)
         raise typer.Exit(FAILED)
     lines = [f"{tally.flows} requests in {out}"]
     if tally.incomplete:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import httpx
@@ -16,7 +18,6 @@ from hms_addons.tasks import TaskSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 _ASKING: Final = 10.0
 """Seconds for a sidecar to begin; it loads what it needs first."""
@@ -57,8 +58,10 @@ class Tally:
 class FlowWriter:
     """The file: flows of several sidecars, each whole.
 
+    It is its user's alone. One that is there stays as it is until `close`, and if nothing was recorded.
+
     Args:
-        path: must not exist, unless `force`.
+        path: must not exist, unless `force`; a device or a pipe is written to.
         most: bytes that it may have.
 
     Raises:
@@ -70,14 +73,22 @@ class FlowWriter:
         self._most = most
         self.tally = Tally()
         self.full = asyncio.Event()
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if force else os.O_EXCL)
+        self._made: Path | None = path
+        """What is ours to move or remove."""
         try:
-            # Its bodies are nobody else's.
-            self._file: IO[bytes] = os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
+            if not force:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            elif path.exists() and not path.is_file():
+                descriptor = os.open(path, os.O_WRONLY)  # a folder is refused here
+                self._made = None
+            else:
+                descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+                self._made = Path(made)
         except FileExistsError:
             raise MeshError(f"{path} is there already; --force writes over it") from None
         except OSError as error:
             raise MeshError(f"cannot write {path}: {error.strerror}") from error
+        self._file: IO[bytes] = os.fdopen(descriptor, "wb", buffering=0)
 
     def add(self, record: bytes) -> bool:
         """Write one flow; False if there is no room left.
@@ -101,9 +112,25 @@ class FlowWriter:
         self.tally.size += len(record)
         return True
 
-    def close(self) -> None:
-        """No more is written."""
+    def close(self, *, failed: bool = False) -> None:
+        """No more is written: the file has its name now, or is gone if nothing could be recorded.
+
+        Raises:
+            MeshError: it cannot have its name.
+        """
         self._file.close()
+        made, self._made = self._made, None
+        if made is None:
+            return
+        if not self.tally.flows and (failed or self.tally.problems):
+            made.unlink(missing_ok=True)
+            return
+        try:
+            made.replace(self._path)
+        except OSError as error:
+            raise MeshError(
+                f"cannot write {self._path}: {error.strerror}; what was recorded is in {made}"
+            ) from error
 
 
 async def record(

@@ -93,6 +93,9 @@ def test_record_leaves_no_file_where_there_is_no_sidecar(tmp_path: Path) -> None
     result = hms("record", "--admin", f"127.0.0.1:{free_port()}", "--out", out)
     assert (result.exit_code, "no sidecar answers" in result.stderr) == (1, True)
     assert not out.exists()
+    out.write_bytes(b"precious")
+    again = hms("record", "--admin", f"127.0.0.1:{free_port()}", "--out", out, "--force")
+    assert (again.exit_code, out.read_bytes()) == (1, b"precious")
 
 
 def test_what_has_no_sidecar_has_nothing_to_record(tmp_path: Path) -> None:

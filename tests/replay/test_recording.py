@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,7 +133,57 @@ def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(MeshError, match="--force writes over it"):
         FlowWriter(path, 10)
     assert path.read_bytes() == b"precious"
-    FlowWriter(path, 10, force=True).close()
-    assert path.read_bytes() == b""
     with pytest.raises(MeshError, match="cannot write"):
         FlowWriter(tmp_path / "no" / "f", 10)
+
+
+def test_by_force_a_file_gives_way_once_all_is_recorded(tmp_path: Path) -> None:
+    path, other = tmp_path / "f", tmp_path / "other"
+    other.write_bytes(b"precious")
+    other.chmod(0o644)
+    path.symlink_to(other)
+    writer = FlowWriter(path, 10, force=True)
+    writer.add(ONE)
+    assert path.read_bytes() == b"precious"
+    writer.close()
+    assert path.read_bytes() == ONE
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert other.read_bytes() == b"precious", "a link is not followed"
+    assert {one.name for one in tmp_path.iterdir()} == {"f", "other"}
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_where_nothing_could_be_recorded_all_is_as_before(tmp_path: Path, failed: bool) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"precious")
+    for writer in (FlowWriter(path, 10, force=True), FlowWriter(tmp_path / "g", 10)):
+        if not failed:
+            writer.tally.problems.append("nobody there")
+        writer.close(failed=failed)
+    assert [one.name for one in tmp_path.iterdir()] == ["f"]
+    assert path.read_bytes() == b"precious"
+
+
+def test_devices_are_written_to_and_folders_are_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = FlowWriter(pipe, 100, force=True)
+    writer.add(ONE)
+    writer.close()
+    assert os.read(reader, 100) == ONE
+    os.close(reader)
+    writer = FlowWriter(Path("/dev/null"), 100, force=True)
+    writer.close(failed=True)
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(MeshError, match="cannot write"):
+        FlowWriter(tmp_path, 10, force=True)
+
+
+def test_a_name_that_was_taken_meanwhile_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    writer = FlowWriter(path, 10, force=True)
+    writer.add(ONE)
+    path.mkdir()
+    with pytest.raises(MeshError, match="what was recorded is in .*/.f[.]"):
+        writer.close()
