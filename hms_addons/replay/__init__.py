@@ -9,6 +9,6 @@
 - `frames` cuts a flow file into its records, and says where it is cut or damaged.
 - `flow_file` makes of each record what is compared: `message` has those types.
 - `selection` says which recorded requests can be replayed, and why the others cannot.
-- `player` sends them, a few at a time; `comparison` and `body_difference` are pure.
+- `player` sends them, a few at a time; `comparison`, `content_coding` and `body_difference` are pure.
 - `report` prints. `recording` is the other command: it reads what sidecars record.
 """

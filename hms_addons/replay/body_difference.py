@@ -21,7 +21,9 @@ _TEXT: Final = 256 * 1024
 """Bytes of a text that is compared line by line; difflib takes its time."""
 _LINES: Final = 4000
 _PATH_STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[(\d+|\*)\]")
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_UNPRINTABLE: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class Difference(NamedTuple):

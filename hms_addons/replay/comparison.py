@@ -14,7 +14,7 @@ from hms_addons.replay.body_difference import (
     body_differences,
     printable,
 )
-from hms_addons.replay.flow_file import decoded
+from hms_addons.replay.content_coding import TooLongError, decoded
 
 if TYPE_CHECKING:
     from hms_addons.http_message import Fields
@@ -52,14 +52,22 @@ def compare(recorded: Recorded, new: Answered, rules: Rules) -> list[Difference]
         skipped -= {"content-length"} - rules.headers  # it is all that is told of the body
     found += _header_differences(old.fields, new.fields, skipped)
     if old.body is not None and new.body is not None:
-        kind = get_field(new.fields, b"content-type") or b""
-        found += body_differences(
-            decoded(old.fields, old.body),
-            decoded(new.fields, new.body),
-            kind=kind.decode("latin-1").lower(),
-            ignored=rules.paths,
-        )
+        found += _body_differences(old.fields, old.body, new.fields, new.body, rules)
     return found
+
+
+def _body_differences(
+    old_fields: Fields, old: bytes, new_fields: Fields, new: bytes, rules: Rules
+) -> list[Difference]:
+    try:
+        before, after = decoded(old_fields, old), decoded(new_fields, new)
+    except TooLongError as error:
+        if old == new:
+            return []
+        told = [f"{len(body)} bytes as they came" for body in (old, new)]
+        return [Difference("body", f"not decoded, as it is {error}", *told)]
+    kind = get_field(new_fields, b"content-type") or b""
+    return body_differences(before, after, kind=kind.decode("latin-1").lower(), ignored=rules.paths)
 
 
 def _header_differences(old: Fields, new: Fields, skipped: frozenset[str]) -> list[Difference]:

@@ -6,12 +6,11 @@ A file that is cut, as by a full disk or a killed mitmdump, is read up to there,
 from __future__ import annotations
 
 import io
-from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
+import re
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
-from mitmproxy.exceptions import FlowReadException
 from mitmproxy.http import HTTPFlow
 from mitmproxy.io import FlowReader
-from mitmproxy.net import encoding
 
 from hms_addons.errors import MeshError
 from hms_addons.http_message import get_field
@@ -23,9 +22,13 @@ if TYPE_CHECKING:
 
     from mitmproxy.http import Message
 
-    from hms_addons.http_message import Fields
-
 _CHUNK: Final = 256 * 1024
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110 section 9.1."""
+_LAST: Final = 253_402_300_800
+"""Seconds until the year 10000."""
+_DIGITS: Final = 18
+"""Of a length that can be."""
 _BODILESS: Final = frozenset({204, 304})
 
 
@@ -80,11 +83,8 @@ class FlowFile:
         """
         for record in self._records():
             self._flows += 1
-            flow = self._flow(record)
-            if isinstance(flow, HTTPFlow):
-                yield _recorded(flow, self._flows)
-            elif flow is not None:
-                self.other += 1
+            if (recorded := self._read(record)) is not None:
+                yield recorded
 
     def _records(self) -> Iterator[bytes]:
         frames = Frames()
@@ -117,19 +117,30 @@ class FlowFile:
             left += len(data)
         return left
 
-    def _flow(self, record: bytes) -> Any:
+    def _read(self, record: bytes) -> Recorded | None:
         try:
             # mitmproxy's own reader also brings flows of older versions up to date.
-            return next(iter(FlowReader(io.BytesIO(record)).stream()), None)
-        # Its readers trust what they read: a flow without a key is a KeyError, for one.
-        except (FlowReadException, AssertionError, LookupError, AttributeError, TypeError) as error:
+            flow = next(iter(FlowReader(io.BytesIO(record)).stream()), None)
+            if isinstance(flow, HTTPFlow):
+                return _recorded(flow, self._flows)
+        # Its readers trust what they read: whatever they trip over is this record's fault.
+        except Exception as error:  # noqa: BLE001 - as above
             self.unreadable += 1
             self.reason = self.reason or str(error) or type(error).__name__
             return None
+        self.other += flow is not None
+        return None
 
 
 def _recorded(flow: HTTPFlow, number: int) -> Recorded:
+    """What is compared of a flow.
+
+    Raises:
+        ValueError: it holds what no HTTP message can.
+    """
     request, response = flow.request, flow.response
+    if not _METHOD.fullmatch(request.method):
+        raise ValueError("a method is no token")
     answer = None
     noted = flow.metadata.get("hms_cut")  # by `window/kept_bodies`
     cut = noted if isinstance(noted, dict) else {}
@@ -141,7 +152,7 @@ def _recorded(flow: HTTPFlow, number: int) -> Recorded:
         answer = Answered(response.status_code, fields, body)
     return Recorded(
         number,
-        request.timestamp_start,
+        _time(request.timestamp_start),
         request.method,
         request.data.path or b"/",
         request.headers.fields,
@@ -154,6 +165,10 @@ def _recorded(flow: HTTPFlow, number: int) -> Recorded:
     )
 
 
+def _time(seconds: float) -> float | None:
+    return seconds if isinstance(seconds, float | int) and 0 <= seconds < _LAST else None
+
+
 def _body(message: Message, *, bodiless: bool = False) -> bytes | None:
     """A body as it went over the wire; None if not all of it was kept."""
     content = message.raw_content
@@ -163,7 +178,9 @@ def _body(message: Message, *, bodiless: bool = False) -> bytes | None:
     length = get_field(message.headers.fields, b"content-length")
     if length is not None and length.isdigit() and not bodiless and status not in _BODILESS:
         # Less than was announced: whoever kept it has cut it short.
-        return None if int(length) > len(content) else content
+        digits = length.lstrip(b"0")
+        if len(digits) > _DIGITS or int(digits or b"0") > len(content):
+            return None
     return content
 
 
@@ -176,15 +193,3 @@ def _by_mesh(flow: HTTPFlow) -> str | None:
     if flag := about.get("flag"):
         return f"{status} {flag}"
     return None if about.get("endpoint") else f"{status}"
-
-
-def decoded(fields: Fields, body: bytes) -> bytes:
-    """A body without its `Content-Encoding`; as it came if that cannot be undone."""
-    coding = get_field(fields, b"content-encoding")
-    if coding is None:
-        return body
-    try:
-        plain = encoding.decode(body, coding.decode("latin-1").strip())
-    except (ValueError, TypeError):
-        return body
-    return plain if isinstance(plain, bytes) else body

@@ -108,3 +108,8 @@ def test_nothing_reaches_the_terminal_that_it_would_obey() -> None:
     assert printable("x" * 200) == "x" * 120 + "… (200 characters)"
     (found,) = body_differences(b'"a"', b'"\xc2\x9b31m"')
     assert found.after == '"\\x9b31m"'
+
+
+def test_half_a_character_is_shown() -> None:
+    (found,) = body_differences(b'"a"', b'"\\ud800"')
+    assert found.after == '"\\xd800"'

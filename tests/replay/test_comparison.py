@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hms_addons.replay.body_difference import parse_path
 from hms_addons.replay.comparison import Rules, compare
 from hms_addons.replay.message import Answered
 from tests.replay.kit import fields_of, recorded
+
+if TYPE_CHECKING:
+    import pytest
 
 PLAIN = fields_of([("Content-Type", "application/json"), ("Date", "Mon"), ("X-A", "1")])
 OLD = Answered(200, PLAIN, b'{"id": 1}')
@@ -77,3 +81,16 @@ def test_the_length_of_a_head_s_answer_counts() -> None:
     new = Answered(200, fields_of([("Content-Length", "6")]), b"")
     assert told(new, old=old) == []
     assert compare(recorded(method="HEAD", answer=old), new, Rules())
+
+
+def test_what_is_too_long_when_decoded_is_compared_as_it_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hms_addons.replay.content_coding.MOST", 100)
+    coded = fields_of([("Content-Encoding", "gzip")])
+    old = Answered(200, coded, gzip.compress(b"a" * 101, mtime=0))
+    assert told(old, old=old) == []
+    new = Answered(200, coded, gzip.compress(b"a" * 102, mtime=0))
+    (line,) = told(new, old=old)
+    assert line.startswith("body not decoded, as it is longer than 100 bytes when decoded: ")
+    assert line.endswith(" bytes as they came")

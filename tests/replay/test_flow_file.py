@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import io
 
 import pytest
@@ -8,7 +7,7 @@ from mitmproxy.io import tnetstring
 from mitmproxy.test import tflow
 
 from hms_addons.errors import MeshError
-from hms_addons.replay.flow_file import Cut, FlowFile, decoded
+from hms_addons.replay.flow_file import Cut, FlowFile
 from tests.replay.kit import file_of, flow
 
 
@@ -116,9 +115,29 @@ def test_the_mesh_s_own_answers_are_known_by_what_it_noted() -> None:
     assert [one.by_mesh for one in found] == ["200 RBAC", "200", None, None]
 
 
-def test_content_encoding_is_undone_where_it_can_be() -> None:
-    plain, coded = b"hello", gzip.compress(b"hello")
-    assert decoded(((b"Content-Encoding", b"gzip"),), coded) == plain
-    assert decoded((), coded) == coded
-    assert decoded(((b"Content-Encoding", b"gzip"),), plain) == plain
-    assert decoded(((b"Content-Encoding", b"nonsense"),), plain) == plain
+def test_what_no_message_can_hold_is_counted_and_the_others_are_read() -> None:
+    method, nested, lengthy, late, never = flow(), b"", flow(), flow(), flow()
+    method.request.data.method = "GÉT".encode()
+    for _ in range(5000):
+        nested = b"%d:%b]" % (len(nested), nested)
+    nested = b"1:a;" + nested
+    lengthy.response.headers["content-length"] = "9" * 5000
+    late.request.timestamp_start = 1e300
+    never.request.timestamp_start = float("nan")
+    content = file_of(method) + b"%d:%b}" % (len(nested), nested)
+    file = opened(content + file_of(lengthy, late, never, flow()))
+    found = list(file)
+    assert [one.number for one in found] == [3, 4, 5, 6]
+    assert (file.unreadable, file.reason) == (2, "a method is no token")
+    assert found[0].answer is not None
+    assert found[0].answer.body is None
+    assert [one.started for one in found[1:3]] == [None, None]
+    assert found[3].started is not None
+
+
+def test_a_length_may_begin_with_zeros() -> None:
+    padded = flow(body=b"abc")
+    padded.response.headers["content-length"] = "0" * 5000 + "3"
+    (one,) = opened(file_of(padded))
+    assert one.answer is not None
+    assert one.answer.body == b"abc"

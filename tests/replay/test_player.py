@@ -118,6 +118,17 @@ async def test_a_connection_that_was_let_go_of_is_tried_once_more() -> None:
     assert (calls, player.tally.same) == (4, 1)
 
 
+async def test_whatever_a_library_trips_over_is_that_request_s_error() -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.extensions["target"] == b"/x":
+            return httpx.Response(302, headers={"Location": "http://xn--a/"}, stream=_stream(b""))
+        return await same(request)
+
+    player, results = await played(answer, recorded(), recorded(b"/y"))
+    assert [one.error is None for one in results] == [False, True]
+    assert (player.tally.failed, player.tally.same) == (1, 1)
+
+
 async def test_an_answer_that_never_ends_is_given_up() -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
         await asyncio.Event().wait()
