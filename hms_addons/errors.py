@@ -28,6 +28,10 @@ class ConfigError(MeshError):
     """A snapshot cannot be used; raised by `hms_configure`, shown to whoever pushed the config."""
 
 
+class NotAllowedError(MeshError):
+    """It could be done, but whoever runs the sidecar has not allowed it."""
+
+
 class Flag(StrEnum):
     """Response flags: a closed set, safe as a metric label."""
 

@@ -123,6 +123,7 @@ class Mesh(Protocol):
         """Open a mitmweb in this process, or find the one that is open; its address, token included.
 
         Raises:
+            NotAllowedError: the sidecar was not started with `--window`.
             MeshError: it cannot be.
         """
 

@@ -26,7 +26,7 @@ from hms_addons.bootstrap import build_plugins
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.source import FileSource
 from hms_addons.engine.flow_events import FlowEvents
-from hms_addons.errors import MeshError
+from hms_addons.errors import MeshError, NotAllowedError
 from hms_addons.event_loop import loop_factory
 from hms_addons.listening import shown_address
 from hms_addons.sidecar import Sidecar
@@ -66,9 +66,10 @@ class SidecarProcess:
         admin: address of the admin port, None for none.
         disabled: installed plugins to leave out.
         command: the app to run, or empty.
+        window: a mitmweb may be opened in it, by whoever reaches the admin port.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is an option of the command
         self,
         files: Sequence[Path],
         *,
@@ -78,6 +79,7 @@ class SidecarProcess:
         admin: tuple[str, int] | None = None,
         disabled: Sequence[str] = (),
         command: Sequence[str] = (),
+        window: bool = False,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._source = FileSource(files, clock, service=service)
@@ -89,6 +91,7 @@ class SidecarProcess:
         self._admin = admin
         self._disabled = disabled
         self._command = tuple(command)
+        self._window = window
         self._stopping = asyncio.Event()
         self._tasks = TaskSet("process")
         self._app: asyncio.subprocess.Process | None = None
@@ -120,7 +123,7 @@ class SidecarProcess:
             provided=joining.holder if joining is not None else None,
         )
         sidecar.upstream.told_zone = self._zone
-        sidecar.window = _LateWindow(sidecar)
+        sidecar.window = _LateWindow(sidecar, allowed=self._window)
         try:
             if joining is not None:
                 self._handle_signals()
@@ -215,15 +218,27 @@ class SidecarProcess:
 
 
 class _LateWindow:
-    """The window, whose mitmweb is imported when somebody wants it: most sidecars never do."""
+    """The window, whose mitmweb is imported when somebody wants it: most sidecars never do.
 
-    def __init__(self, sidecar: Sidecar) -> None:
+    Args:
+        sidecar: in whose process it is.
+        allowed: who has it reads whole requests, changes them, and writes files as this process's user.
+    """
+
+    def __init__(self, sidecar: Sidecar, *, allowed: bool) -> None:
         self._sidecar = sidecar
+        self._allowed = allowed
         self._window: HostedWindow | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> str:
         """See `hookspecs.WindowHost`."""
+        if not self._allowed:
+            message = (
+                "this sidecar has no window, as whoever reaches its admin port could read and change "
+                "whole requests: start it with `hms sidecar --window` (HMS_WINDOW=1), as `hms up` does"
+            )
+            raise NotAllowedError(message)
         async with self._turn:
             if self._window is None:
                 # In a thread: it takes a second or two, and requests do not wait.

@@ -7,12 +7,15 @@ import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.errors import MeshError
-from hms_addons.sidecar_process import NOT_STARTED, app_environment, run
+from hms_addons.bootstrap import build_plugins
+from hms_addons.errors import MeshError, NotAllowedError
+from hms_addons.sidecar import Sidecar
+from hms_addons.sidecar_process import NOT_STARTED, _LateWindow, app_environment, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,6 +55,15 @@ class Process:
         assert self.process.stdout is not None
         async with asyncio.timeout(LIMIT):
             return (await self.process.stdout.readline()).decode().strip()
+
+
+async def test_a_window_is_not_opened_unless_asked_for() -> None:
+    sidecar = Sidecar(build_plugins(None, Random(0)))
+    window = _LateWindow(sidecar, allowed=False)
+    with pytest.raises(NotAllowedError, match=r"hms sidecar --window.*HMS_WINDOW=1"):
+        await window.open()
+    assert not await window.close()
+    await sidecar.stop()
 
 
 def write(path: Path, text: str) -> None:

@@ -5,6 +5,9 @@ Plain HTTP on the loopback interface. Readable text by default; JSON with `?form
 
 A browser on the same machine can be made to send requests here by any web page. So a `Host` that
 is a name other than `localhost` is refused (DNS rebinding), and so is a POST from another origin.
+
+Programs on this machine, the app in the same pod among them, are not told apart. So `/window`, which shows
+and changes whole requests, is refused unless the sidecar was started with `--window`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from hms_addons.config.schema_base import parse_duration
-from hms_addons.errors import ConfigError, Failure, Flag, MeshError, problem, reason_phrase
+from hms_addons.errors import (
+    ConfigError,
+    Failure,
+    Flag,
+    MeshError,
+    NotAllowedError,
+    problem,
+    reason_phrase,
+)
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
 from hms_addons.recording_wish import RecordingWish
@@ -398,6 +409,8 @@ async def _window(mesh: Mesh, request: AdminRequest) -> _Page:
         raise _Refused(400, "Bad request", "open: yes or no")
     try:
         url = await mesh.open_window()
+    except NotAllowedError as error:
+        raise _Refused(403, "Window not allowed", str(error)) from None
     except MeshError as error:
         raise _Refused(409, "Not now", str(error)) from None
     return _Page({"url": url}, url)
@@ -439,7 +452,7 @@ _ENDPOINTS: Final[dict[str, _Endpoint]] = {
     ),
     "/window": _Endpoint(
         _window,
-        "open mitmweb on this sidecar, and tell where; with ?open=no close it",
+        "open mitmweb on this sidecar (started with --window), and tell where; with ?open=no close it",
         ("POST",),
         local=True,
     ),

@@ -184,6 +184,17 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
         list[str] | None,
         typer.Argument(metavar="[-- CMD…]", help="The app to run once the sidecar is ready."),
     ] = None,
+    *,
+    window: Annotated[
+        bool,
+        typer.Option(
+            "--window",
+            envvar="HMS_WINDOW",
+            help="Allow `hms open`, and POST /window on the admin port: a mitmweb in this process. "
+            "Every program on this machine, the app included, can then read and change whole "
+            "requests, and write files as this sidecar's user.",
+        ),
+    ] = False,
 ) -> None:
     """Run a sidecar, and optionally the app it stands beside.
 
@@ -244,6 +255,7 @@ def sidecar(  # noqa: PLR0913, PLR0917 - each is an option of the command
             admin=address,
             disabled=disable or (),
             command=command or (),
+            window=window,
         ).run()
 
     raise typer.Exit(run(main, loop=loop))

@@ -99,7 +99,7 @@ class Member:
         words += ["--state", str(folder), "--app", f"http://127.0.0.1:{self.port}"]
         words += ["--inbound", f"127.0.0.1:{self.inbound}"]
         words += ["--outbound", f"127.0.0.1:{self.outbound}"]
-        words += ["--admin", f"127.0.0.1:{self.admin}", "--weight", str(one.weight)]
+        words += ["--admin", f"127.0.0.1:{self.admin}", "--window", "--weight", str(one.weight)]
         words += ["--version", one.version] if one.version else []
         words += ["--metadata", f"instance={one.name}", "--log-level", log_level]
         return hms("sidecar", *words, "--", *one.words(self.port, self.url))

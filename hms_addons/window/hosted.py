@@ -4,6 +4,10 @@ Nothing is started anew: mitmweb's page, its addons and the window's parts are p
 that serve already, and watch from the next request on. No connection is touched, when it opens or closes; a
 request that somebody holds goes on when it closes. What mitmweb needs is imported then, which costs some
 50 MB and a second or two of this process, once.
+
+Whoever has the page may read and change requests, but does not run code here: mitmproxy's script loader and
+its browser starter are left out, and modes and addresses are the configuration's, so the page cannot change
+them. Files it can write, as this process's user.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tornado.httpserver
 from mitmproxy import addons as stock
-from mitmproxy.addons import dns_resolver, onboarding, proxyauth, tlsconfig
+from mitmproxy.addons import browser, dns_resolver, onboarding, proxyauth, script, tlsconfig
 from mitmproxy.exceptions import OptionsError
 from mitmproxy.master import Master
 from mitmproxy.options import Options
@@ -45,8 +49,12 @@ _LEFT_OUT: Final = (
     onboarding.Onboarding,
     proxyauth.ProxyAuth,
     dns_resolver.DnsResolver,
+    script.ScriptLoader,  # it runs code
+    browser.Browser,  # it starts programs
 )
-"""mitmproxy's addons that are for its own proxy."""
+"""mitmproxy's addons that are for its own proxy, or do more than show and change flows."""
+_FIXED: Final = ("mode", "server", "listen_host", "listen_port")
+"""mitmproxy's options that would open ports: here the configuration does that."""
 
 
 class _WebMaster(WebMaster):
@@ -87,8 +95,10 @@ class _Settings:
 
     name = "hms-window-options"
 
-    def __init__(self) -> None:
+    def __init__(self, options: Options) -> None:
         self.changed: Callable[[], None] = lambda: None
+        self._options = options
+        self._fixed = {name: getattr(options, name) for name in _FIXED}
 
     def load(self, loader: Any) -> None:
         """mitmproxy event: declare the options."""
@@ -96,11 +106,22 @@ class _Settings:
 
     def configure(self, updated: set[str]) -> None:
         """mitmproxy event: options have changed."""
+        for name in updated.intersection(_FIXED):
+            if getattr(self._options, name) != self._fixed[name]:
+                message = (
+                    f"{name}: the mesh's configuration says where this sidecar listens; change that"
+                )
+                raise OptionsError(message)
         if not window.LIVE.isdisjoint(updated):
             try:
                 self.changed()
             except MeshError as error:
                 raise OptionsError(str(error)) from None
+
+    def show(self, modes: list[str]) -> None:
+        """Have the page show `modes`, and no others."""
+        self._fixed["mode"] = modes
+        self._options.update(mode=modes)
 
 
 class HostedWindow:
@@ -113,6 +134,7 @@ class HostedWindow:
     def __init__(self, sidecar: Sidecar) -> None:
         self._sidecar = sidecar
         self._master: _WebMaster | None = None
+        self._settings: _Settings | None = None
         self._native: NativeLane | None = None
         self._window = window.Window(sidecar)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -152,8 +174,11 @@ class HostedWindow:
         self._folder = tempfile.TemporaryDirectory(prefix="hms-window-")
         options = Options(confdir=self._folder.name, mode=[])
         master = self._master = _WebMaster(options)
-        settings = _Settings()
+        settings = self._settings = _Settings(options)
         master.addons.add(settings)
+        # Asked first: what it refuses, no other has done.
+        master.addons.chain.remove(settings)
+        master.addons.chain.insert(0, settings)
         options.update(
             web_port=_free_port(),
             web_open_browser=False,
@@ -190,11 +215,12 @@ class HostedWindow:
         self._window.close()
         if self._native is not None:
             master.addons.remove(self._native)
-        master.options.update(mode=[])
+        if self._settings is not None:
+            self._settings.show([])
         MeshInstance.find = staticmethod(lambda _name: None)
         await master.done()
         master.view.clear()
-        self._native = None
+        self._native = self._settings = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -208,10 +234,10 @@ class HostedWindow:
         self._window.applied()
 
     def _show_modes(self) -> None:
-        sidecar, master = self._sidecar, self._master
-        if sidecar.snapshot is not None and master is not None:
+        sidecar, settings = self._sidecar, self._settings
+        if sidecar.snapshot is not None and settings is not None:
             opened = [one for one in sidecar.snapshot.listeners if sidecar.port_of(one.name)]
-            master.options.update(mode=[_mode_of(listener) for listener in opened])
+            settings.show([_mode_of(listener) for listener in opened])
 
 
 def _mode_of(listener: Listener) -> str:

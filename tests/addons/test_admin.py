@@ -9,7 +9,7 @@ import yaml
 
 from hms_addons.addons.admin import Admin
 from hms_addons.config.explain import explain
-from hms_addons.errors import ConfigError, MeshError
+from hms_addons.errors import ConfigError, MeshError, NotAllowedError
 from hms_addons.http_message import BodyStream
 from hms_addons.metrics_registry import Exposition
 from hms_addons.recording_wish import RecordingWish
@@ -71,6 +71,7 @@ class FakeMesh:
         self.bound = "127.0.0.1"
         self.wishes: list[RecordingWish] = []
         self.window = False
+        self.windowless = False
         self.rejected: dict[str, str] | None = None
         self.control: dict[str, Any] | None = None
         self.providers: list[dict[str, Any]] = []
@@ -119,6 +120,8 @@ class FakeMesh:
     async def open_window(self) -> str:
         if self.draining:
             raise MeshError("no window here")
+        if self.windowless:
+            raise NotAllowedError("start it with --window")
         self.window = True
         return "http://127.0.0.1:8081/?token=t"
 
@@ -611,6 +614,10 @@ async def test_a_window_that_cannot_be_is_refused(bench: Bench) -> None:
     assert (await bench.ask("/window"))[0] == 405
     assert (await bench.ask("/window", ("open", "1"), method="POST"))[0] == 400
     assert (await bench.ask("/window", method="POST", origin="http://evil.example"))[0] == 403
+    bench.mesh.windowless = True
+    status, text = await bench.ask("/window", method="POST")
+    assert status == 403
+    assert text == "Window not allowed: start it with --window\n"
     bench.mesh.draining = True
     status, text = await bench.ask("/window", method="POST")
     assert status == 409

@@ -54,6 +54,7 @@ def test_its_command_says_all_that_a_sidecar_needs(instance: Instance, tmp_path:
     assert option(words, "--outbound") == "127.0.0.1:15101"
     assert option(words, "--version") == "v2"
     assert option(words, "--weight") == "3"
+    assert "--window" in words
     found = member.environment({"HOME": "/"}, "join")
     assert found["HMS_TOKEN"] == "join"
     assert found["HMS_URL"] == "http://127.0.0.1:15101"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from mitmproxy.exceptions import OptionsError
 
 from hms_addons.bootstrap import build_plugins
 from hms_addons.clock import SYSTEM_CLOCK
@@ -125,6 +126,27 @@ async def test_a_bad_option_is_refused_by_the_page(running: Running) -> None:
     with pytest.raises(Exception, match="hms_flow_bytes=lots"):
         master.options.update(hms_flow_bytes="lots")
     assert repr(running.hosted) == "<HostedWindow open>"
+
+
+async def test_the_page_cannot_run_code_or_open_ports(running: Running) -> None:
+    await running.hosted.open()
+    master = running.hosted._master
+    assert master is not None
+    before = (await running.page("state"))["servers"]
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"scripts": ["x.py"]}, "Unknown options: scripts"),
+        ({"mode": ["regular@0"]}, "mode: the mesh's configuration says"),
+        ({"mode": []}, "mode: the mesh's configuration says"),
+        ({"listen_port": 8080}, "listen_port: the mesh's configuration says"),
+        ({"server": False}, "server: the mesh's configuration says"),
+    )
+    for change, reason in changes:
+        with pytest.raises((OptionsError, KeyError), match=reason):
+            master.options.update(**change)  # what the page's PUT of /options does
+    assert not {"script.run", "browser.start"} & set(await running.page("commands"))
+    assert (await running.page("state"))["servers"] == before != {}
+    await running.sidecar.apply(snapshot_of(CONFIG.replace("name: out", "name: other")))
+    assert list((await running.page("state"))["servers"]) != list(before)
 
 
 async def test_a_sidecar_whose_plugins_host_mitmproxys_addons_has_none(running: Running) -> None:
