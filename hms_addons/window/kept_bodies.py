@@ -7,7 +7,7 @@ A cut body must never pass for a whole one. `flow.metadata["hms_cut"]` tells of 
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from mitmproxy.http import HTTPFlow
@@ -58,18 +58,21 @@ def cut(flow: HTTPFlow, limit: int) -> bool:
     return True
 
 
-def missing(flow: HTTPFlow) -> str | None:
-    """What a flow's request lacks, so that it must not be sent again; None if it is whole.
+def missing(flow: HTTPFlow, part: Literal["request", "response"] = "request") -> str | None:
+    """What a flow's request or response lacks, so that it must not be sent again; None if it is whole.
 
-    Whoever has written another body into it has made it whole.
+    Whoever has written another body into it has made it whole. A response that is not there lacks nothing.
     """
-    if flow.request.data.content is None:
+    message = flow.request if part == "request" else flow.response
+    if message is None:
+        return None
+    if message.data.content is None:
         return "its body has passed without being held (see the listener's buffer_limit)"
     noted = flow.metadata.get(CUT)
-    note = noted.get("request") if isinstance(noted, dict) else None
+    note = noted.get(part) if isinstance(noted, dict) else None
     if not isinstance(note, dict):
         return None
-    if sha256(flow.request.data.content).hexdigest() != note.get("sha256"):
+    if sha256(message.data.content).hexdigest() != note.get("sha256"):
         return None
     return (
         f"its body was cut when it was kept: {note['kept']} of {note['of']} bytes are here "

@@ -16,11 +16,12 @@ import copy
 import re
 import secrets
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hms_addons.errors import MeshError
 from hms_addons.redaction import (
     ENCODED_PARAMETER,
+    HIDDEN,
     JWT,
     SECRET_PARAMETER,
     is_secret,
@@ -178,7 +179,7 @@ class Redactor:
 
     def _hide(self, secret: bytes, found: dict[str, bytes]) -> bytes:
         bare = secret.strip()
-        if not bare or PLACEHOLDER.fullmatch(bare.decode("latin-1")):
+        if not bare or HIDDEN.fullmatch(bare):
             return secret  # hidden already, before it was saved
         placeholder = (
             f"[redacted-{blake2b(secret, digest_size=_DIGEST, key=self._key).hexdigest()}]"
@@ -212,13 +213,17 @@ class Redactor:
         )
 
 
-def placeholders(flow: Flow) -> list[str]:
-    """The placeholders that really stand in a flow's request: its secrets are not here."""
-    data = flow.request.data if _is_http(flow) else None  # type: ignore[attr-defined] # an HTTP flow's
-    if data is None:
+def placeholders(flow: Flow, part: Literal["request", "response"] = "request") -> list[str]:
+    """What really stands in place of secrets in a flow's request or response: they are not here.
+
+    The window has put it there before the flow was saved, or `hms record` has.
+    """
+    message = getattr(flow, part) if _is_http(flow) else None
+    if message is None:
         return []
-    head = [data.path, *(value for _, value in data.headers.fields)]
-    return PLACEHOLDER.findall(b"\n".join(head).decode("latin-1"))
+    fields = message.headers.fields + (message.trailers.fields if message.trailers else ())
+    head = [getattr(message.data, "path", b""), *(value for _, value in fields)]
+    return [found.decode() for found in HIDDEN.findall(b"\n".join(head))]
 
 
 def _is_http(flow: Flow) -> bool:

@@ -7,7 +7,7 @@ mitmproxy has no one place for it, so every function that leads out is wrapped w
 | mitmweb's pages: the list, its updates, the static viewer | `flow_to_json` |
 | mitmweb's edits, on their way in | `FlowHandler.put` |
 | `-w`, `save.file`, mitmweb's download | `FlowWriter.add`, `FilteredFlowWriter.add` |
-| exports: curl, httpie, raw | `export.formats` |
+| exports: curl, httpie, raw; of what was cut there are none | `export.formats` |
 | HAR files | `SaveHar.flow_entry` |
 | `cut` | `cut.extract` |
 | mitmdump's lines | `Dumper.echo_flow` |
@@ -22,12 +22,14 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mitmproxy import contentviews, http
 from mitmproxy.addons import cut, dumper, export, savehar
+from mitmproxy.exceptions import CommandError
 from mitmproxy.io import io
 
+from hms_addons.window.kept_bodies import missing
 from hms_addons.window.redaction import UnknownSecretError
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ class Screens:
         self._wrap(cut, "extract", _second(shown))
         self._wrap(contentviews, "prettify_message", _first(self._message))
         before = dict(export.formats)
-        export.formats.update({name: _first(shown)(make) for name, make in before.items()})
+        for name, make in before.items():
+            export.formats[name] = _first(shown)(_whole(name, make))
         self._undo.append(lambda: export.formats.update(before))
         web = "mitmproxy.tools.web"
         for module in (f"{web}.app", f"{web}.static_viewer"):
@@ -129,6 +132,21 @@ class Screens:
                 for key, item in document.items()
             }
         return document
+
+
+def _whole(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
+    """An export that refuses a flow which lacks some of what it would hold."""
+    parts: tuple[Literal["request", "response"], ...] = ("request", "response")
+    if name != "raw":
+        parts = ("response",) if name == "raw_response" else ("request",)
+
+    def made(flow: Any) -> Any:
+        for part in parts if isinstance(flow, http.HTTPFlow) else ():
+            if (lack := missing(flow, part)) is not None:
+                raise CommandError(f"the {part} cannot be exported: {lack}")
+        return make(flow)
+
+    return made
 
 
 def _first(change: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

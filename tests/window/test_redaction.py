@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from mitmproxy.http import Headers
 
 from hms_addons.window.redaction import (
     PLACEHOLDER,
@@ -136,3 +137,14 @@ def test_a_flow_from_a_file_keeps_what_stands_in_it(redactor: Redactor) -> None:
 
 def test_a_flow_with_all_its_secrets_has_no_placeholder() -> None:
     assert placeholders(make_flow(headers=[("Authorization", "Bearer abc")])) == []
+
+
+def test_what_hms_record_has_hidden_is_missing_too(redactor: Redactor) -> None:
+    flow = make_flow(headers=[("Authorization", "[redacted]")], response_headers=[("X", "1")])
+    assert placeholders(flow) == ["[redacted]"]
+    assert redactor.shown(flow).request.headers["Authorization"] == "[redacted]"
+    assert placeholders(flow, "response") == []
+    assert flow.response is not None
+    flow.response.trailers = Headers([(b"X-Token", b"[redacted]")])
+    assert placeholders(flow, "response") == ["[redacted]"]
+    assert placeholders(make_flow(status=None), "response") == []

@@ -27,8 +27,18 @@ def hidden_flow() -> HTTPFlow:
     return Redactor().shown(make_flow(headers=[("X-Token", "abc")], status=None))
 
 
+def recorded_flow() -> HTTPFlow:
+    """As `hms record` has it."""
+    return make_flow(headers=[("Authorization", "[redacted]")], status=None)
+
+
 @pytest.mark.parametrize(
-    ("flow", "says"), [(cut_flow(), "10 of 100 bytes"), (hidden_flow(), "without its secrets")]
+    ("flow", "says"),
+    [
+        (cut_flow(), "10 of 100 bytes"),
+        (hidden_flow(), "without its secrets"),
+        (recorded_flow(), "[redacted] stands"),
+    ],
 )
 def test_what_is_not_whole_is_answered_in_place(flow: HTTPFlow, says: str) -> None:
     flow.is_replay = "request"

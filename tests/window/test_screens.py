@@ -11,10 +11,12 @@ import pytest
 from mitmproxy import contentviews
 from mitmproxy import io as mitmproxy_io
 from mitmproxy.addons import cut, dumper, export, savehar
+from mitmproxy.exceptions import CommandError
 from mitmproxy.test import taddons
 from mitmproxy.tools.console import common, flowview
 from mitmproxy.tools.web import app, static_viewer
 
+from hms_addons.window.kept_bodies import cut as cut_bodies
 from hms_addons.window.redaction import Redactor
 from hms_addons.window.screens import Screens
 from tests.fakes.flows import JWT, make_flow
@@ -185,3 +187,31 @@ def test_a_pages_edit_gets_its_secrets_back_but_in_its_comment() -> None:
         },
         "comment": f"the key is {key}",
     }
+
+
+@pytest.mark.parametrize(
+    ("form", "part"),
+    [
+        ("curl", "request"),
+        ("httpie", "request"),
+        ("raw_request", "request"),
+        ("raw", "request"),
+        ("raw_response", "response"),
+    ],
+)
+async def test_what_was_cut_is_not_exported(covered: Redactor, form: str, part: str) -> None:
+    del covered
+    flow = make_flow(method="POST", body=b"q" * 100, answer=b"a" * 100)
+    assert exported(form)(flow)
+    cut_bodies(flow, 10)
+    with pytest.raises(CommandError, match=f"the {part} cannot be exported: .*10 of 100 bytes"):
+        exported(form)(flow)
+
+
+async def test_a_request_is_exported_though_its_answer_was_cut(covered: Redactor) -> None:
+    del covered
+    flow = make_flow(answer=b"a" * 100)
+    cut_bodies(flow, 10)
+    assert "curl" in exported("curl")(flow)
+    with pytest.raises(CommandError, match="the response cannot be exported"):
+        exported("raw")(flow)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mitmproxy.addons.serverplayback import ServerPlayback
 from mitmproxy.tools.web import app
 
 from hms_addons.errors import MeshError
@@ -52,14 +53,17 @@ async def running() -> AsyncIterator[Running]:
 
 async def test_it_is_put_in_and_taken_out(running: Running) -> None:
     before = app.flow_to_json
+    running.master.addons.add(playback := ServerPlayback())
     chain = list(running.master.addons.chain)
     running.window.open(running.master)
     assert app.flow_to_json is not before
     assert running.master.addons.get("hms-flow-ring") is not None
+    assert "add_flows" in vars(playback)
     assert running.sidecar.shown("window")["flows"] == {"kept": 0, "max": 2000}
     assert running.sidecar.measured("window")["hms_window_flows_dropped_total",] == 0
     running.window.close()
     assert app.flow_to_json is before
+    assert "add_flows" not in vars(playback)
     assert running.master.addons.chain == chain
 
 
