@@ -78,7 +78,10 @@ class TracingModel(Model):
     """The collector, as http://127.0.0.1:4318; `/v1/traces` is added unless it ends so."""
     sample: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the traces that begin here, as 0.1 (the default). A request that comes with a `traceparent`
-    is recorded if its caller says that it records it, and not otherwise."""
+    is recorded if its caller says that it records it (`…-01`), and not otherwise, so that traces are whole.
+    A sidecar without `tracing` makes a `traceparent` that says no (`…-00`), and those behind it follow: give
+    the section to all, at least to those where requests come in. And a stranger's yes counts as well,
+    whatever the share: where that is unwanted, have what stands before the mesh take his `traceparent` out."""
     timeout: PositiveDuration | None = None
     """Of one batch; default 10s. No request ever waits for it."""
     headers: dict[FieldName, Header] | None = None

@@ -12,6 +12,7 @@ import pytest
 from hms_addons.addons import tracing
 from hms_addons.addons.tracing import UNNAMED, Tracing
 from hms_addons.config.snapshot_tracing import Tracing as Spec
+from hms_addons.engine.identifiers import new_traceparent
 from hms_addons.errors import ConfigError, Fault, Flag
 from hms_addons.hookspecs import hookimpl
 from hms_addons.http_message import Answer
@@ -113,6 +114,12 @@ async def test_one_of_an_unrecorded_trace_is_not_and_its_header_stays(world: Wor
     assert sent(exchange, "traceparent") == [UNRECORDED]
     assert exchange.trace is None
     assert await world.spans() == []
+
+
+async def test_one_that_comes_from_a_sidecar_without_tracing_is_not_recorded(world: World) -> None:
+    """As `tracing.sample` says it: the trace has begun there, with a no."""
+    exchange = world.serve(world.configure(sample=1.0), new_traceparent().decode())
+    assert exchange.trace is None
 
 
 async def test_of_those_that_begin_here_a_share_is_recorded(world: World) -> None:
