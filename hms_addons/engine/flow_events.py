@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import logging
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from hms_addons.engine.flow_builder import was_killed
 
@@ -28,6 +28,21 @@ type Listeners = tuple[Callable[..., Any], ...]
 """Functions to call, in order."""
 
 
+class _Attached:
+    """An addon that was attached.
+
+    Attributes:
+        leave: takes it out of mitmproxy's chain; None while it is not in there.
+    """
+
+    def __init__(self, addon: Any) -> None:
+        self.addon = addon
+        self.leave: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<_Attached {self.addon!r}>"
+
+
 class FlowEvents:
     """The listeners of each event the fast lane fires.
 
@@ -35,7 +50,8 @@ class FlowEvents:
         watched: somebody listens to flows, so flows are annotated and responses built.
         live_connections: by a client connection's id, who takes what mitmproxy's `inject.…` commands
             send into it (`await server_event(event)`); mitmproxy's own mapping, where there is one.
-        host: adds an addon to mitmproxy's own chain, where there is one, and returns what takes it out.
+        host: adds an addon to mitmproxy's own chain, where there is one, and returns what takes it out;
+            set by `host_by`.
         shows_websockets: false if mitmproxy's option `websocket` says so.
     """
 
@@ -62,7 +78,7 @@ class FlowEvents:
         self.options: Any = None
         self.host: Callable[[Any], Callable[[], None]] | None = None
         self._given: tuple[Iterable[Any], Any] = ((), None)
-        self._attached: list[Any] = []
+        self._attached: list[_Attached] = []
         self.compile(())
 
     def __repr__(self) -> str:
@@ -78,7 +94,8 @@ class FlowEvents:
         """Rebuild every tuple from mitmproxy's addon chain, leaving out `own` (the mesh itself)."""
         self._given = (addons, own)
         found: dict[str, list[Callable[..., Any]]] = {name: [] for name in EVENTS}
-        for addon in (*_traverse(addons), *self._attached):
+        attached = (one.addon for one in self._attached if one.leave is None)
+        for addon in (*_traverse(addons), *attached):
             if addon is own:
                 continue
             for name, listeners in found.items():
@@ -91,17 +108,35 @@ class FlowEvents:
         self.watched = any(found[name] for name in _OF_FLOWS)
 
     def attach(self, addon: Any) -> Callable[[], None]:
-        """Have `addon` hear of flows from now on, in both lanes; what comes back ends that."""
-        if self.host is not None:
-            return self.host(addon)
-        self._attached.append(addon)
-        self.compile(*self._given)
+        """Have `addon` hear of flows from now on, in both lanes; what comes back ends that.
+
+        It goes on hearing of them when a window opens or closes meanwhile.
+        """
+        one = _Attached(addon)
+        self._attached.append(one)
+        self._place(one)
 
         def detach() -> None:
-            self._attached.remove(addon)
+            self._attached.remove(one)
+            if one.leave is not None:
+                one.leave()
             self.compile(*self._given)
 
         return detach
+
+    def host_by(self, host: Callable[[Any], Callable[[], None]] | None) -> None:
+        """Have `host` take what is attached, from now on; None: they are called after all others."""
+        self.host = host
+        for one in self._attached:
+            if one.leave is not None:
+                one.leave()
+                one.leave = None
+            self._place(one)
+
+    def _place(self, one: _Attached) -> None:
+        if self.host is not None:
+            one.leave = self.host(one.addon)
+        self.compile(*self._given)
 
     def stop_at(self, halt: type[Exception]) -> None:
         """An addon that raises `halt` ends an event: those after it are not told."""
@@ -141,6 +176,17 @@ class FlowEvents:
             await self.fire_flow(self.error, flow)
 
 
+_HELD: Final[dict[int, Flow]] = {}
+"""Those that wait in `resumed`, in this process: a view may have forgotten them."""
+
+
+def resume_all() -> None:
+    """Have all go on that wait in `resumed`: whoever held them has gone."""
+    for flow in tuple(_HELD.values()):
+        if flow.intercepted:
+            flow.resume()
+
+
 async def resumed(flow: Flow) -> None:
     """Wait until an intercepted flow is resumed, or killed: for that mitmproxy wakes nobody."""
     kill: Callable[[], None] = flow.kill
@@ -151,9 +197,11 @@ async def resumed(flow: Flow) -> None:
         kill()
 
     flow.__dict__["kill"] = wake_and_kill
+    _HELD[id(flow)] = flow
     try:
         await flow.wait_for_resume()
     finally:
+        _HELD.pop(id(flow), None)
         del flow.__dict__["kill"]
         flow.intercepted = False  # also when the client would not wait
 

@@ -117,10 +117,13 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
         A function that ends it.
     """
     loop = asyncio.get_running_loop()
+    following = True
     events.options = manager.master.options
     events.stop_at(AddonHalt)
 
     def recompile() -> None:
+        if not following:
+            return
         guard = manager.get("proxyserver")
         if guard is not None:
             events.live_connections = guard.connections
@@ -142,6 +145,23 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
         wrap(name)
     recompile()
 
+    events.host_by(_host(manager, own, recompile))
+
+    def stop() -> None:
+        nonlocal following
+        events.host_by(None)
+        following = False
+        for name in names:
+            manager.__dict__.pop(name, None)
+
+    return stop
+
+
+def _host(
+    manager: AddonManager, own: object, recompile: Callable[[], None]
+) -> Callable[[object], Callable[[], None]]:
+    """What adds an addon to `manager`'s chain, and returns what takes it out."""
+
     def attach(addon: object) -> Callable[[], None]:
         manager.add(addon)
         if own in manager.chain:
@@ -157,14 +177,7 @@ def follow_addons(manager: AddonManager, events: FlowEvents, own: object) -> Cal
 
         return detach
 
-    events.host = attach
-
-    def stop() -> None:
-        events.host = None
-        for name in names:
-            manager.__dict__.pop(name, None)
-
-    return stop
+    return attach
 
 
 def host_addons(addons: Sequence[object]) -> FlowEvents:

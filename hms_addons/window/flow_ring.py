@@ -2,7 +2,7 @@
 
 Kept whatever comes: a flow that is still under way or held, which has a client waiting, and one that a person
 has marked. The marks of the mesh's own (`engine.flow_marks`) keep nothing. Of what people have marked the
-newest stay, up to half of the ring.
+newest stay, up to half of the ring and half of the bytes: new ones always find room.
 
 Bodies are cut once their flow has ended (`kept_bodies`): before, they are what is sent.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hms_addons.window.kept_bodies import cut, size_of
@@ -174,25 +173,40 @@ class FlowRing:
 
     def _drop(self, flows: int, size: int) -> None:
         """Drop the oldest that may go, until there are so many less, and so many bytes."""
-        chosen: list[Flow] = []
         marked: list[Flow] = []
-        left = size
+        others: list[Flow] = []
         for flow in self._view._store.values():  # noqa: SLF001 - in the order in which they came
+            if not getattr(flow, "live", False) and not flow.intercepted:
+                (marked if _is_marked_by_hand(flow) else others).append(flow)
+        chosen = self._too_many(marked)
+        left = size - sum(map(self._size, chosen))
+        for flow in others:
             if len(chosen) >= flows and left <= 0:
                 break
-            if getattr(flow, "live", False) or flow.intercepted:
-                continue
-            if _is_marked_by_hand(flow):
-                marked.append(flow)
-                continue
             chosen.append(flow)
-            left -= self._sizes.get(flow.id, 0)
-        if (most := self._limits().flows // 2) and len(marked) > most:
-            chosen.extend(islice(marked, len(marked) - most))
+            left -= self._size(flow)
         for flow in chosen:
             self._view.remove([flow])  # one by one, or the view would tell of it each time
         self.dropped += len(chosen)
         self._say()
+
+    def _too_many(self, marked: list[Flow]) -> list[Flow]:
+        """Of `marked` the oldest, until the rest hold no more than half of each limit."""
+        limits = self._limits()
+        flows, size = len(marked), sum(map(self._size, marked))
+        chosen: list[Flow] = []
+        for flow in marked:
+            many = limits.flows and flows > limits.flows // 2
+            big = limits.total and size > limits.total // 2
+            if not many and not big:
+                break
+            chosen.append(flow)
+            flows -= 1
+            size -= self._size(flow)
+        return chosen
+
+    def _size(self, flow: Flow) -> int:
+        return self._sizes.get(flow.id, 0)
 
     def _say(self) -> None:
         if self.dropped < self._say_at:

@@ -7,18 +7,20 @@ request that somebody holds goes on when it closes. What mitmweb needs is import
 
 Whoever has the page may read and change requests, but does not run code here: mitmproxy's script loader and
 its browser starter are left out, and modes and addresses are the configuration's, so the page cannot change
-them. Files it can write, as this process's user.
+them. Files it can write, as this process's user, which nobody else can read: they hold whole bodies.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
-import socket
+import os
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 import tornado.httpserver
+import tornado.netutil
 from mitmproxy import addons as stock
 from mitmproxy.addons import browser, dns_resolver, onboarding, proxyauth, script, tlsconfig
 from mitmproxy.exceptions import OptionsError
@@ -28,12 +30,14 @@ from mitmproxy.proxy.mode_specs import ProxyMode
 from mitmproxy.tools.web import app
 from mitmproxy.tools.web.master import WebMaster
 
+from hms_addons.engine.flow_events import resume_all
 from hms_addons.engine.mode import MeshInstance, follow_addons
 from hms_addons.engine.native_lane import NativeLane
 from hms_addons.errors import MeshError
 from hms_addons.window import window
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from hms_addons.config.snapshot import Listener
@@ -74,15 +78,31 @@ class _WebMaster(WebMaster):
         check.finish()  # it ends the process when an error is logged while mitmproxy starts
         self.addons.remove(check)
         self.server: Any = None
+        self.sockets: list[socket.socket] = []
+
+    def listen(self) -> None:
+        """Take a free port, and accept nothing yet.
+
+        Raises:
+            MeshError: there is none.
+        """
+        try:
+            self.sockets = tornado.netutil.bind_sockets(0, HOST)
+        except OSError as error:
+            message = f"there is no port for the window: {error.strerror or error}"
+            raise MeshError(message) from error
+        self.options.update(web_port=self.sockets[0].getsockname()[1])
 
     async def running(self) -> None:
         self.server = tornado.httpserver.HTTPServer(self.app)
-        self.server.listen(self.options.web_port, HOST)
+        self.server.add_sockets(self.sockets)
         await Master.running(self)
 
     async def done(self) -> None:
         if self.server is not None:
             self.server.stop()
+        for bound in self.sockets:
+            bound.close()
         for connection in tuple(app.ClientConnection.connections):
             connection.close()
         if self.server is not None:
@@ -125,7 +145,7 @@ class _Settings:
 
 
 class HostedWindow:
-    """One sidecar's, opened and closed as often as wanted; not both at once.
+    """One sidecar's, opened and closed as often as wanted; the one waits for the other.
 
     Args:
         sidecar: in whose process it is.
@@ -139,6 +159,8 @@ class HostedWindow:
         self._window = window.Window(sidecar)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._unfollow: Callable[[], None] = lambda: None
+        self._umask: int | None = None
+        self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<HostedWindow {'open' if self._master else 'closed'}>"
@@ -152,8 +174,12 @@ class HostedWindow:
         """Open it, unless it is. Returns its address.
 
         Raises:
-            MeshError: there are mitmproxy addons here already, by a plugin.
+            MeshError: there are mitmproxy addons here already, by a plugin; or there is no port.
         """
+        async with self._turn:
+            return await self._opened()
+
+    async def _opened(self) -> str:
         if self._master is not None:
             return self._master.web_url
         sidecar = self._sidecar
@@ -166,7 +192,7 @@ class HostedWindow:
         try:
             return await self._open()
         except BaseException:
-            await self.close()
+            await self._close()
             raise
 
     async def _open(self) -> str:
@@ -174,18 +200,19 @@ class HostedWindow:
         self._folder = tempfile.TemporaryDirectory(prefix="hms-window-")
         options = Options(confdir=self._folder.name, mode=[])
         master = self._master = _WebMaster(options)
+        self._umask = os.umask(0o077)  # of the process: mitmproxy opens its files in many places
         settings = self._settings = _Settings(options)
         master.addons.add(settings)
         # Asked first: what it refuses, no other has done.
         master.addons.chain.remove(settings)
         master.addons.chain.insert(0, settings)
         options.update(
-            web_port=_free_port(),
             web_open_browser=False,
             web_columns=COLUMNS,
             connection_strategy="lazy",
             keep_host_header=True,
         )
+        master.listen()
         self._window.open(master)
         settings.changed = self._window.changed
         self._native = NativeLane(
@@ -202,6 +229,10 @@ class HostedWindow:
 
     async def close(self) -> bool:
         """Close it; false if it was not open. What somebody holds goes on."""
+        async with self._turn:
+            return await self._close()
+
+    async def _close(self) -> bool:
         master = self._master
         if master is None:
             return False
@@ -210,6 +241,7 @@ class HostedWindow:
         for flow in list(master.view._store.values()):  # noqa: SLF001 - all, shown or not
             if flow.intercepted:
                 flow.resume()
+        resume_all()  # also those that the view was cleared of
         self._unfollow()
         self._sidecar.events.forget()
         self._window.close()
@@ -219,6 +251,9 @@ class HostedWindow:
             self._settings.show([])
         MeshInstance.find = staticmethod(lambda _name: None)
         await master.done()
+        if self._umask is not None:
+            os.umask(self._umask)
+            self._umask = None
         master.view.clear()
         self._native = self._settings = None
         if self._folder is not None:
@@ -242,10 +277,3 @@ class HostedWindow:
 
 def _mode_of(listener: Listener) -> str:
     return ProxyMode.parse(f"mesh:{listener.name}@{listener.host}:{listener.port}").full_spec
-
-
-def _free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind((HOST, 0))
-        port: int = trial.getsockname()[1]
-    return port

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -201,3 +202,28 @@ async def test_what_is_attached_joins_mitmproxy_s_addons_before_the_native_lane(
     detach()
     stop()
     assert events.host is None
+
+
+async def test_what_is_attached_stays_when_mitmproxy_comes_and_goes(mitmproxy: Any) -> None:
+    events, manager, addon = make_flow_events(), mitmproxy.master.addons, Listens()
+    detach = events.attach(addon)
+    for _ in range(2):
+        stop = follow_addons(manager, events, None)
+        assert addon in manager.chain
+        assert events.request.count(addon.request) == 1
+        stop()
+        events.forget()
+        assert addon not in manager.chain
+        assert events.request == (addon.request,)
+        await asyncio.sleep(0)  # what a change of addons has left for later comes to nothing
+        assert events.request == (addon.request,)
+    stop = follow_addons(manager, events, None)
+    detach()
+    assert addon not in manager.chain
+    assert addon.request not in events.request
+    detach = events.attach(addon)
+    stop()
+    events.forget()
+    assert events.request == (addon.request,), "also if it came while mitmproxy was there"
+    detach()
+    assert not events.watched

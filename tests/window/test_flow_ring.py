@@ -118,6 +118,23 @@ async def test_marks_hold_half_of_the_ring_at_most(ring: Ring) -> None:
     assert len(ring.kept) <= 20
 
 
+async def test_marks_hold_half_of_the_bytes_at_most(ring: Ring) -> None:
+    ring.limits = Limits(0, 0, 1000)
+    marked = [make_flow(answer=b"a" * 100) for _ in range(30)]
+    for flow in marked:
+        flow.marked = ":heart:"
+        ring.carry(flow)
+    ring.clock.tick(LOOK)
+    kept = [flow for flow in ring.kept if flow.marked]
+    assert kept == marked[-len(kept) :]
+    assert 4 <= len(kept) <= 9
+    new = [ring.carry(make_flow(answer=b"a" * 100)) for _ in range(30)]
+    ring.clock.tick(LOOK)
+    assert ring.kept[-4:] == new[-4:], "marks leave room for what is new"
+    assert ring.ring.describe()["bytes"]["kept"] <= 1000
+    assert 4 <= len([flow for flow in ring.kept if flow.marked]) <= 5
+
+
 async def test_a_dropped_flow_is_not_killed(ring: Ring) -> None:
     flows = [ring.carry() for _ in range(30)]
     assert all(flow.error is None for flow in flows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,14 @@ from mitmproxy.exceptions import OptionsError
 from hms_addons.bootstrap import build_plugins
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.errors import MeshError
+from hms_addons.recording_wish import RecordingWish
 from hms_addons.sidecar import Sidecar
 from hms_addons.window.hosted import HostedWindow
 from tests.fakes.configs import snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from mitmproxy.flow import Flow
 
@@ -99,7 +103,8 @@ async def test_nobody_enters_without_the_token(running: Running) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.parse.* deprecated")  # mitmproxy's filters, by pyparsing
-async def test_what_is_held_goes_on_when_it_closes(running: Running) -> None:
+@pytest.mark.parametrize("cleared", [False, True])
+async def test_what_is_held_goes_on_when_it_closes(running: Running, *, cleared: bool) -> None:
     await running.hosted.open()
     master = running.hosted._master
     assert master is not None
@@ -115,8 +120,63 @@ async def test_what_is_held_goes_on_when_it_closes(running: Running) -> None:
         calling = group.create_task(running.call())
         await held.wait()
         assert not calling.done()
+        if cleared:
+            master.view.clear()
         await running.hosted.close()
     assert calling.result() == 200
+
+
+async def test_a_recording_goes_on_when_it_opens_and_when_it_closes(running: Running) -> None:
+    stream = await running.sidecar.record(RecordingWish(direction="both"))
+    await running.call("/before")
+    await running.hosted.open()
+    await running.call("/during")
+    await running.hosted.close()
+    await running.call("/after")
+    assert running.sidecar.recording() == {
+        "recording": True,
+        "last": {"recorded": 3, "dropped": 0, "incomplete": 0},
+    }
+    stream.close()
+    assert not running.sidecar.events.watched
+
+
+async def test_what_the_page_saves_only_its_owner_reads(running: Running, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        await running.hosted.open()
+        await running.call()
+        master = running.hosted._master
+        assert master is not None
+        saved, cut = tmp_path / "flows", tmp_path / "cut"
+        master.commands.call("save.file", master.view, str(saved))
+        master.commands.call("cut.save", master.view, ["request.path", "request.method"], str(cut))
+        assert [path.stat().st_mode & 0o777 for path in (saved, cut)] == [0o600, 0o600]
+        await running.hosted.close()
+        assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
+
+
+async def test_who_opens_it_while_it_closes_has_it_open(running: Running) -> None:
+    first = await running.hosted.open()
+    closed, second = await asyncio.gather(running.hosted.close(), running.hosted.open())
+    assert closed
+    assert second != first
+    await running.call()
+    assert len(await running.page("flows")) == 1
+
+
+async def test_no_port_is_a_reason(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tornado.netutil.bind_sockets", full)
+        with pytest.raises(MeshError, match="no port for the window: Address already in use"):
+            await running.hosted.open()
+    assert running.hosted.url is None
+    assert await running.hosted.open()
 
 
 async def test_a_bad_option_is_refused_by_the_page(running: Running) -> None:
