@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hms_addons.http_message import get_field
-from hms_addons.redaction import REDACTED, is_secret
+from hms_addons.redaction import HIDDEN, REDACTED, redact_fields
 from hms_addons.replay.body_difference import (
     ABSENT,
     Difference,
@@ -71,15 +71,13 @@ def _body_differences(
 
 
 def _header_differences(old: Fields, new: Fields, skipped: frozenset[str]) -> list[Difference]:
-    before, after = _by_name(old), _by_name(new)
+    # Recordings have no secrets, and they are nobody's to be shown.
+    before, after = _by_name(redact_fields(old)), _by_name(redact_fields(new))
     found = []
     for name in dict.fromkeys((*before, *after)):
         if name in skipped:
             continue
         a, b = before.get(name, []), after.get(name, [])
-        if is_secret(name):
-            # Recordings have no values of them, and they are nobody's to be shown.
-            a, b = [REDACTED] * len(a), [REDACTED] * len(b)
         if a != b:
             found.append(Difference("header", printable(name), _shown(a), _shown(b)))
     return found
@@ -88,7 +86,8 @@ def _header_differences(old: Fields, new: Fields, skipped: frozenset[str]) -> li
 def _by_name(fields: Fields) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, value in fields:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").strip())
+        shown = HIDDEN.sub(REDACTED.encode(), value).decode("latin-1").strip()  # also the window's
+        found.setdefault(name.decode("latin-1").lower(), []).append(shown)
     return found
 
 

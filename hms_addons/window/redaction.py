@@ -6,8 +6,7 @@ digest that is different in every process, but the same for the same secret: two
 token can be told, and nobody can try tokens out on it. What a person sends back, having edited such a
 copy, is turned into the truth again (`restored`).
 
-Secret are the values of headers and query parameters whose names say so (`hms_addons.redaction`), and JWTs,
-wherever in the head they stand. Of cookies the names stay, of `Authorization` the scheme. Bodies are left alone.
+What is secret is said by `hms_addons.redaction`, and by the option `hms_redact_names`. Of cookies the names stay, of `Authorization` the scheme. Bodies are left alone.
 """
 
 from __future__ import annotations
@@ -19,14 +18,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from hms_addons.errors import MeshError
-from hms_addons.redaction import (
-    ENCODED_PARAMETER,
-    HIDDEN,
-    JWT,
-    SECRET_PARAMETER,
-    is_secret,
-    is_secret_parameter,
-)
+from hms_addons.redaction import HIDDEN, hide_in_url, hide_in_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,12 +32,7 @@ _DIGEST: Final = 8
 PLACEHOLDER: Final = re.compile(rf"\[redacted-[0-9a-f]{{{2 * _DIGEST}}}\]")
 
 _SCHEME: Final = re.compile(rb"(?:basic|bearer|digest|dpop|negotiate|token) +", re.IGNORECASE)
-_PARAMETER: Final = re.compile(SECRET_PARAMETER.pattern.encode(), re.IGNORECASE)
-_ENCODED: Final = re.compile(ENCODED_PARAMETER.pattern.encode())
 _AUTHORIZATION: Final = frozenset({b"authorization", b"proxy-authorization"})
-_ADDRESSES: Final = frozenset(
-    {b"referer", b"location", b"content-location", b"x-original-url", b"x-forwarded-uri"}
-)
 _ENCODING: Final = ("utf-8", "surrogateescape")
 """As mitmproxy shows header fields."""
 
@@ -145,37 +132,14 @@ class Redactor:
         if name == b"set-cookie":
             pair, *attributes = value.split(b";")
             return b";".join((self._pair(pair, found), *attributes))
-        if name in self._names or is_secret(name.decode("latin-1")):
-            return self._hide(value, found)
-        return self._target(value, found) if name in _ADDRESSES else self._tokens(value, found)
+        return hide_in_value(name, value, lambda secret: self._hide(secret, found), self._names)
 
     def _pair(self, pair: bytes, found: dict[str, bytes]) -> bytes:
         name, equals, value = pair.partition(b"=")
         return name + equals + self._hide(value, found) if equals else self._hide(pair, found)
 
     def _target(self, target: bytes, found: dict[str, bytes]) -> bytes:
-        path, mark, query = target.partition(b"?")
-        if mark:
-            query = _PARAMETER.sub(lambda m: m[1] + self._hide(m[0][len(m[1]) :], found), query)
-            if b"%" in query:
-                query = _ENCODED.sub(lambda m: self._encoded(m, found), query)
-            if self._names:
-                query = b"&".join(self._parameter(pair, found) for pair in query.split(b"&"))
-        return self._tokens(path + mark + query, found)
-
-    def _encoded(self, match: re.Match[bytes], found: dict[str, bytes]) -> bytes:
-        """Its name is percent-encoded."""
-        name, value = match[1], match[0][len(match[1]) + 1 :]
-        secret = is_secret_parameter(name.decode("latin-1"))
-        return name + b"=" + self._hide(value, found) if secret else match[0]
-
-    def _parameter(self, pair: bytes, found: dict[str, bytes]) -> bytes:
-        return self._pair(pair, found) if pair.partition(b"=")[0].lower() in self._names else pair
-
-    def _tokens(self, value: bytes, found: dict[str, bytes]) -> bytes:
-        if b"eyJ" not in value:
-            return value
-        return JWT.sub(lambda match: self._hide(match[0], found), value)
+        return hide_in_url(target, lambda secret: self._hide(secret, found), self._names)
 
     def _hide(self, secret: bytes, found: dict[str, bytes]) -> bytes:
         bare = secret.strip()

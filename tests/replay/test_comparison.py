@@ -94,3 +94,14 @@ def test_what_is_too_long_when_decoded_is_compared_as_it_came(
     (line,) = told(new, old=old)
     assert line.startswith("body not decoded, as it is longer than 100 bytes when decoded: ")
     assert line.endswith(" bytes as they came")
+
+
+def test_a_secret_within_a_url_is_neither_a_difference_nor_shown() -> None:
+    for before in ("[redacted]", "[redacted-0123456789abcdef]"):
+        old = Answered(302, fields_of([("Location", f"/in?token={before}&a=1")]), b"")
+        new = Answered(302, fields_of([("Location", "/in?token=hunter2&a=1")]), b"")
+        assert told(new, old=old) == []
+    new = Answered(302, fields_of([("Location", "/in?token=hunter2&a=2")]), b"")
+    assert told(new, old=old) == [
+        "header location: /in?token=[redacted]&a=1 → /in?token=[redacted]&a=2"
+    ]

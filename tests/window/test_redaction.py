@@ -38,6 +38,14 @@ def value(redactor: Redactor, name: str, text: str) -> str:
         ("x-pin", "1234", "…"),
         ("X-Note", f"see {JWT} there", "see … there"),
         ("Location", "/back?code=abc&page=2", "/back?code=…&page=2"),
+        (
+            "Location",
+            "https://u:p@h/cb#access_token=abc&page=2",
+            "https://…@h/cb#access_token=…&page=2",
+        ),
+        ("Link", "</a?token=abc>; rel=next", "</a?token=…>; rel=next"),
+        ("X-Auth-Key", "abc", "…"),
+        ("Sec-WebSocket-Key", "abc", "abc"),
         ("X-Caller-Role", "CLERK", "CLERK"),
         ("Authorization", "", ""),
     ],
@@ -55,6 +63,7 @@ def test_headers(redactor: Redactor, name: str, text: str, shown: str) -> None:
         (f"/a/{JWT}/b", "/a/…/b"),
         ("/a?pin-no=1234", "/a?pin-no=…"),
         ("/a?x=%20&pass%77ord=abc&y=1", "/a?x=%20&pass%77ord=…&y=1"),
+        ("/a?SAMLResponse=abc&id=7", "/a?SAMLResponse=…&id=7"),
         ("/token", "/token"),
     ],
 )
