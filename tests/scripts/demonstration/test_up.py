@@ -47,12 +47,15 @@ def start(tmp_path: Path, shown: list[str]) -> Iterator[Start]:
 def test_what_it_says_is_kept_logged_and_shown_until_that_is_enough(
     start: Start, tmp_path: Path, shown: list[str]
 ) -> None:
-    up = start("print('one', flush=True); input(); print('two')")
+    up = start(
+        "import signal; signal.signal(signal.SIGINT, lambda *_: print('two'))\n"
+        "print('one', flush=True); signal.pause()"
+    )
     assert up.wait_for("one", within=20) == "one"
     up.hush()
     up.end()
     assert shown == ["one"]
-    assert (tmp_path / "log").read_text().startswith("one\n")
+    assert (tmp_path / "log").read_text() == "one\ntwo\n"
     assert up.said("one") == ["one"]
     assert not up.said("one", up.mark())
 
