@@ -57,9 +57,13 @@ def read_mesh(path: Path) -> Mesh:
         raise ConfigProblems(problems)
     name, content = contents[0]
     document = load_yaml(content, name)
-    model = validate_mesh_file(document)
-    instances = instances_of(model, path.parent)
-    _check(instances, document)
+    try:
+        model = validate_mesh_file(document)
+        instances = instances_of(model, path.parent)
+        _check(instances, document)
+    except ConfigProblems as error:
+        problems = [*error.problems, *_problems_in_mesh(name, content, document)]
+        raise ConfigProblems(problems) from None
     named: list[Path] = []
     if isinstance(model.mesh, dict):
         config = [(name, _section(content, document))]
@@ -87,6 +91,13 @@ def read_mesh(path: Path) -> Mesh:
         loaded.problems,
         (path, *named),
     )
+
+
+def _problems_in_mesh(name: str, content: bytes, document: Document) -> tuple[Problem, ...]:
+    """What is wrong in `mesh:` besides, so that all is told at once."""
+    if not isinstance(document.data, dict) or not isinstance(document.data.get("mesh"), dict):
+        return ()
+    return load([(name, _section(content, document))], control=True, known=Known()).problems
 
 
 def _check(instances: Mapping[str, Instance], document: Document) -> None:

@@ -44,6 +44,24 @@ def test_a_mesh_needs_no_configuration(read: Callable[[str], Mesh]) -> None:
     assert mesh.trust_domain == TRUST_DOMAIN
 
 
+def test_faults_of_the_services_and_of_the_mesh_are_told_at_once(
+    read: Callable[[str], Mesh],
+) -> None:
+    said = refusal(
+        read, INLINE.replace("command: sh", "comand: sh").replace("cluster: b", "clutser: b")
+    )
+    assert "mesh.yaml:2:8: services.a.comand: unknown key" in said
+    assert "clutser" in said
+    said = refusal(
+        read,
+        INLINE.replace("command: sh", "command: no-such-program").replace(
+            "cluster: b", "cluster: c"
+        ),
+    )
+    assert "cannot run 'no-such-program'" in said
+    assert "mesh.yaml:6:" in said
+
+
 def test_the_configuration_is_inside_or_in_files(
     read: Callable[[str], Mesh], tmp_path: Path
 ) -> None:
