@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -12,16 +14,16 @@ from hms_addons.control.ca.authority import CertificateAuthority
 from tests.fakes import pki
 from tests.integration.basics import free_port, until
 from tests.integration.clients import Connection, fetch
-from tests.integration.conftest import inbound_config, outbound_config
+from tests.integration.conftest import inbound_config, outbound_config, secret_yaml
 from tests.integration.processes import hms_sidecar
 from tests.integration.servers import Upstream, refusing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from tests.integration.clients import Response
     from tests.integration.conftest import Backends, ConfigFile
-    from tests.integration.processes import Program
 
 ROTATION = 15.0
 """Seconds for changed certificate files to be noticed."""
@@ -141,22 +143,30 @@ def test_a_handshake_that_stalls_or_breaks_leaves_nothing(strict: int, tmp_path:
 # -- the caller's side -----------------------------------------------------------------------------
 
 
-class Caller:
-    """An outbound sidecar whose endpoint is whatever listens on `endpoint`."""
+NOT_THE_SERVICE = {
+    "wrong service": "spiffe://mpsa.mil/svc/payments-svc",
+    "other ca": "certificate",
+    "expired": "expired",
+    "not_yet_valid": "not yet valid",
+    "other_trust_domain": "spiffe://other.example/svc/bad",
+    "no_uri": "URI",
+    "not_spiffe": "https://mpsa.mil/svc/bad",
+    "client_only": "purpose",
+}
+"""Certificates that an endpoint of auth-svc may not show, and what is said of each."""
 
-    def __init__(self, folder: Path, endpoint: int, more: str = "") -> None:
-        self.port = free_port()
-        files = pki.write_secret(folder, pki.svid("claims-svc"), name="caller")
-        config = folder / "out.yaml"
-        config.write_text(outbound_config(self.port, endpoint, files, more))
-        self.program: Program = hms_sidecar("--config", config)
 
-    def __enter__(self) -> Self:
-        self.program.wait_listening(self.port)
-        return self
+@dataclass
+class Way:
+    """One way an endpoint can be, and the listener that leads to it alone."""
 
-    def __exit__(self, *_: object) -> None:
-        self.program.close()
+    cluster: str
+    listener: int
+    endpoint: Upstream | None
+
+    def fetch(self, *fields: str) -> Response:
+        """One request to it, through the caller's sidecar."""
+        return fetch(self.listener, "GET", "/secret", *fields)
 
 
 def server(tmp_path: Path, kind: str) -> ssl.SSLContext:
@@ -172,67 +182,93 @@ def server(tmp_path: Path, kind: str) -> ssl.SSLContext:
     return pki.context_presenting(presented, tmp_path, server=True)
 
 
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("wrong service", "spiffe://mpsa.mil/svc/payments-svc"),
-        ("other ca", "certificate"),
-        ("expired", "expired"),
-        ("not_yet_valid", "not yet valid"),
-        ("other_trust_domain", "spiffe://other.example/svc/bad"),
-        ("no_uri", "URI"),
-        ("not_spiffe", "https://mpsa.mil/svc/bad"),
-        ("client_only", "purpose"),
-    ],
-)
-def test_an_endpoint_that_is_not_the_service_is_uf_with_the_reason(
-    tmp_path: Path, kind: str, reason: str
-) -> None:
-    folder = tmp_path / "caller"
-    folder.mkdir()
-    with (
-        Upstream(tls=server(tmp_path, kind)) as impostor,
-        Caller(folder, impostor.port) as caller,
-    ):
-        for _ in range(2):
-            answer = fetch(caller.port, "GET", "/secret", "Authorization: Bearer secret")
-            assert (answer.status, answer.flag) == (503, "UF")
-            assert reason.lower() in answer.json["detail"].lower(), answer.json["detail"]
-            assert "cluster auth-svc" in answer.json["detail"]
-        assert impostor.requests == [], "not a byte of the request may reach it"
+def caller_config(files: pki.SecretFiles, ways: Iterable[tuple[Way, int, str]]) -> str:
+    """An outbound sidecar with a listener and a cluster of auth-svc for each way, its port, its peer."""
+    listeners, clusters = "", ""
+    for way, port, peer in ways:
+        name, route = way.cluster, f"{{cluster: {way.cluster}, timeout: 30s}}"
+        listeners += f"""
+          - name: to-{name}
+            port: {way.listener}
+            routes: [{{match: {{prefix: /}}, action: {route}}}]"""
+        clusters += f"""
+          - name: {name}
+            endpoints: ["127.0.0.1:{port}"]
+            tls_context: {{sds: certs{peer}}}"""
+    return f"""
+        trust_domain: mpsa.mil
+        listeners:{listeners}
+        clusters:{clusters}
+        secrets: {secret_yaml(files)}
+        """
 
 
-def test_an_endpoint_that_speaks_plain_http_is_uf(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Way]]:
+    """One sidecar that calls auth-svc, with an endpoint for each way it can be."""
+    folder = tmp_path_factory.mktemp("caller")
     greeting = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
-    with Upstream(greeting=greeting) as plain, Caller(tmp_path, plain.port) as caller:
-        answer = fetch(caller.port, "GET", "/secret")
-        assert (answer.status, answer.flag) == (503, "UF")
-        assert "TLS" in answer.json["detail"]
-        assert plain.requests == []
+    with ExitStack() as until_the_end:
 
+        def tls(kind: str) -> Upstream:
+            place = folder / kind.replace(" ", "-")
+            place.mkdir()
+            return until_the_end.enter_context(Upstream(tls=server(place, kind)))
 
-def test_peers_may_be_named(tmp_path: Path) -> None:
-    context = server(tmp_path, "wrong service")
-    peers = "unused"
-    folder = tmp_path / "caller"
-    folder.mkdir()
-    files = pki.write_secret(folder, pki.svid("claims-svc"))
-    port = free_port()
-    with Upstream(tls=context) as payments:
+        upstreams: dict[str, Upstream] = {kind: tls(kind) for kind in NOT_THE_SERVICE}
+        upstreams["plain"] = until_the_end.enter_context(Upstream(greeting=greeting))
+        found = {
+            name: (Way(f"auth-svc-v{number}", free_port(), upstream), upstream.port, "")
+            for number, (name, upstream) in enumerate(upstreams.items(), 1)
+        }
+        dead = until_the_end.enter_context(refusing()).getsockname()[1]
+        found["gone"] = (Way("auth-svc-gone", free_port(), None), dead, "")
+        found["named"] = (
+            Way("auth-svc-named", free_port(), upstreams["wrong service"]),
+            upstreams["wrong service"].port,
+            ", peer: spiffe://mpsa.mil/svc/payments-svc",
+        )
+        files = pki.write_secret(folder, pki.svid("claims-svc"))
         config = folder / "out.yaml"
-        peers = "tls_context: {sds: certs, peer: spiffe://mpsa.mil/svc/payments-svc}"
-        text = outbound_config(port, payments.port, files)
-        config.write_text(text.replace("tls_context: {sds: certs}", peers))
-        with hms_sidecar("--config", config) as program:
-            program.wait_listening(port)
-            assert fetch(port, "GET", "/x").status == 200
+        config.write_text(caller_config(files, found.values()))
+        program = until_the_end.enter_context(hms_sidecar("--config", config))
+        program.wait_listening(*(way.listener for way, _, _ in found.values()))
+        yield {name: way for name, (way, _, _) in found.items()}
+        assert program.stop() == 0
+        assert "Traceback" not in program.output
 
 
-def test_a_tls_listener_that_is_gone_is_uf(tmp_path: Path) -> None:
-    with refusing() as dead, Caller(tmp_path, dead.getsockname()[1]) as caller:
-        answer = fetch(caller.port, "GET", "/x")
+@pytest.mark.parametrize(("kind", "reason"), NOT_THE_SERVICE.items())
+def test_an_endpoint_that_is_not_the_service_is_uf_with_the_reason(
+    ways: dict[str, Way], kind: str, reason: str
+) -> None:
+    way = ways[kind]
+    assert way.endpoint is not None
+    way.endpoint.requests.clear()
+    for _ in range(2):
+        answer = way.fetch("Authorization: Bearer secret")
         assert (answer.status, answer.flag) == (503, "UF")
-        assert "refused" in answer.json["detail"]
+        assert reason.lower() in answer.json["detail"].lower(), answer.json["detail"]
+        assert f"cluster {way.cluster}" in answer.json["detail"]
+    assert way.endpoint.requests == [], "not a byte of the request may reach it"
+
+
+def test_an_endpoint_that_speaks_plain_http_is_uf(ways: dict[str, Way]) -> None:
+    answer = ways["plain"].fetch()
+    assert (answer.status, answer.flag) == (503, "UF")
+    assert "TLS" in answer.json["detail"]
+    assert ways["plain"].endpoint is not None
+    assert ways["plain"].endpoint.requests == []
+
+
+def test_peers_may_be_named(ways: dict[str, Way]) -> None:
+    assert ways["named"].fetch().status == 200
+
+
+def test_a_tls_listener_that_is_gone_is_uf(ways: dict[str, Way]) -> None:
+    answer = ways["gone"].fetch()
+    assert (answer.status, answer.flag) == (503, "UF")
+    assert "refused" in answer.json["detail"]
 
 
 # -- rotation --------------------------------------------------------------------------------------
