@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hms_addons.identity.enrolment import IssuedSvid, check_issued, new_request
 from hms_addons.identity.tls_context import client_context
 from hms_addons.identity.trust_bundle import TrustBundle
+from tests.fakes import cli
 from tests.integration.basics import Closing, free_port
 from tests.integration.clients import Connection, Response
 from tests.integration.processes import Program
@@ -154,3 +155,9 @@ def hms(control: Control, *words: str | Path, **env: str) -> subprocess.Complete
     program = Program("hms", *words, env={**control.exports, **env})
     code = program.wait()
     return subprocess.CompletedProcess(words, code, program.output, "")
+
+
+def hms_here(control: Control, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, in a tenth of the time: for all but each command's first."""
+    done = cli.hms(*words, env={**control.exports, **env})
+    return subprocess.CompletedProcess(words, done.exit_code, done.output, "")

@@ -16,7 +16,7 @@ from hms_addons.identity.trust_bundle import TrustBundle
 from hms_addons.state_folder import StateFolder
 from tests.integration.basics import Closing, free_port, until
 from tests.integration.clients import Connection, fetch
-from tests.integration.control_kit import Control, hms
+from tests.integration.control_kit import Control, hms, hms_here
 from tests.integration.load import Load
 from tests.integration.processes import hms_sidecar
 from tests.integration.servers import Upstream
@@ -199,7 +199,7 @@ def test_a_root_replaced_under_load_fails_no_request(brisk: tuple[Control, Mesh]
     new = control.exports["HMS_CA_PIN"] = control.admin("GET", "/v1/ca").json["pin"]
     assert new in begun.stdout, "the operator was told"
     assert new != old
-    shown = json.loads(hms(control, "ca", "show", "--json").stdout)
+    shown = json.loads(hms_here(control, "ca", "show", "--json").stdout)
     assert [root["pin"] for root in shown["roots"]] == [new]
     until(lambda: not any(map(trusts_two_roots, mesh)), "news of it everywhere")
 

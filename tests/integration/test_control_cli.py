@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.fakes.cli import BAD, GOOD
-from tests.integration.control_kit import Control, hms
+from tests.integration.control_kit import Control, hms, hms_here
 from tests.integration.processes import Program
 
 if TYPE_CHECKING:
@@ -37,23 +37,23 @@ def routes(tmp_path: Path) -> Path:
 def test_a_day_of_an_operator(control: Control, routes: Path) -> None:
     pushed = hms(control, "config", "push", routes)
     assert (pushed.returncode, pushed.stdout) == (0, "ok: version 1 is in force, after none\n")
-    again = hms(control, "config", "push", routes)
+    again = hms_here(control, "config", "push", routes)
     assert again.stdout == "ok: nothing has changed; version 1 says the same already\n"
 
     routes.write_text(GOOD.replace("9001", "9002"))
     diff = hms(control, "config", "diff", routes)
     assert "-  - { name: auth-svc, endpoints: [127.0.0.1:9001] }" in diff.stdout
-    assert hms(control, "config", "push", routes).returncode == 0
+    assert hms_here(control, "config", "push", routes).returncode == 0
 
     routes.write_text(GOOD.replace("9001", "9003"))
-    late = hms(control, "config", "push", routes, "--made-from", "1")
+    late = hms_here(control, "config", "push", routes, "--made-from", "1")
     assert late.returncode == 1
     assert "somebody else has pushed: version 2 is in force" in late.stdout
     assert "hms config diff 1 2" in late.stdout
-    assert "9002" in hms(control, "config", "diff", "1", "2").stdout
+    assert "9002" in hms_here(control, "config", "diff", "1", "2").stdout
 
     routes.write_text(BAD)
-    refused = hms(control, "config", "push", routes)
+    refused = hms_here(control, "config", "push", routes)
     checked = hms(control, "check", routes)
     assert refused.returncode == checked.returncode == 1
     assert refused.stdout == checked.stdout.rstrip("\n") + "; nothing has changed\n"
@@ -74,7 +74,7 @@ def test_an_operator_does_not_overwrite_what_another_has_pushed(
 
         def push(name: str, port: str, *more: str) -> tuple[int, str]:
             routes.write_text(GOOD.replace("9001", port))
-            done = hms(control, "config", "push", routes, *more, **homes[name])
+            done = hms_here(control, "config", "push", routes, *more, **homes[name])
             return done.returncode, done.stdout
 
         assert push("anna", "9001") == (0, "ok: version 1 is in force, after none\n")
@@ -86,8 +86,8 @@ def test_an_operator_does_not_overwrite_what_another_has_pushed(
         assert code == 1
         assert f"version 2 is in force ({routes}, by admin" in said
         assert "hms config diff 1 2" in said
-        assert "9002" in hms(control, "config", "show").stdout
-        assert "9002" in hms(control, "config", "diff", "1", "2", **homes["anna"]).stdout
+        assert "9002" in hms_here(control, "config", "show").stdout
+        assert "9002" in hms_here(control, "config", "diff", "1", "2", **homes["anna"]).stdout
         assert push("anna", "9003") == (0, "ok: version 3 is in force, after 2\n")
 
         assert push("bert", "9004", "--force")[0] == 0
@@ -100,7 +100,7 @@ def test_an_operator_does_not_overwrite_what_another_has_pushed(
 
 @pytest.mark.timeout(300)
 def test_status_tells_the_truth(control: Control) -> None:
-    assert hms(control, "status").returncode == 0
+    assert hms_here(control, "status").returncode == 0
     sidecar = control.join("auth-svc")
     snapshot = sidecar.ask("GET", "/v1/snapshot?service=auth-svc").json
     report = {
@@ -119,12 +119,12 @@ def test_status_tells_the_truth(control: Control) -> None:
     assert "in sync" in well.stdout
     nack = {**report, "state": "nack", "reason": "routes.yaml:3:5: no such cluster"}
     assert sidecar.ask("POST", path, json=nack).status == 200
-    wrong = hms(control, "status")
+    wrong = hms_here(control, "status")
     assert wrong.returncode == 1
     assert "routes.yaml:3:5: no such cluster" in wrong.stdout
-    assert json.loads(hms(control, "status", "--json").stdout)["ok"] is False
+    assert json.loads(hms_here(control, "status", "--json").stdout)["ok"] is False
     assert sidecar.ask("DELETE", "/v1/sidecars/s1?service=auth-svc").status == 204
-    assert hms(control, "status").returncode == 0
+    assert hms_here(control, "status").returncode == 0
 
 
 def test_status_can_be_watched(control: Control) -> None:
@@ -142,11 +142,11 @@ def test_services_are_listed(control: Control) -> None:
     assert sidecar.ask("PUT", path, json=instance).status == 200
     assert "127.0.0.1:15006" in hms(control, "services").stdout
     assert sidecar.ask("DELETE", path).status == 204
-    assert "no instance is registered" in hms(control, "services").stdout
+    assert "no instance is registered" in hms_here(control, "services").stdout
 
 
 def test_a_wrong_pin_or_token_is_said_and_the_token_is_not(control: Control) -> None:
-    other = hms(control, "status", HMS_CA_PIN="sha256:" + "ab" * 32)
+    other = hms_here(control, "status", HMS_CA_PIN="sha256:" + "ab" * 32)
     assert other.returncode == 1
     assert "is not the control plane that was pinned" in other.stdout
     guessed = hms(control, "status", HMS_ADMIN_TOKEN="hmsadm1.guessed")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.basics import free_port, until
-from tests.integration.control_kit import Control, hms
+from tests.integration.control_kit import Control, hms_here
 from tests.integration.processes import hms_sidecar
 
 if TYPE_CHECKING:
@@ -65,13 +65,13 @@ def test_status_tells_of_a_certificate_that_ends_and_of_a_sidecar_that_is_gone(
         )
         until(lambda: [row["state"] for row in fleet(control)] == ["in sync"], "it is in sync")
         until(lambda: control.admin("GET", "/v1/services").json["services"], "it is registered")
-        assert "build=7, rack=b, team=blue" in hms(control, "services").stdout
+        assert "build=7, rack=b, team=blue" in hms_here(control, "services").stdout
 
         sidecar.signal(signal.SIGSTOP)  # so it renews nothing; its last report is still there
         until(lambda: problems(control), "something is wrong")
         assert "its certificate expires in" in problems(control)
         assert "has not been renewed" in problems(control)
-        near = hms(control, "status")
+        near = hms_here(control, "status")
         assert near.returncode == 1
         assert ": its certificate expire" in near.stdout
 
@@ -84,7 +84,7 @@ def test_status_tells_of_a_certificate_that_ends_and_of_a_sidecar_that_is_gone(
             assert control.program.stop() == 0
         with Control(data, port=port) as control:
             control.exports = exports
-            gone = hms(control, "status")
+            gone = hms_here(control, "status")
             assert gone.returncode == 1
             assert "is gone: it has not reported, and did not say goodbye" in gone.stdout
             assert "wrong: 1 thing; 1 sidecar, 0 in sync" in gone.stdout
