@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.architecture.source import MODULES, ROOT, called_name, dotted, imports, parse
+from tests.architecture.source import MODULES, ROOT, Import, called_name, dotted, imports, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,11 +51,23 @@ TASK_STARTERS = re.compile(
 SHARED_RANDOM = re.compile(r"random\.[a-z]\w*")
 
 
+@functools.lru_cache(maxsize=1)
+def nodes(tree: ast.Module) -> list[ast.AST]:
+    """All of a tree, for one rule after the other."""
+    return list(ast.walk(tree))
+
+
+@functools.lru_cache(maxsize=1)
+def every_import(tree: ast.Module) -> list[Import]:
+    """All that a tree imports, for one rule after the other."""
+    return list(imports(tree))
+
+
 def mitmproxy_only_for_the_flow_type(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Import-linter sees imports that run; this one also reads those for type checkers."""
     if name in MITMPROXY_USERS or name.startswith("hms_addons.window."):
         return
-    for line, imported, typing_only in imports(tree):
+    for line, imported, typing_only in every_import(tree):
         if imported.split(".")[0] != "mitmproxy":
             continue
         if not typing_only:
@@ -67,7 +80,7 @@ def no_global_context(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """mitmproxy's `ctx` is a global; those who read it cannot run beside a second master."""
     if name in CTX_USERS:
         return
-    for line, imported, _ in imports(tree):
+    for line, imported, _ in every_import(tree):
         if imported.startswith("mitmproxy.ctx"):
             yield line, f"reads mitmproxy's global ctx: only {sorted(CTX_USERS)} may"
 
@@ -76,7 +89,7 @@ def engine_names_no_addon(name: str, tree: ast.Module) -> Iterator[tuple[int, st
     """Nor in a string: what the engine does for one plugin it must do for any."""
     if not name.startswith("hms_addons.engine"):
         return
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
             continue
         if node.value.startswith("hms_addons.addons"):
@@ -87,7 +100,7 @@ def time_is_injected(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Whoever reads a clock or sets a timer takes a `hms_addons.clock.Clock`."""
     if name == "hms_addons.clock":
         return
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if not isinstance(node, ast.Call):
             continue
         called = called_name(node)
@@ -106,7 +119,7 @@ def tasks_are_supervised(name: str, tree: ast.Module) -> Iterator[tuple[int, str
     """The loop keeps only a weak reference to a task, and nobody reads its exception."""
     if name == "hms_addons.tasks":
         return
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Call) and TASK_STARTERS.fullmatch(called_name(node)):
             yield node.lineno, f"calls {called_name(node)}: use a hms_addons.tasks.TaskSet"
 
@@ -114,7 +127,7 @@ def tasks_are_supervised(name: str, tree: ast.Module) -> Iterator[tuple[int, str
 def randomness_is_injected(name: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """`random.random()` shares one unseeded generator; a test can only hope."""
     del name
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Call) and SHARED_RANDOM.fullmatch(called_name(node)):
             yield node.lineno, f"calls {called_name(node)}: take a random.Random"
 
@@ -125,10 +138,10 @@ def compiled_classes_have_compiled_heirs(name: str, tree: ast.Module) -> Iterato
         return
     compiled = {
         found.rpartition(".")[2]: found
-        for _, found, _ in imports(tree)
+        for _, found, _ in every_import(tree)
         if found.rpartition(".")[0] in COMPILED
     }
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.ClassDef):
             for base in node.bases:
                 if isinstance(base, ast.Name) and base.id in compiled:
@@ -148,14 +161,19 @@ RULES: list[Rule] = [
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_rule(rule: Rule) -> None:
-    found = list(violations(rule))
+    found = violations()[rule]
     assert not found, "\n".join(found)
 
 
-def violations(rule: Rule) -> Iterator[str]:
+@functools.cache
+def violations() -> dict[Rule, list[str]]:
+    """Of all rules at once: each file is read and walked through once."""
+    found: dict[Rule, list[str]] = {rule: [] for rule in RULES}
     for path in MODULES:
-        for line, message in rule(dotted(path), parse(path)):
-            yield f"{path}:{line}: {message}"
+        name, tree = dotted(path), parse(path)
+        for rule, messages in found.items():
+            messages += [f"{path}:{line}: {message}" for line, message in rule(name, tree)]
+    return found
 
 
 BREACHES: list[tuple[Rule, str, str]] = [
