@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.integration.basics import ROOT
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SUITES = (
     "tests/integration/test_mutual_tls.py",
-    "tests/integration/test_resilience.py",
     "tests/integration/test_lifecycle.py",
     "tests/integration/test_streaming.py",
 )
-"""Those that call through `hms sidecar` processes."""
+"""Those that call through `hms sidecar` processes; `mitmdump -s` runs the sources that it names."""
 LANES = (
     "tests/integration/test_lanes.py",
     "tests/integration/test_lanes_balancing.py",
@@ -34,9 +30,17 @@ LANES = (
     "tests/integration/test_bulk.py",
 )
 """Those that are run over every lane; of these, `fast` is `hms sidecar`."""
+NO_TRAFFIC = (
+    "test_an_occupied_port_is_named",
+    "test_a_bad_configuration_is_refused_with_its_places",
+    "test_a_file_that_is_not_there",
+    "test_a_sidecar_does_not_start_with_a_bad_certificate",
+)
+"""Of SUITES: what ends before there is anything that compiled code could do."""
 UNITS = (
     "tests/engine/test_fast_lane_ends.py",
     "tests/engine/test_hook_chain.py",
+    "tests/integration/test_resilience.py",
     "tests/upstream/test_attempt.py",
     "tests/upstream/test_elsewhere.py",
     "tests/upstream/test_forwarding_failover.py",
@@ -84,14 +88,10 @@ def test_it_passes_the_suites_of_the_interpreted_one(package: Path) -> None:
     found = in_it(package, "-P", "-c", look).stdout
     assert found.strip().startswith(str(package))
     assert found.strip().endswith(".so")
-    done = in_it(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES)
-    assert done.returncode == 0, done.stdout[-8000:]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # the compiler, too, on a busy machine
-def test_it_passes_the_suite_of_all_lanes(package: Path) -> None:
-    done = in_it(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "fast", *LANES)
+    suites = " or ".join(Path(suite).stem for suite in SUITES)
+    chosen = f"(fast or {suites}) and not mitmdump and not {' and not '.join(NO_TRAFFIC)}"
+    options = ("-q", "-p", "no:cacheprovider", "-k", chosen)
+    done = in_it(package, "-m", "pytest", *options, *SUITES, *LANES)
     assert done.returncode == 0, done.stdout[-8000:]
     assert " passed" in done.stdout
 
