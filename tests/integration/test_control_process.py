@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    """One for all tests that leave it running, and do not mind what others have pushed."""
+    with Control(tmp_path_factory.mktemp("shared") / "data") as running:
+        yield running
+        assert "Traceback" not in running.program.output
+
+
 @pytest.fixture
-def control(tmp_path: Path) -> Iterator[Control]:
+def own(tmp_path: Path) -> Iterator[Control]:
+    """One for a test alone."""
     with Control(tmp_path / "data") as running:
         yield running
         assert "Traceback" not in running.program.output
@@ -111,26 +120,26 @@ def test_data_that_cannot_be_used_is_said_and_left_alone(tmp_path: Path, what: s
 # -- ending ----------------------------------------------------------------------------------------
 
 
-def test_sigterm_answers_fifty_long_polls_at_once(control: Control) -> None:
-    sidecar = control.join("auth-svc")
+def test_sigterm_answers_fifty_long_polls_at_once(own: Control) -> None:
+    sidecar = own.join("auth-svc")
     etag = sidecar.ask("GET", "/v1/snapshot?service=auth-svc").header("etag")
     assert etag is not None
-    connections = [control.connect(sidecar.context) for _ in range(50)]
+    connections = [own.connect(sidecar.context) for _ in range(50)]
     try:
         for connection in connections:
             connection.request(
                 "GET", "/v1/snapshot?service=auth-svc&wait=30s", f"If-None-Match: {etag}"
             )
         until(
-            lambda: b"hms_control_watchers 50.0" in control.ask("GET", "/metrics").body,
+            lambda: b"hms_control_watchers 50.0" in own.ask("GET", "/metrics").body,
             "50 watchers",
         )
         began = time.monotonic()
-        control.program.signal(signal.SIGTERM)
+        own.program.signal(signal.SIGTERM)
         answers = [connection.response() for connection in connections]
         assert {answer.status for answer in answers} == {304}
         assert all(answer.closes for answer in answers)
-        assert control.program.wait() == 0
+        assert own.program.wait() == 0
         assert time.monotonic() - began < 10
     finally:
         for connection in connections:
@@ -194,28 +203,28 @@ def test_tokens_that_are_none_do_not_come_in_and_are_not_logged(control: Control
 # -- what it costs ---------------------------------------------------------------------------------
 
 
-def test_a_hundred_megabytes_are_refused_unread(control: Control) -> None:
-    control.push(GOOD)
-    before = control.program.rss
+def test_a_hundred_megabytes_are_refused_unread(own: Control) -> None:
+    own.push(GOOD)
+    before = own.program.rss
     size = 100 * 1024 * 1024
-    with control.connect(unverified()) as connection:
-        connection.request("PUT", "/v1/config", control.bearer, f"Content-Length: {size}")
+    with own.connect(unverified()) as connection:
+        connection.request("PUT", "/v1/config", own.bearer, f"Content-Length: {size}")
         try:
             for _ in range(100):
                 connection.send(b"x" * 1024 * 1024)
         except OSError:
             pass  # it has closed: what it answered is there to be read
         assert connection.response().status == 413
-    with control.connect(unverified()) as connection:
-        connection.request("PUT", "/v1/config", control.bearer, YAML, "Transfer-Encoding: chunked")
+    with own.connect(unverified()) as connection:
+        connection.request("PUT", "/v1/config", own.bearer, YAML, "Transfer-Encoding: chunked")
         try:
             for _ in range(100):
                 connection.send(b"100000\r\n" + b"x" * 0x100000 + b"\r\n")
         except OSError:
             pass
         assert connection.response().status == 413
-    assert control.program.rss - before < 60 * 1024 * 1024
-    assert control.ask("GET", "/readyz").status == 200
+    assert own.program.rss - before < 60 * 1024 * 1024
+    assert own.ask("GET", "/readyz").status == 200
 
 
 def test_a_yaml_bomb_is_refused_cheaply(control: Control) -> None:
@@ -229,10 +238,10 @@ def test_a_yaml_bomb_is_refused_cheaply(control: Control) -> None:
     assert control.ask("GET", "/readyz").status == 200
 
 
-def test_two_operators_cannot_overwrite_each_other_unseen(control: Control) -> None:
-    control.push(GOOD)
+def test_two_operators_cannot_overwrite_each_other_unseen(own: Control) -> None:
+    own.push(GOOD)
     texts = [GOOD.replace("9001", f"90{n:02}") for n in range(10, 18)]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda text: control.push(text, 'If-Match: "1"'), texts))
+        answers = list(pool.map(lambda text: own.push(text, 'If-Match: "1"'), texts))
     assert sorted(answer.status for answer in answers) == [200, *[412] * 7]
-    assert len(control.admin("GET", "/v1/config/versions").json["versions"]) == 2
+    assert len(own.admin("GET", "/v1/config/versions").json["versions"]) == 2
