@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hms_addons.config.policy import Decision
 from hms_addons.config.snapshot import Cluster, Direction
-from hms_addons.errors import Fault, Flag
+from hms_addons.errors import Failure, Fault, Flag
 from hms_addons.exchange import Attempt
 from hms_addons.http_message import Answer
 from hms_addons.request_tally import BUCKETS, MAX_DECISIONS, MAX_KNOWN, RequestTally, Tally
-from tests.fakes.exchange import make_exchange, make_listener
+from tests.fakes.exchange import make_exchange, make_listener, make_route
 
 if TYPE_CHECKING:
     from hms_addons.exchange import Exchange
@@ -98,6 +101,8 @@ def test_what_policies_said_is_counted_but_never_of_endless_kinds() -> None:
     ]
     for exchange.decision in decisions:
         board.tally.count(exchange, 1001.0)
+    board.tally.count_decisions()
+    board.tally.count_decisions()
     assert board.tally.decided == {
         (True, "managers", False, None): 2,
         (False, None, True, "trial"): 1,
@@ -116,3 +121,61 @@ def test_kinds_are_remembered_but_not_for_ever() -> None:
         exchange.attempts = [Attempt("a", 0.0, 0.0, f"outcome-{number}")]
         board.tally.count(exchange, 1001.0)
     assert len(board.tally.known) == 5
+
+
+def test_a_request_is_looked_up_only_where_it_differs_from_the_last() -> None:
+    board = Board()
+    route, cluster, listener = make_route(), Cluster(name="v2", service="auth-svc"), make_listener()
+
+    def like(**changes: Any) -> Exchange:
+        exchange = ended(route=route, listener=listener)
+        exchange.cluster = cluster
+        for name, value in changes.items():
+            setattr(exchange, name, value)
+        return exchange
+
+    def tried(outcome: str) -> list[Attempt]:
+        return [Attempt("127.0.0.1:9001", 1000.0, 1000.1, outcome)]
+
+    different: list[dict[str, Any]] = [
+        {"route": make_route("other-svc")},
+        {"route": None},
+        {"cluster": Cluster(name="v3", service="auth-svc")},
+        {"cluster": None},
+        {"listener": make_listener(direction=Direction.OUTBOUND)},
+        {"flag": Flag.FB},
+        {"answer": Answer(204, b"", ())},
+        {"answer": None},
+        {"attempts": tried("reset")},
+        {"attempts": []},
+        {"attempts": tried("200") * 2},
+        {"failure": Failure.of(Fault.NO_ROUTE, "no")},
+    ]
+    for changes in different:
+        assert not board.tally.count(like(), 1000.25)
+        several = board.tally.count(like(**changes), 1000.25)
+        assert several == (len(changes.get("attempts", ())) > 1)
+        assert not board.tally.count(like(), 1000.25)
+    counts = sorted(tally.count for tally in board.tally.known.values())
+    without_outcome = 2  # that had no try, or two
+    alone = [1] * (len(different) - without_outcome)
+    assert counts == [*alone, without_outcome, 2 * len(different)]
+
+
+def test_what_was_known_may_be_forgotten_meanwhile() -> None:
+    board = Board()
+    exchange = ended()
+    board.tally.count(exchange, 1001.0)
+    board.tally.forget()
+    board.tally.count(exchange, 1001.0)
+    assert len(board.found) == 2
+
+
+@given(st.floats(0, 100) | st.sampled_from(BUCKETS))
+def test_a_duration_is_counted_below_the_first_bound_that_is_not_under_it(seconds: float) -> None:
+    board = Board()
+    exchange = ended()
+    exchange.started = 0.0
+    board.tally.count(exchange, seconds)
+    (tally,) = board.tally.known.values()
+    assert tally.buckets.index(1) == bisect_left(BUCKETS, seconds)

@@ -113,8 +113,7 @@ class Metrics:
     @hookimpl
     def hms_complete(self, exchange: Exchange) -> None:
         """Count it. Called for every request, so there is nothing here that could wait for a scrape."""
-        self._requests.count(exchange, self._now())
-        if len(exchange.attempts) > 1:
+        if self._requests.count(exchange, self._now()):
             self._count_attempts(exchange.attempts)
 
     def _count_attempts(self, attempts: Sequence[Attempt]) -> None:
@@ -182,7 +181,7 @@ class Metrics:
             elif labels.outcome is not None:
                 self._attempts[labels.outcome] += tally.count  # which has no cluster to be gone
         self._tallies = kept
-        self._requests.known.clear()
+        self._requests.forget()
         return len(kept) < self._max_series
 
     # -- a scrape -------------------------------------------------------------------------------
@@ -211,6 +210,7 @@ class Metrics:
     def _counted(self) -> Iterator[Any]:
         from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415 - see the registry
 
+        self._requests.count_decisions()
         self._take_decisions()
         requests: Counter[tuple[str, ...]] = Counter()
         attempts: Counter[tuple[str, ...]] = Counter({(o,): n for o, n in self._attempts.items()})
