@@ -131,6 +131,7 @@ class Exchange:
         bytes_in, bytes_out: body bytes received from and sent to the caller.
         request_id: the value of `X-Request-ID`.
         trace: its place in a trace; None where it is not traced.
+        traceparent: the trace context that it came with, or that was made for it; None before it is taken over.
         notes: plugins' own memory, by plugin name; what is text is shown with the flow.
             `failover_from` is the cluster that was to have it, where another took its place; `fallback` what
             stands in for a failure, and for which.
@@ -169,6 +170,7 @@ class Exchange:
         "snapshot",
         "started",
         "trace",
+        "traceparent",
         "vouched",
     )
 
@@ -210,6 +212,7 @@ class Exchange:
         self.bytes_out = 0
         self.request_id = ""
         self.trace: Trace | None = None
+        self.traceparent: bytes | None = None
         self.notes: dict[str, Any] = {}
         self.interim: Callable[[int, bytes, Fields], None] | None = None
         self.downstream: Any = None
@@ -312,6 +315,7 @@ class Exchange:
         other.route = self.route
         other.cluster = self.cluster
         other.request_id = self.request_id
+        other.traceparent = self.traceparent
         other.notes = dict(self.notes)
         other.downstream = self.downstream
         return other

@@ -6,14 +6,15 @@ import asyncio
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hms_addons.line_log import GATHERED, GATHERED_FOR, STDOUT, LineLog
+from hms_addons.line_log import FORMED, GATHERED, GATHERED_FOR, GUESS, STDOUT, LineLog
 from tests.fakes.clock import FakeClock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 ENOUGH = 5.0
@@ -49,10 +50,10 @@ async def test_lines_are_handed_over_after_a_moment(tmp_path: Path, clock: FakeC
     log = LineLog(str(tmp_path / "log"), clock)
     log.write("first")
     log.write("second")
-    assert log._thread is None
+    assert log._writer is None
     assert clock.pending == 1
     clock.tick(GATHERED_FOR)
-    assert log._thread is not None
+    assert log._writer is not None
     assert clock.pending == 0
     await log.close(ENOUGH)
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
@@ -62,10 +63,67 @@ async def test_many_lines_are_handed_over_at_once(tmp_path: Path, clock: FakeClo
     log = LineLog(str(tmp_path / "log"), clock)
     log.write("x")
     log.write("y" * GATHERED)
-    assert log._thread is not None
+    assert log._writer is not None
     assert clock.pending == 0
     await log.close(ENOUGH)
     assert log.written == 2
+
+
+async def test_lines_are_made_of_some_dozens_of_entries_at_once(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    made: list[int] = []
+
+    def form(entries: Sequence[Any]) -> list[str]:
+        made.append(len(entries))
+        return [str(entry) for entry in entries]
+
+    log = LineLog(str(tmp_path / "log"), clock, form=form)
+    for number in range(FORMED):
+        assert log.waiting == number * GUESS
+        log.write(number)
+    assert (made, log._writer) == ([FORMED], None)
+    assert log.waiting == sum(len(str(number)) for number in range(FORMED))
+    log.write(FORMED)
+    clock.tick(GATHERED_FOR)
+    assert made == [FORMED, 1]
+    log.write(FORMED + 1)
+    assert await log.close(ENOUGH)
+    lines = (tmp_path / "log").read_text().split()
+    assert lines == [str(number) for number in range(FORMED + 2)]
+    assert (log.written, log.waiting) == (FORMED + 2, 0)
+
+
+async def test_entries_of_which_no_lines_can_be_made_are_counted(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    def form(entries: Sequence[Any]) -> list[str]:
+        if "bad" in entries:
+            raise ValueError
+        return list(entries)
+
+    log = LineLog(str(tmp_path / "log"), clock, form=form)
+    for _ in range(FORMED - 1):
+        log.write("bad")
+    with pytest.raises(ValueError, match="^$"):
+        log.write("bad")
+    assert (log.refused, log.waiting) == (FORMED, 0)
+    log.write("good")
+    await log.close(ENOUGH)
+    assert (tmp_path / "log").read_text() == "good\n"
+
+
+async def test_entries_that_wait_are_bounded_before_their_lines_are_made(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    log = LineLog(
+        str(tmp_path / "log"), clock, limit=3 * GUESS, form=lambda entries: ["x"] * len(entries)
+    )
+    assert [log.write(n) for n in range(5)] == [True] * 3 + [False] * 2
+    clock.tick(GATHERED_FOR)
+    assert log.write(5)
+    await log.close(ENOUGH)
+    assert (log.written, log.refused) == (4, 2)
 
 
 async def test_a_line_cannot_be_made_into_two(tmp_path: Path, clock: FakeClock) -> None:

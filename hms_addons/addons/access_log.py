@@ -18,7 +18,16 @@ from itertools import groupby
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hms_addons.access_line import MAX_PATH, MAX_TEXT, UsualLines, client_of, cut, trace_id_of
+from hms_addons.access_line import (
+    MAX_PATH,
+    MAX_TEXT,
+    UsualLines,
+    UsualLog,
+    client_of,
+    cut,
+    thousandths,
+    trace_id_of,
+)
 from hms_addons.clock import SYSTEM_CLOCK
 from hms_addons.config.snapshot_access_log import DEFAULT_FIELDS
 from hms_addons.hookspecs import hookimpl
@@ -67,8 +76,8 @@ class _State(NamedTuple):
     spec: AccessLogSpec | None
     log: LineLog | None
     fields: tuple[_Field, ...]
-    usual: UsualLines | None
-    """Makes most of the lines where the fields are the default ones."""
+    usual: UsualLog | None
+    """Takes most requests down, where the fields are the default ones, as JSON."""
 
 
 class AccessLog:
@@ -84,6 +93,8 @@ class AccessLog:
         self._random = (rng or random.Random()).random  # noqa: S311 - a sample, not a secret
         self._tasks = TaskSet(NAME)
         self._state: _State | None = None
+        self._usual: UsualLog | None = None
+        """The newest state's, where every request has a line."""
         self._previous: _State | None = None
         self._retired: list[LineLog] = []
 
@@ -100,9 +111,14 @@ class AccessLog:
         if state is None:
             spec = snapshot.access_log
             fields = () if spec is None else fields_of(spec)
-            usual = None if spec is None else _usual_of(spec, fields)
-            state = _State(snapshot, spec, self._log_for(spec), fields, usual)
+            log = self._log_for(spec)
+            usual = (
+                UsualLog(snapshot, log, self._clock.monotonic) if log and _is_usual(spec) else None
+            )
+            state = _State(snapshot, spec, log, fields, usual)
         self._previous, self._state = newest, state
+        everything = state.spec is not None and state.spec.sample >= 1.0
+        self._usual = state.usual if everything else None
         gone = None if before is None else before.log
         if gone is not None and gone not in self._logs():
             self._retired.append(gone)
@@ -119,7 +135,7 @@ class AccessLog:
         for log in self._logs():
             if log.path == spec.path:
                 return log
-        return LineLog(spec.path, self._clock, "access log")
+        return LineLog(spec.path, self._clock, "access log", form=UsualLines(self._clock).lines)
 
     def _logs(self) -> list[LineLog]:
         states = (self._state, self._previous)
@@ -160,6 +176,9 @@ class AccessLog:
     @hookimpl
     def hms_complete(self, exchange: Exchange) -> None:
         """Write it down, if it is in the sample or went wrong."""
+        usual = self._usual
+        if usual is not None and usual.take(exchange):
+            return
         state = self._state
         if state is None or state.snapshot is not exchange.snapshot:
             previous = self._previous
@@ -169,6 +188,8 @@ class AccessLog:
             return
         spec = state.spec
         if spec.sample < 1.0 and not _is_error(exchange) and self._random() >= spec.sample:
+            return
+        if state.usual is not None and state.usual.take(exchange):
             return
         clock = self._clock
         state.log.write(line_of(exchange, state, clock.monotonic(), clock.wall()))
@@ -233,20 +254,12 @@ def line_of(exchange: Exchange, state: _State, now: float, wall: float) -> str:
     """The line of an exchange that ended at `now` on the monotonic and `wall` on the wall clock."""
     assert state.spec is not None  # noqa: S101 - or there is no line
     if state.spec.as_json:
-        if state.usual is not None:
-            usual = state.usual.line(exchange, now, wall)
-            if usual is not None:
-                return usual
         return "{" + "".join(_json_parts(exchange, state.fields, now, wall))[1:] + "}"
     return "".join(_text_parts(exchange, state.fields, now, wall))[1:]
 
 
-def _usual_of(spec: AccessLogSpec, fields: Sequence[_Field]) -> UsualLines | None:
-    """What makes the usual lines of a log with the default fields; None if there are others in it."""
-    if not spec.as_json or spec.headers or spec.fields != DEFAULT_FIELDS:
-        return None
-    before, after = (get for prefix, get in fields if prefix is None)
-    return UsualLines(before, after)
+def _is_usual(spec: AccessLogSpec | None) -> bool:
+    return spec is not None and spec.as_json and not spec.headers and spec.fields == DEFAULT_FIELDS
 
 
 def _json_parts(exchange: Any, fields: Sequence[_Field], now: float, wall: float) -> list[str]:
@@ -259,7 +272,7 @@ def _json_parts(exchange: Any, fields: Sequence[_Field], now: float, wall: float
         elif isinstance(value, int):
             parts.append(f"{prefix}{value}")
         elif isinstance(value, float):
-            parts.append(f"{prefix}{value:.3f}")
+            parts.append(f"{prefix}{thousandths(value)}")
         elif value:
             parts.append(f"{prefix}{json.dumps(value)}")
     return parts
@@ -273,7 +286,7 @@ def _text_parts(exchange: Any, fields: Sequence[_Field], now: float, wall: float
         if prefix is None:
             parts.append(str(value))
         elif isinstance(value, float):
-            parts.append(f"{prefix}{value:.3f}")
+            parts.append(f"{prefix}{thousandths(value)}")
         elif isinstance(value, list):
             parts.append(prefix + quoted(", ".join(value)))
         elif isinstance(value, dict):
@@ -309,7 +322,7 @@ _second: Final = _Second()
 
 def _time(exchange: Exchange, now: float, wall: float) -> str:
     """When it began, in UTC to the millisecond (RFC 3339)."""
-    milliseconds = int((wall - (now - exchange.started)) * 1000)
+    milliseconds = int((wall - now + exchange.started) * 1000)
     number, rest = divmod(milliseconds, 1000)
     if number != _second.number:
         _second.text = datetime.fromtimestamp(number, UTC).strftime("%Y-%m-%dT%H:%M:%S")
@@ -398,8 +411,8 @@ _GETTERS: Final[dict[str, _Getter]] = {
     "flag": _flag,
     "detail": _detail,
     "request_id": lambda exchange, _n, _w: _cut(exchange.request_id),
-    "trace_id": lambda exchange, _n, _w: trace_id_of(exchange),
-    "client": lambda exchange, _n, _w: client_of(exchange),
+    "trace_id": lambda exchange, _n, _w: trace_id_of(exchange.traceparent),
+    "client": lambda exchange, _n, _w: client_of(exchange.downstream),
     "caller": lambda exchange, _n, _w: exchange.peer,
     "subject": _subject,
     "role": _role,

@@ -77,7 +77,7 @@ class Hygiene:
         peer: str | None,
         upgrade: bytes | None = None,
     ) -> Fields:
-        """The fields to forward.
+        """The fields to forward; the last is the `traceparent`, if one was made.
 
         Args:
             fields: as received, or as a person left them.
@@ -105,11 +105,11 @@ class Hygiene:
             cleaned.append((b"X-Forwarded-Host", host))
         if b"x-request-id" not in head:
             cleaned.append((b"X-Request-ID", request_id))
-        if b"traceparent" not in head:
-            cleaned.append((b"traceparent", new_traceparent()))
         if upgrade is not None:
             cleaned.append((b"Connection", b"Upgrade"))
             cleaned.append((b"Upgrade", upgrade))
+        if b"traceparent" not in head:
+            cleaned.append((b"traceparent", new_traceparent()))
         return tuple(cleaned)
 
     def _dropped(self, head: dict[bytes, bytes]) -> frozenset[bytes]:

@@ -31,7 +31,7 @@ def take_over(
     """Fill in what the phases read of the request; a bad target is recorded as the failure.
 
     Args:
-        exchange: with its flow; gets `head`, `path`, `query`, `service`, `request_id`.
+        exchange: with its flow; gets `head`, `path`, `query`, `service`, `request_id`, `traceparent`.
         head: the request's fields by lower-cased name, as they stand in the flow now.
         context: the connection it came over.
         hygiene: the rules for what may cross the hop.
@@ -87,6 +87,8 @@ def take_over(
     )
     if vouched:
         exchange.vouched = cleaned
+    parent = head.get(b"traceparent")
+    exchange.traceparent = cleaned[-1][1] if parent is None else parent
 
 
 def _is_plain(service: str | None) -> bool:

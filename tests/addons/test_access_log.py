@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hms_addons.access_line import UsualLines, UsualLog
 from hms_addons.addons.access_log import (
     _MOST_KNOWN,
     AccessLog,
     _State,
-    _usual_of,
     fields_of,
     line_of,
 )
@@ -24,6 +24,7 @@ from hms_addons.config.snapshot_access_log import AccessLog as Spec
 from hms_addons.errors import Fault, Flag
 from hms_addons.exchange import Attempt, Principal
 from hms_addons.http_message import Answer
+from hms_addons.line_log import LineLog
 from tests.fakes.clock import FakeClock
 from tests.fakes.exchange import make_exchange, make_snapshot
 from tests.fakes.mesh import FakeMesh
@@ -52,7 +53,7 @@ def answered(status: int = 200, target: str = "/verify-id", **changes: Any) -> E
 def state_of(**changes: Any) -> _State:
     spec = Spec(**changes)
     fields = fields_of(spec)
-    return _State(make_snapshot(access_log=spec), spec, None, fields, _usual_of(spec, fields))
+    return _State(make_snapshot(access_log=spec), spec, None, fields, None)
 
 
 def json_line(exchange: Exchange, **changes: Any) -> str:
@@ -177,12 +178,12 @@ def test_the_quick_way_to_a_line_leads_to_the_same_line(
     exchange.path, exchange.request_id, exchange.flag = path, request_id, flag
     exchange.principal = Principal(roles=tuple(roles))
     exchange.started -= seconds
-    if trace is not None:
-        exchange.head[b"traceparent"] = trace
-    state = state_of()
-    assert state.usual is not None
-    quick = line_of(exchange, state, ENDED, WALL)
-    assert quick == line_of(exchange, state._replace(usual=None), ENDED, WALL)
+    exchange.traceparent = trace
+    clock = FakeClock(monotonic=ENDED, wall=WALL)
+    log = LineLog("/dev/null", clock, form=UsualLines(clock).lines)
+    assert UsualLog(exchange.snapshot, log, clock.monotonic).take(exchange)
+    log._make_lines()
+    assert log._lines == [json_line(exchange)]
 
 
 def test_what_is_remembered_of_requests_is_bounded_and_right() -> None:
@@ -254,7 +255,7 @@ def test_whatever_a_caller_sends_makes_one_line_that_can_be_read(
     exchange.path = f"/{path}"
     exchange.request_id = request_id
     exchange.head[b"x-tier"] = header
-    exchange.head[b"traceparent"] = header
+    exchange.traceparent = header
     text = json_line(exchange, headers=("x-tier",))
     assert json.loads(text)["path"] in {f"/{path}", f"/{path}"[:1024] + "…"}
     for one in (text, text_line(exchange, headers=("x-tier",))):

@@ -107,6 +107,7 @@ def make_exchange(
     exchange.downstream = FakeDownstream(peer, xfcc, client=flow.client_conn)
     exchange.route = route or make_route()
     exchange.request_id = "7f3c"
+    exchange.traceparent = exchange.head.get(b"traceparent")
     return exchange
 
 

@@ -19,6 +19,7 @@ SUITES = (
 """Those that call through `hms sidecar` processes; `mitmdump -s` runs the sources that it names."""
 LANES = (
     "tests/integration/test_lanes.py",
+    "tests/integration/test_lanes_access_log.py",
     "tests/integration/test_lanes_balancing.py",
     "tests/integration/test_lanes_forwarding.py",
     "tests/integration/test_lanes_metrics.py",
@@ -48,8 +49,12 @@ UNITS = (
     "tests/upstream/test_hedging.py",
     "tests/upstream/test_http1_client.py",
     "tests/upstream/test_mirroring.py",
+    "tests/test_access_line.py",
+    "tests/test_line_log.py",
+    "tests/test_request_tally.py",
 )
-"""Those of what must give back every slot: mypyc once narrowed an optional value in a `finally`."""
+"""Those of what must give back every slot (mypyc once narrowed an optional value in a `finally`), and of what
+is written down of a request."""
 
 
 @pytest.fixture(scope="module")
