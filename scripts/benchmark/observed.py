@@ -1,8 +1,8 @@
 """The scenario that measures what it costs to be watched: metrics, the access log, spans.
 
 Our sidecar against itself, doing the job of (b). Two processes of the same program differ by several percent
-for as long as they live, by where their memory happens to lie, so each round starts all of them anew; and
-what is compared is processor time a request, which a busy machine disturbs least.
+for as long as they live, by where their memory happens to lie, so all of them are started anew, twice a round;
+and what is compared is processor time a request, which a busy machine disturbs least.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 QUIET: Final = "unwatched"
 KINDS: Final = (QUIET, "metrics", "metrics+log", "…+spans 10%")
 """What each of them has switched on: more from one to the next."""
-LOADS: Final = 8
-"""Turns of one second that each gets in a round."""
+STARTS: Final = 2
+"""How often all of them are started anew in a round: the more, the less it matters how one turned out."""
+LOADS: Final = 4
+"""Turns of one second that each gets then."""
 
 
 def watching(bench: Bench) -> Outcome:
@@ -39,7 +41,8 @@ def watching(bench: Bench) -> Outcome:
     job = Job(Task.POLICY, bench.lab.upstream.port)
     request = Request(job.path, request_headers(job, bench.lab.credentials))
     series: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for number in range(1, bench.settings.rounds + 1):
+    starts = STARTS * bench.settings.rounds
+    for number in range(1, starts + 1):
         with stopping({}) as contenders:
             for kind in KINDS:
                 contenders[kind] = _start(bench, kind, job)
@@ -47,7 +50,7 @@ def watching(bench: Bench) -> Outcome:
         for kind in KINDS:
             series[kind].append(microseconds(rounds[kind]))
         text = "   ".join(f"{kind} {series[kind][-1]:.1f}" for kind in KINDS)
-        bench.say(f"  round {number}/{bench.settings.rounds}   µs a request: {text}")
+        bench.say(f"  start {number}/{starts}   µs a request: {text}")
     return summarise(series)
 
 
