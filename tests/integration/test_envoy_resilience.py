@@ -96,7 +96,8 @@ def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             cluster(
                 "out-back",
                 outlier_detection=ejects(consecutive_5xx=2)
-                | {"interval": "0.2s", "base_ejection_time": "0.2s"},
+                # The time is longer than three requests take.
+                | {"interval": "0.2s", "base_ejection_time": "1s"},
             ),
         ]
         listener = {"name": "l", "port": 0, "routes": routes}
