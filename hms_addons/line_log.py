@@ -177,16 +177,26 @@ class LineLog:
         return True
 
     def _make_lines(self) -> None:
-        """Of the entries; should that fail, they are dropped."""
+        """Of the entries; one of which none can be made takes no other with it."""
         entries, self._entries = self._entries, []
         self._size = self._made
         try:
             lines = entries if self._form is None else self._form(entries)
-        except BaseException:
-            self.refused += len(entries)
-            raise
+        except Exception as error:  # noqa: BLE001 - whatever a plugin has left in one
+            logger.error("%s: no line can be made of an entry: %r", self._name, error)  # noqa: TRY400
+            lines = []
+            for entry in entries:
+                lines += self._line_of(entry)
         self._lines += lines
         self._made = self._size = self._size + sum([len(line) for line in lines])
+
+    def _line_of(self, entry: Any) -> list[str]:
+        form = self._form
+        try:
+            return [] if form is None else form([entry])
+        except Exception:  # noqa: BLE001 - told already
+            self.refused += 1
+            return []
 
     def _hand_over(self) -> None:
         if self._timer is not None:

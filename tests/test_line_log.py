@@ -94,23 +94,27 @@ async def test_lines_are_made_of_some_dozens_of_entries_at_once(
     assert (log.written, log.waiting) == (FORMED + 2, 0)
 
 
-async def test_entries_of_which_no_lines_can_be_made_are_counted(
-    tmp_path: Path, clock: FakeClock
+async def test_an_entry_of_which_no_line_can_be_made_takes_no_other_with_it(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     def form(entries: Sequence[Any]) -> list[str]:
         if "bad" in entries:
-            raise ValueError
+            raise ValueError("so bad")
         return list(entries)
 
-    log = LineLog(str(tmp_path / "log"), clock, form=form)
-    for _ in range(FORMED - 1):
-        log.write("bad")
-    with pytest.raises(ValueError, match="^$"):
-        log.write("bad")
-    assert (log.refused, log.waiting) == (FORMED, 0)
-    log.write("good")
-    await log.close(ENOUGH)
-    assert (tmp_path / "log").read_text() == "good\n"
+    log = LineLog(str(tmp_path / "log"), clock, "access log", form=form)
+    for number in range(FORMED - 1):
+        log.write(f"good {number}")
+    assert log.write("bad")
+    assert log.refused == 1
+    assert "access log: no line can be made of an entry: ValueError('so bad')" in caplog.text
+    log.write("bad")
+    clock.tick(GATHERED_FOR)
+    log.write("last")
+    assert await log.close(ENOUGH)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == [*(f"good {number}" for number in range(FORMED - 1)), "last"]
+    assert (log.written, log.dropped, log.waiting) == (FORMED, 2, 0)
 
 
 async def test_entries_that_wait_are_bounded_before_their_lines_are_made(
